@@ -1,0 +1,174 @@
+//! The block that user space fills before load and kernel programs read as constants. Because it is frozen, the
+//! verifier knows every value and prunes what is switched off.
+
+use crate::{Signal, filter::Filter, probes::dns};
+
+/// An offset that this kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+/// Byte offsets of kernel structure members, resolved from the kernel's BTF; [`ABSENT`] where there is no such member.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offsets {
+    /// `sk_buff.dev`
+    pub skb_dev: u32,
+    /// `sk_buff.sk`
+    pub skb_sk: u32,
+    /// `sk_buff.len`
+    pub skb_len: u32,
+    /// `sk_buff.head`
+    pub skb_head: u32,
+    /// `sk_buff.data`
+    pub skb_data: u32,
+    /// `sk_buff.network_header`
+    pub skb_network_header: u32,
+    /// `sk_buff.transport_header`
+    pub skb_transport_header: u32,
+    /// `sk_buff.protocol`
+    pub skb_protocol: u32,
+    /// `sk_buff.skb_iif`
+    pub skb_iif: u32,
+    /// `sk_buff.tstamp`
+    pub skb_tstamp: u32,
+    /// Byte that holds `sk_buff.tstamp_type` or `mono_delivery_time`.
+    pub skb_tstamp_type: u32,
+    /// Mask of that bit field within its byte; 0 before 5.18, where a stamp on a TCP send is always monotonic.
+    pub skb_tstamp_type_mask: u32,
+    /// What the masked byte is for a monotonic stamp.
+    pub skb_tstamp_type_mono: u32,
+    /// `net_device.ifindex`
+    pub dev_ifindex: u32,
+    /// `net_device.nd_net.net`
+    pub dev_net: u32,
+    /// `net.ns.inum`
+    pub net_inum: u32,
+    /// `sock.__sk_common.skc_family`
+    pub sk_family: u32,
+    /// `sock.__sk_common.skc_state`
+    pub sk_state: u32,
+    /// `sock.__sk_common.skc_num`
+    pub sk_num: u32,
+    /// `sock.__sk_common.skc_dport`
+    pub sk_dport: u32,
+    /// `sock.__sk_common.skc_daddr`
+    pub sk_daddr: u32,
+    /// `sock.__sk_common.skc_rcv_saddr`
+    pub sk_saddr: u32,
+    /// `sock.__sk_common.skc_v6_daddr`
+    pub sk_daddr6: u32,
+    /// `sock.__sk_common.skc_v6_rcv_saddr`
+    pub sk_saddr6: u32,
+    /// `sock.__sk_common.skc_net.net`
+    pub sk_net: u32,
+    /// `sock.sk_protocol`
+    pub sk_protocol: u32,
+    /// `sock.sk_err`
+    pub sk_err: u32,
+    /// `sock.sk_receive_queue.prev`
+    pub sk_receive_queue_prev: u32,
+    /// `sock.sk_receive_queue.qlen`
+    pub sk_receive_queue_qlen: u32,
+    /// `tcp_sock.srtt_us`
+    pub tp_srtt_us: u32,
+}
+
+/// Bits of [`Config::flags`].
+pub mod flag {
+    /// A filter is given.
+    pub const FILTER: u32 = 1;
+    /// `kfree_skb` carries a reason (5.17 on).
+    pub const DROP_REASON: u32 = 2;
+    /// Programs return at once: what an empty hook costs (bench only).
+    pub const EMPTY: u32 = 4;
+}
+
+/// Everything that kernel programs need to know.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// A latency from here on sends an exemplar, by signal, ns; `u64::MAX` for never.
+    pub exemplar_ns: [u64; Signal::COUNT],
+    /// Member offsets.
+    pub offsets: Offsets,
+    /// See [`flag`].
+    pub flags: u32,
+    /// One packet in so many is sent as a sample: 0 for none, 1 for every one.
+    pub sample_every: u32,
+    /// Scope of interfaces that are not in the table.
+    pub default_scope: u32,
+    /// Only this network namespace is measured (inode number); 0 for all.
+    pub netns: u32,
+    /// Ports taken for DNS; 0 for none.
+    pub dns_ports: [u16; dns::MAX_PORTS],
+    /// Compiled `--filter`.
+    pub filter: Filter,
+}
+
+impl Offsets {
+    /// No member known.
+    pub const NONE: Self = Self {
+        skb_dev: ABSENT,
+        skb_sk: ABSENT,
+        skb_len: ABSENT,
+        skb_head: ABSENT,
+        skb_data: ABSENT,
+        skb_network_header: ABSENT,
+        skb_transport_header: ABSENT,
+        skb_protocol: ABSENT,
+        skb_iif: ABSENT,
+        skb_tstamp: ABSENT,
+        skb_tstamp_type: ABSENT,
+        skb_tstamp_type_mask: 0,
+        skb_tstamp_type_mono: 0,
+        dev_ifindex: ABSENT,
+        dev_net: ABSENT,
+        net_inum: ABSENT,
+        sk_family: ABSENT,
+        sk_state: ABSENT,
+        sk_num: ABSENT,
+        sk_dport: ABSENT,
+        sk_daddr: ABSENT,
+        sk_saddr: ABSENT,
+        sk_daddr6: ABSENT,
+        sk_saddr6: ABSENT,
+        sk_net: ABSENT,
+        sk_protocol: ABSENT,
+        sk_err: ABSENT,
+        sk_receive_queue_prev: ABSENT,
+        sk_receive_queue_qlen: ABSENT,
+        tp_srtt_us: ABSENT,
+    };
+}
+
+/// Buckets of the interface table; a power of two.
+pub const IFACE_SLOTS: u32 = 4096;
+
+/// One interface that has a scope of its own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IfaceSlot {
+    /// Inode number of its network namespace.
+    pub netns: u32,
+    /// Interface index; 0 for an empty slot.
+    pub ifindex: u32,
+    /// Its scope.
+    pub scope: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// Slot of an interface in the interface table.
+#[inline(always)]
+#[must_use]
+pub const fn iface_slot(netns: u32, ifindex: u32) -> u32 {
+    (ifindex ^ netns.wrapping_mul(0x9E37_79B1) >> 16) & (IFACE_SLOTS - 1)
+}
+
+#[cfg(feature = "user")]
+// SAFETY: `repr(C)`, integers only; the one gap (before `filter`) is none, see the assertion below.
+unsafe impl aya::Pod for Config {}
+#[cfg(feature = "user")]
+// SAFETY: `repr(C)`, integers only, no padding.
+unsafe impl aya::Pod for IfaceSlot {}
+
+const _: () = assert!(size_of::<Config>() == 14 * 8 + 30 * 4 + 16 + 8 + 152);

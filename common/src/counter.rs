@@ -1,0 +1,63 @@
+//! Exact event counts that kernel programs keep per CPU, so that totals hold even when the ring loses records.
+
+/// What is counted.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Counter {
+    /// Records that a program tried to send: received + ring_full = this.
+    Emitted = 0,
+    /// Connections that a local client established.
+    TcpConnect = 1,
+    /// Connections that a local client failed to establish.
+    TcpConnectFailed = 2,
+    /// Connections that a local server accepted into its queue.
+    TcpAccept = 3,
+    /// Segments sent again.
+    TcpRetransmit = 4,
+    /// RST sent.
+    TcpResetSent = 5,
+    /// RST received.
+    TcpResetReceived = 6,
+    /// IPv4 fragments received.
+    FragmentInV4 = 7,
+    /// IPv6 fragments received.
+    FragmentInV6 = 8,
+    /// IPv4 fragments sent.
+    FragmentOutV4 = 9,
+    /// IPv6 fragments sent.
+    FragmentOutV6 = 10,
+    /// Datagrams whose last missing fragment was seen.
+    Reassembled = 11,
+    /// ICMP fragmentation needed / ICMPv6 packet too big.
+    PacketTooBig = 12,
+    /// Packets dropped.
+    Drop = 13,
+    /// DNS messages sent to user space.
+    DnsMessage = 14,
+    /// Packets that the TC or XDP programs looked at.
+    Packet = 15,
+}
+
+impl Counter {
+    /// All counters, in the order of their numbers.
+    pub const ALL: [Self; 16] = [
+        Self::Emitted,
+        Self::TcpConnect,
+        Self::TcpConnectFailed,
+        Self::TcpAccept,
+        Self::TcpRetransmit,
+        Self::TcpResetSent,
+        Self::TcpResetReceived,
+        Self::FragmentInV4,
+        Self::FragmentInV6,
+        Self::FragmentOutV4,
+        Self::FragmentOutV6,
+        Self::Reassembled,
+        Self::PacketTooBig,
+        Self::Drop,
+        Self::DnsMessage,
+        Self::Packet,
+    ];
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+}

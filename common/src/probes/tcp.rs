@@ -1,0 +1,68 @@
+//! `tcp`: the life of connections, retransmissions and resets.
+
+use crate::wire::{Flow, Header, Record};
+
+/// What happened to a connection.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TcpEventKind {
+    /// A local client's SYN was answered: `duration_ns` is `tcp.connect`.
+    Connected = 1,
+    /// A local client's connection failed: `errno` says how (0: given up by the application).
+    ConnectFailed = 2,
+    /// A local server's handshake completed: `duration_ns` is `tcp.accept`, 0 when the kernel did not time it.
+    Accepted = 3,
+    /// An established connection ended.
+    Closed = 4,
+    /// A segment was sent again.
+    Retransmit = 5,
+    /// RST sent.
+    ResetSent = 6,
+    /// RST received.
+    ResetReceived = 7,
+}
+
+/// One event of a TCP connection. The flow is local -> remote.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpEvent {
+    /// Record header.
+    pub header: Header,
+    /// Local end (source) and remote end (destination).
+    pub flow: Flow,
+    /// Time of the handshake, or of the whole connection for `Closed`, ns; 0 when not known.
+    pub duration_ns: u64,
+    /// Smoothed round trip, us; 0 when there is none yet.
+    pub srtt_us: u32,
+    /// `sk_err` for `ConnectFailed`, else 0.
+    pub errno: u32,
+    /// A [`TcpEventKind`].
+    pub event: u8,
+    /// TCP state before (TCP_* of net/tcp_states.h).
+    pub old_state: u8,
+    /// TCP state after.
+    pub new_state: u8,
+    /// Zero.
+    pub pad: [u8; 5],
+}
+
+const _: () = assert!(size_of::<TcpEvent>() == 88);
+// SAFETY: `repr(C)`, integers only, size asserted to leave no padding.
+unsafe impl Record for TcpEvent {}
+
+impl TcpEventKind {
+    /// The kind of a number from the wire.
+    #[must_use]
+    pub const fn from_u8(n: u8) -> Option<Self> {
+        Some(match n {
+            1 => Self::Connected,
+            2 => Self::ConnectFailed,
+            3 => Self::Accepted,
+            4 => Self::Closed,
+            5 => Self::Retransmit,
+            6 => Self::ResetSent,
+            7 => Self::ResetReceived,
+            _ => return None,
+        })
+    }
+}

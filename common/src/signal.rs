@@ -1,0 +1,128 @@
+//! The signals: every latency that nettrace measures, by the name that reports, metrics and documents use.
+
+/// A latency with a definition (from -> to), unit ns.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Signal {
+    /// netif_receive_skb -> queued on the socket.
+    RxStack = 0,
+    /// Queued on the socket -> copied to the application.
+    RxSocket = 1,
+    /// netif_receive_skb -> copied to the application.
+    RxTotal = 2,
+    /// NET_RX softirq raised -> running.
+    RxSoftirq = 3,
+    /// The transport hands the segment down -> enters the qdisc.
+    TxStack = 4,
+    /// Enters the qdisc -> handed to the driver.
+    TxQdisc = 5,
+    /// Handed to the driver -> freed on completion (veth, lo: received by the peer).
+    TxDriver = 6,
+    /// Received on one interface -> handed to another one's driver.
+    FwdHost = 7,
+    /// Passive round trip seen on the wire.
+    NetRtt = 8,
+    /// TCP's own smoothed round trip.
+    TcpSrtt = 9,
+    /// First fragment -> datagram complete.
+    IpReassembly = 10,
+    /// SYN sent -> established.
+    TcpConnect = 11,
+    /// SYN answered -> established.
+    TcpAccept = 12,
+    /// DNS query -> answer.
+    DnsLatency = 13,
+}
+
+impl Signal {
+    /// All signals, in the order of their numbers.
+    pub const ALL: [Self; 14] = [
+        Self::RxStack,
+        Self::RxSocket,
+        Self::RxTotal,
+        Self::RxSoftirq,
+        Self::TxStack,
+        Self::TxQdisc,
+        Self::TxDriver,
+        Self::FwdHost,
+        Self::NetRtt,
+        Self::TcpSrtt,
+        Self::IpReassembly,
+        Self::TcpConnect,
+        Self::TcpAccept,
+        Self::DnsLatency,
+    ];
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+    /// The first so many have in-kernel histograms (the per-packet lane); the others ride the event lane.
+    pub const IN_KERNEL: usize = 11;
+
+    /// The name used everywhere: `rx.stack`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RxStack => "rx.stack",
+            Self::RxSocket => "rx.socket",
+            Self::RxTotal => "rx.total",
+            Self::RxSoftirq => "rx.softirq",
+            Self::TxStack => "tx.stack",
+            Self::TxQdisc => "tx.qdisc",
+            Self::TxDriver => "tx.driver",
+            Self::FwdHost => "fwd.host",
+            Self::NetRtt => "net.rtt",
+            Self::TcpSrtt => "tcp.srtt",
+            Self::IpReassembly => "ip.reassembly",
+            Self::TcpConnect => "tcp.connect",
+            Self::TcpAccept => "tcp.accept",
+            Self::DnsLatency => "dns.latency",
+        }
+    }
+
+    /// From where to where it measures, for people.
+    #[must_use]
+    pub const fn definition(self) -> &'static str {
+        match self {
+            Self::RxStack => "netif_receive_skb -> queued on the socket",
+            Self::RxSocket => "queued on the socket -> copied to the application",
+            Self::RxTotal => "netif_receive_skb -> copied to the application",
+            Self::RxSoftirq => "NET_RX softirq raised -> running",
+            Self::TxStack => "TCP hands the segment down -> enters the qdisc",
+            Self::TxQdisc => "enters the qdisc -> handed to the driver",
+            Self::TxDriver => "handed to the driver -> freed on completion (veth, lo: received by the peer)",
+            Self::FwdHost => "received on one interface -> handed to another one's driver",
+            Self::NetRtt => "data seen on the wire -> its acknowledgement seen on the same interface",
+            Self::TcpSrtt => "TCP's smoothed round trip, at each segment sent",
+            Self::IpReassembly => "first fragment -> datagram complete",
+            Self::TcpConnect => "SYN sent -> established",
+            Self::TcpAccept => "SYN answered -> established",
+            Self::DnsLatency => "query -> answer",
+        }
+    }
+
+    /// The signal of a number from the wire.
+    #[must_use]
+    pub const fn from_u8(n: u8) -> Option<Self> {
+        if (n as usize) < Self::COUNT { Some(Self::ALL[n as usize]) } else { None }
+    }
+
+    /// The signal of a name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.name() == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_follow_the_order_of_all_and_names_do_not_repeat() {
+        for (i, s) in Signal::ALL.into_iter().enumerate() {
+            assert_eq!(s as usize, i);
+            assert_eq!(Signal::from_u8(i as u8), Some(s));
+            assert_eq!(Signal::from_name(s.name()), Some(s));
+        }
+        assert_eq!(Signal::from_u8(Signal::COUNT as u8), None);
+    }
+}

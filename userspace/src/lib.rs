@@ -1,0 +1,4 @@
+//! nettrace's user side, in the order the data takes: `load` -> `attach` -> `ring` -> `decode` -> `aggregate` ->
+//! `snapshot`; then what lives off a snapshot: `report`.
+
+pub mod snapshot;

@@ -1,0 +1,3 @@
+//! The `nettrace` command.
+
+fn main() {}
