@@ -3,7 +3,11 @@
 
 pub mod attach;
 pub mod btf;
+pub mod decode;
+pub mod kernel_state;
 pub mod load;
 pub mod offsets;
 pub mod probes;
+pub mod ring;
 pub mod snapshot;
+pub mod symbols;

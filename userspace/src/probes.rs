@@ -4,6 +4,8 @@
 //! offers and that loads. A source is a set of kernel programs with their hooks; programs are shared by entries and
 //! attached once. A new source touches this table and its own files.
 
+pub mod dns;
+
 use nettrace_common::Signal;
 
 /// What a program is attached to.
