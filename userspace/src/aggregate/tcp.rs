@@ -1,0 +1,165 @@
+//! Connections, failures, retransmissions and resets, in all and by remote address.
+
+use super::{
+    ROWS,
+    flow::address,
+};
+use crate::{
+    kernel_state::KernelState,
+    snapshot::{Count, Hist, Tcp, TcpPeer},
+};
+use nettrace_common::{
+    Counter, Signal,
+    probes::tcp::{TcpEvent, TcpEventKind},
+    wire::Flow,
+};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
+
+#[derive(Default)]
+struct Peer {
+    connections: u64,
+    failures: u64,
+    retransmits: u64,
+    resets: u64,
+    srtt: Hist,
+}
+
+impl Peer {
+    fn events(&self) -> u64 {
+        self.connections + self.failures + self.retransmits + self.resets
+    }
+}
+
+/// The books of TCP.
+pub(super) struct TcpBook {
+    totals: Tcp,
+    failures: BTreeMap<String, u64>,
+    peers: HashMap<IpAddr, Peer>,
+    max_peers: usize,
+    overflow: u64,
+}
+
+impl TcpBook {
+    pub(super) fn new(max_peers: usize) -> Self {
+        Self {
+            totals: Tcp::default(),
+            failures: BTreeMap::new(),
+            peers: HashMap::new(),
+            max_peers,
+            overflow: 0,
+        }
+    }
+
+    pub(super) const fn overflow(&self) -> u64 {
+        self.overflow
+    }
+
+    fn peer(&mut self, flow: &Flow) -> Option<&mut Peer> {
+        let addr = address(&flow.daddr, flow.family);
+        if self.peers.len() >= self.max_peers && !self.peers.contains_key(&addr) {
+            self.overflow += 1;
+            return None;
+        }
+        Some(self.peers.entry(addr).or_default())
+    }
+
+    /// A smoothed round trip of a sampled segment, ns.
+    pub(super) fn srtt(&mut self, flow: &Flow, ns: u64) {
+        if let Some(peer) = self.peer(flow) {
+            peer.srtt.record(ns);
+        }
+    }
+
+    /// Takes an event; a handshake yields its time.
+    pub(super) fn feed(&mut self, event: &TcpEvent) -> Option<(Signal, u64)> {
+        let kind = TcpEventKind::from_u8(event.event)?;
+        let mut yields = None;
+        match kind {
+            TcpEventKind::Connected => {
+                self.totals.connects += 1;
+                yields = Some((Signal::TcpConnect, event.duration_ns));
+            }
+            TcpEventKind::ConnectFailed => {
+                self.totals.connect_failures += 1;
+                *self.failures.entry(errno_name(event.errno)).or_default() += 1;
+            }
+            TcpEventKind::Accepted => {
+                self.totals.accepts += 1;
+                yields = Some((Signal::TcpAccept, event.duration_ns));
+            }
+            TcpEventKind::Retransmit => self.totals.retransmits += 1,
+            TcpEventKind::ResetSent => self.totals.resets_sent += 1,
+            TcpEventKind::ResetReceived => self.totals.resets_received += 1,
+            TcpEventKind::Closed => {}
+        }
+        if let Some(peer) = self.peer(&event.flow) {
+            match kind {
+                TcpEventKind::Connected | TcpEventKind::Accepted => peer.connections += 1,
+                TcpEventKind::ConnectFailed => peer.failures += 1,
+                TcpEventKind::Retransmit => peer.retransmits += 1,
+                TcpEventKind::ResetSent | TcpEventKind::ResetReceived => peer.resets += 1,
+                TcpEventKind::Closed => {}
+            }
+            if event.srtt_us != 0 && kind != TcpEventKind::Retransmit {
+                peer.srtt.record(u64::from(event.srtt_us) * 1000);
+            }
+        }
+        // A handshake that nobody timed (SYN cookies, SYN-ACK sent again) counts, but has no latency.
+        yields.filter(|(_, ns)| *ns != 0)
+    }
+
+    /// The snapshot's part; the kernel's exact counts where there are any.
+    pub(super) fn finish(self, kernel: Option<&KernelState>) -> Tcp {
+        let mut tcp = self.totals;
+        if let Some(k) = kernel {
+            tcp.connects = k.counter(Counter::TcpConnect);
+            tcp.connect_failures = k.counter(Counter::TcpConnectFailed);
+            tcp.accepts = k.counter(Counter::TcpAccept);
+            tcp.retransmits = k.counter(Counter::TcpRetransmit);
+            tcp.resets_sent = k.counter(Counter::TcpResetSent);
+            tcp.resets_received = k.counter(Counter::TcpResetReceived);
+            tcp.listen_overflows = k.listen_overflows;
+            tcp.listen_drops = k.listen_drops;
+        }
+        tcp.failures = self.failures.into_iter().map(|(name, count)| Count { name, count }).collect();
+        tcp.failures.sort_by_key(|c| Reverse(c.count));
+        let mut peers: Vec<_> = self.peers.into_iter().collect();
+        peers.sort_by_key(|(addr, peer)| (Reverse(peer.events()), *addr));
+        peers.truncate(ROWS);
+        tcp.peers = peers
+            .into_iter()
+            .map(|(peer, p)| TcpPeer {
+                peer,
+                connections: p.connections,
+                failures: p.failures,
+                retransmits: p.retransmits,
+                resets: p.resets,
+                srtt: p.srtt,
+            })
+            .collect();
+        tcp
+    }
+}
+
+/// Name of an errno that a connection can fail with.
+fn errno_name(errno: u32) -> String {
+    let name = match i32::try_from(errno).unwrap_or(0) {
+        0 => "aborted",
+        libc::ECONNREFUSED => "ECONNREFUSED",
+        libc::ETIMEDOUT => "ETIMEDOUT",
+        libc::EHOSTUNREACH => "EHOSTUNREACH",
+        libc::ENETUNREACH => "ENETUNREACH",
+        libc::ECONNRESET => "ECONNRESET",
+        libc::ECONNABORTED => "ECONNABORTED",
+        libc::EPIPE => "EPIPE",
+        libc::EPROTO => "EPROTO",
+        libc::EACCES => "EACCES",
+        libc::ENOPROTOOPT => "ENOPROTOOPT",
+        n => return format!("errno {n}"),
+    };
+    name.to_owned()
+}
