@@ -1,5 +1,6 @@
 //! nettrace's user side, in the order the data takes: `load` -> `attach` -> `ring` -> `decode` -> `aggregate` ->
 //! `snapshot`; then what lives off a snapshot: `report`.
 
+pub mod filter;
 pub mod recording;
 pub mod snapshot;
