@@ -57,7 +57,7 @@ macro_rules! after_help {
 "  # Where does this node's network latency come from?
   sudo nettrace run
 
-  # The same on made-up traffic, harming nothing
+  # The same on made-up traffic, apart from the node's own
   sudo nettrace run --lab
 
   # Record now, look later
@@ -86,7 +86,7 @@ pub enum Command {
   # Until Ctrl-C, keeping every packet that took longer than 200 us to reach its application
   sudo nettrace run -d 0 --exemplar off --exemplar rx.total=200us
 
-  # In a pod's network namespace, by the number of one of its processes
+  # Also in a pod's network namespace, by the number of one of its processes
   sudo nettrace run --netns 4711"))]
     Run(RunArgs),
     /// Measure, and keep everything in a file for `report`.

@@ -1,7 +1,7 @@
 //! `--filter`: from words to the [`Filter`] that kernel programs apply.
 //!
 //! Needs the expression as typed; yields a compiled filter whose meaning is
-//! [`nettrace_common::filter::matches`], or an error that points at the offending word. The language:
+//! [`nettrace_common::filter::matches()`], or an error that points at the offending word. The language:
 //!
 //! ```text
 //! expression = term { "and" term }          each kind of term once

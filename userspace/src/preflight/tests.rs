@@ -38,11 +38,8 @@ impl Fake {
 
     fn without(self, path: &str) -> Self {
         let path = self.dir.path().join(path);
-        if path.is_dir() {
-            fs::remove_dir(path).unwrap()
-        } else {
-            fs::remove_file(path).unwrap()
-        }
+        let removed = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
+        removed.unwrap();
         self
     }
 
