@@ -1,5 +1,5 @@
 //! The packet filter that kernel programs apply: every given kind of term must match, any value of a kind may.
-//! [`matches`] is its meaning, on both sides of the kernel boundary.
+//! [`matches()`] is its meaning, on both sides of the kernel boundary.
 
 use crate::wire::Flow;
 

@@ -4,12 +4,17 @@
 pub mod aggregate;
 pub mod attach;
 pub mod btf;
+pub mod cli;
+pub mod config;
 pub mod decode;
+pub mod filter;
 pub mod iface;
 pub mod kernel_state;
 pub mod load;
 pub mod offsets;
+pub mod preflight;
 pub mod probes;
+pub mod recording;
 pub mod ring;
 pub mod snapshot;
 pub mod symbols;

@@ -1,0 +1,255 @@
+//! The command line: what was typed, and nothing more.
+//!
+//! Needs the arguments; yields a [`Cli`] or a message and [`Exit::Usage`]. Single values are checked here, so that
+//! errors name the option; what they mean together is [`crate::config`]'s business.
+
+mod capture;
+mod docs;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use capture::{CaptureArgs, Exemplar};
+pub use docs::{completions, man_page, man_pages};
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+/// How the process ends.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All went well.
+    Ok = 0,
+    /// Something failed while running.
+    Failed = 1,
+    /// Bad usage, or something is missing that must be there first: a privilege, a kernel feature.
+    Usage = 2,
+    /// The report is there, but lacks what was damaged in its input.
+    Damaged = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// The end of every help text.
+macro_rules! after_help {
+    ($examples:literal) => {
+        concat!(
+            "Exit codes:\n",
+            "  0  success\n",
+            "  1  failure while running\n",
+            "  2  bad usage, or a missing privilege or prerequisite\n",
+            "  3  report incomplete because its input was damaged\n",
+            "\nExamples:\n",
+            $examples
+        )
+    };
+}
+
+/// Finds, explains and fixes network latency on this node.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "nettrace", version, propagate_version = true, after_help = after_help!(
+"  # Where does this node's network latency come from?
+  sudo nettrace run
+
+  # The same on made-up traffic, apart from the node's own
+  sudo nettrace run --lab
+
+  # Record now, look later
+  sudo nettrace record -d 5m node.rec
+  nettrace report node.rec -o node.html"))]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Say more about what happens; twice for everything.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// The commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Measure, then report.
+    #[command(after_help = after_help!(
+"  # Ten seconds of everything
+  sudo nettrace run
+
+  # One minute of DNS on two kinds of interfaces, as a page
+  sudo nettrace run -d 1m -i 'eth*' -i 'cali*' --filter 'udp and port 53' -o dns.html
+
+  # Until Ctrl-C, keeping every packet that took longer than 200 us to reach its application
+  sudo nettrace run -d 0 --exemplar off --exemplar rx.total=200us
+
+  # Also in a pod's network namespace, by the number of one of its processes
+  sudo nettrace run --netns 4711"))]
+    Run(RunArgs),
+    /// Measure, and keep everything in a file for `report`.
+    #[command(after_help = after_help!(
+"  # Five minutes
+  sudo nettrace record -d 5m node.rec
+
+  # Until Ctrl-C, one packet in ten, keeping the last 4 GiB
+  sudo nettrace record -d 0 --sample 10 --max-size 4GiB node.rec"))]
+    Record(RecordArgs),
+    /// Report on a recording or a JSON snapshot.
+    #[command(after_help = after_help!(
+"  # On the terminal
+  nettrace report node.rec
+
+  # As a page, with the 50 worst of each list
+  nettrace report node.rec --top 50 -o node.html
+
+  # From the snapshot of an earlier run
+  nettrace report before.json --format markdown"))]
+    Report(ReportArgs),
+    /// Set up network namespaces with real traffic in them, and nothing else.
+    #[command(after_help = after_help!(
+"  # Until Ctrl-C, with pods on a bridge
+  sudo nettrace lab
+
+  # For a minute, with routed pods
+  sudo nettrace lab --topology routed -d 1m"))]
+    Lab(LabArgs),
+    /// Write a shell's completion script to standard output.
+    #[command(after_help = after_help!(
+"  nettrace completions bash | sudo tee /etc/bash_completion.d/nettrace
+  nettrace completions zsh > ~/.zfunc/_nettrace
+  nettrace completions fish > ~/.config/fish/completions/nettrace.fish"))]
+    Completions(CompletionsArgs),
+    /// Write the manual page to standard output, or all pages into a directory.
+    #[command(hide = true, after_help = after_help!(
+"  nettrace man | man -l -
+  nettrace man --dir /usr/local/share/man/man1"))]
+    Man(ManArgs),
+}
+
+/// `run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// What is measured.
+    #[command(flatten)]
+    pub capture: CaptureArgs,
+    /// Where the report goes.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `record`.
+#[derive(Clone, Debug, Args)]
+pub struct RecordArgs {
+    /// The recording; full files become FILE.1, FILE.2 and so on
+    pub file: PathBuf,
+    /// What is measured.
+    #[command(flatten)]
+    pub capture: CaptureArgs,
+    /// Limit of all files together; the oldest are deleted
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = value::size)]
+    pub max_size: u64,
+    /// Begin a new file at this size [default: an eighth of --max-size]
+    #[arg(long, value_name = "SIZE", value_parser = value::size)]
+    pub rotate_size: Option<u64>,
+}
+
+/// `report`.
+#[derive(Clone, Debug, Args)]
+pub struct ReportArgs {
+    /// A recording or a JSON snapshot
+    pub file: PathBuf,
+    /// Where the report goes.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `lab`.
+#[derive(Clone, Debug, Args)]
+pub struct LabArgs {
+    /// How the pods are joined
+    #[arg(long, value_enum, default_value_t)]
+    pub topology: Topology,
+    /// How long, e.g. 30s or 2m; 0 for until Ctrl-C
+    #[arg(short, long, value_name = "TIME", default_value = "0", value_parser = value::duration)]
+    pub duration: Duration,
+}
+
+/// `completions`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: CompletionShell,
+}
+
+/// `man`.
+#[derive(Clone, Debug, Args)]
+pub struct ManArgs {
+    /// Write all pages here instead of the main one to standard output
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+}
+
+/// Where a report goes, and how it looks.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Report")]
+pub struct OutputArgs {
+    /// What the report is written as [default: by the extension of --output, else text]
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+    /// Write the report to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Show so many of each list
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub top: u32,
+}
+
+/// What a report is written as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For a terminal.
+    #[default]
+    Text,
+    /// The snapshot: everything that was measured, for programs and for `report`.
+    Json,
+    /// One page with plots that needs nothing else.
+    Html,
+    /// For an issue or a pull request.
+    #[value(alias = "md")]
+    Markdown,
+}
+
+/// How the lab's pods are joined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Topology {
+    /// By a bridge in the node: packets are switched.
+    #[default]
+    Bridge,
+    /// By a route for each pod: packets are routed.
+    Routed,
+}
+
+/// Shells that there is a completion script for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CompletionShell {
+    /// GNU bash.
+    Bash,
+    /// zsh.
+    Zsh,
+    /// fish.
+    Fish,
+}
+
+impl From<CompletionShell> for Shell {
+    fn from(shell: CompletionShell) -> Self {
+        match shell {
+            CompletionShell::Bash => Self::Bash,
+            CompletionShell::Zsh => Self::Zsh,
+            CompletionShell::Fish => Self::Fish,
+        }
+    }
+}

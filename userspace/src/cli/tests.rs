@@ -1,0 +1,139 @@
+//! The command line as people meet it.
+
+use super::*;
+use clap::{CommandFactory as _, error::ErrorKind};
+use tempfile::TempDir;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once("nettrace").chain(line.split_whitespace()))
+}
+
+fn error(line: &str) -> String {
+    let error = parse(line).unwrap_err();
+    assert_eq!(error.exit_code(), i32::from(Exit::Usage as u8));
+    error.to_string()
+}
+
+#[test]
+fn the_definition_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_help_ends_with_exit_codes_and_examples() {
+    let mut command = Cli::command();
+    command.build();
+    let names: Vec<_> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+    let mut lines: Vec<_> = names.iter().filter(|n| *n != "help").map(|n| format!("{n} --help")).collect();
+    assert_eq!(lines.len(), 6);
+    lines.push("--help".into());
+    for line in lines {
+        let help = parse(&line).unwrap_err();
+        assert_eq!(help.kind(), ErrorKind::DisplayHelp);
+        let help = help.to_string();
+        let (_, end) = help.split_once("Exit codes:\n  0  success\n").expect(&line);
+        let (_, examples) = end.split_once("\nExamples:\n").expect(&line);
+        assert!(examples.lines().all(|l| l.is_empty() || l.starts_with("  ")), "{line}: {examples}");
+    }
+}
+
+/// Every command in the examples can be parsed, so that no example goes stale.
+#[test]
+fn the_examples_work() {
+    let mut examples = 0;
+    for command in std::iter::once(&Cli::command()).chain(Cli::command().get_subcommands()) {
+        let help = command.get_after_help().unwrap().to_string();
+        let lines = help
+            .lines()
+            .map(str::trim)
+            .filter_map(|l| l.strip_prefix("sudo nettrace ").or_else(|| l.strip_prefix("nettrace ")));
+        for line in lines {
+            let line = line.split(['|', '>']).next().unwrap();
+            // The shell's quotes, of which the examples use only the simple kind.
+            let words = line.split('\'').enumerate().flat_map(|(i, part)| match i % 2 {
+                0 => part.split_whitespace().map(str::to_owned).collect(),
+                _ => vec![part.to_owned()],
+            });
+            let cli = Cli::try_parse_from(std::iter::once("nettrace".to_owned()).chain(words)).expect(line);
+            crate::config::resolve(cli, 4096).expect(line);
+            examples += 1;
+        }
+    }
+    assert!(examples > 12);
+}
+
+#[test]
+fn options_may_be_repeated_where_that_makes_sense() {
+    let Command::Run(args) = parse("run -i a -i b --exclude c --netns d --netns e").unwrap().command else {
+        panic!()
+    };
+    assert_eq!((args.capture.iface.len(), args.capture.exclude.len(), args.capture.netns.len()), (2, 1, 2));
+    assert_eq!(parse("-vv run").unwrap().verbose, 2);
+    assert_eq!(parse("run -v").unwrap().verbose, 1);
+}
+
+#[test]
+fn errors_name_the_option_and_what_was_expected() {
+    for (line, expected) in [
+        ("run -d 10", "invalid value '10' for '--duration <TIME>': a time needs a unit: 10s?"),
+        ("run --exemplar rx=1ms", "unknown signal `rx`: one of rx.stack, "),
+        ("run --ring-size lots", "expected a size like 65536"),
+        ("run --format pdf", "[possible values: text, json, html, markdown]"),
+        ("run --topology routed", "--lab"),
+        ("run --lab --topology star", "[possible values: bridge, routed]"),
+        ("run --dns-port 0", "0 is not in 1..=65535"),
+        ("run --top 0", "0 is not in 1.."),
+        ("run -i [", "not a pattern"),
+        ("run --filtre tcp", "a similar argument exists: '--filter'"),
+        ("record", "<FILE>"),
+        ("report", "<FILE>"),
+        ("completions tcsh", "[possible values: bash, zsh, fish]"),
+    ] {
+        let text = error(line);
+        assert!(text.contains(expected), "{line}: {text}");
+    }
+}
+
+#[test]
+fn a_recording_has_no_report_options() {
+    assert!(parse("record x --format json").is_err());
+    assert!(parse("report x --duration 1s").is_err());
+}
+
+#[test]
+fn completions_know_the_commands_and_hide_what_is_hidden() {
+    for shell in [CompletionShell::Bash, CompletionShell::Zsh, CompletionShell::Fish] {
+        let mut script = Vec::new();
+        completions(shell, &mut script).unwrap();
+        let script = String::from_utf8(script).unwrap();
+        assert!(script.contains("nettrace") && script.contains("record") && script.contains("rotate-size"));
+    }
+}
+
+#[test]
+fn there_is_a_manual_page_for_every_command_that_is_shown() {
+    let dir = TempDir::new().unwrap();
+    let paths = man_pages(&dir.path().join("man1")).unwrap();
+    let mut names: Vec<_> = paths.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            "nettrace-completions.1",
+            "nettrace-lab.1",
+            "nettrace-record.1",
+            "nettrace-report.1",
+            "nettrace-run.1",
+            "nettrace.1"
+        ]
+    );
+    let mut page = Vec::new();
+    man_page(&mut page).unwrap();
+    assert!(String::from_utf8(page).unwrap().contains("Exit codes"));
+}
+
+#[test]
+fn exit_codes_are_those_of_the_help() {
+    let codes = [Exit::Ok, Exit::Failed, Exit::Usage, Exit::Damaged].map(|e| e as u8);
+    assert_eq!(codes, [0, 1, 2, 3]);
+}
