@@ -5,7 +5,7 @@
 
 use crate::{
     load::Loaded,
-    probes::{Hook, Probe, Program, Source},
+    probes::{Hook, PROBES, Probe, Program, Source, WIRE_XDP},
     snapshot,
 };
 use aya::programs::{BtfTracePoint, Program as AyaProgram, ProgramError, SchedClassifier, Xdp};
@@ -25,9 +25,29 @@ pub struct Attached {
     pub wire: bool,
 }
 
-/// Attaches what the probes need. A probe that cannot be had is noted, not an error.
-pub fn attach(loaded: &mut Loaded, selected: &[&'static Probe], all: &[Probe]) -> Attached {
+impl Attached {
+    /// Whether any probe is in use; if not, why not.
+    ///
+    /// # Errors
+    /// The reasons, when none is.
+    pub fn any(&self) -> Result<(), String> {
+        let kernel = |p: &&snapshot::Probe| p.source.as_ref().is_some_and(|s| !s.starts_with("procfs"));
+        if self.probes.iter().any(|p| kernel(&p)) {
+            return Ok(());
+        }
+        Err(self.probes.iter().find_map(|p| p.reason.clone()).unwrap_or_else(|| "none is selected".to_owned()))
+    }
+}
+
+/// Verifies what the probes need, so that attaching it is quick. A probe that cannot be had is noted, not an error.
+pub fn programs_ready(loaded: &mut Loaded, selected: &[&'static Probe], all: &[Probe], xdp: bool) -> Attached {
     let mut attached = Attached::default();
+    if xdp {
+        for program in WIRE_XDP {
+            let outcome = bring_up(loaded, program);
+            attached.programs.insert(program.name, outcome);
+        }
+    }
     for probe in all {
         if !selected.iter().any(|s| s.name == probe.name) {
             attached.probes.push(off(probe, "not selected".to_owned()));
@@ -37,6 +57,46 @@ pub fn attach(loaded: &mut Loaded, selected: &[&'static Probe], all: &[Probe]) -
         attached.probes.push(status);
     }
     attached
+}
+
+/// Attaches the tracepoint programs that are ready. One that cannot be attached takes its probes with it.
+pub fn attach(loaded: &mut Loaded, mut attached: Attached) -> Attached {
+    for (name, outcome) in &mut attached.programs {
+        if outcome.is_err() {
+            continue;
+        }
+        if let Some(AyaProgram::BtfTracePoint(program)) = loaded.ebpf.program_mut(name) {
+            if let Err(error) = program.attach() {
+                let reason = format!("{name}: {}", one_line(&error));
+                mark_off(&mut attached.probes, name, &reason);
+                *outcome = Err(reason);
+            }
+        }
+    }
+    attached
+}
+
+fn mark_off(probes: &mut [snapshot::Probe], program: &str, reason: &str) {
+    let uses = |name: &str| {
+        PROBES.iter().filter(|p| p.name == name).flat_map(|p| p.sources).any(
+            |s| matches!(s, Source::Programs(_, programs) if programs.iter().any(|p| p.name == program)),
+        )
+    };
+    for probe in probes.iter_mut().filter(|p| uses(&p.name)) {
+        probe.source = None;
+        probe.reason = Some(reason.to_owned());
+    }
+}
+
+/// Detaches the tracepoint programs.
+pub fn detach(loaded: &mut Loaded) {
+    for (name, program) in loaded.ebpf.programs_mut() {
+        if let AyaProgram::BtfTracePoint(program) = program {
+            if let Err(error) = program.unload() {
+                tracing::debug!("{name}: {error}");
+            }
+        }
+    }
 }
 
 fn off(probe: &Probe, reason: String) -> snapshot::Probe {
@@ -87,7 +147,7 @@ fn try_source(loaded: &mut Loaded, source: &Source, attached: &mut Attached) -> 
     Ok(format!("{name} {}", hooks.join(" ")).trim_end().to_owned())
 }
 
-/// Verifies one program, and attaches it unless interfaces do.
+/// Has the kernel verify one program.
 fn bring_up(loaded: &mut Loaded, program: &Program) -> Outcome {
     if let Hook::TpBtf(hook) = program.hook {
         if loaded.btf.tracepoint_args(hook).is_none() {
@@ -106,7 +166,6 @@ fn verify(found: &mut AyaProgram, program: &Program, btf: &aya::Btf) -> Result<(
         Hook::TpBtf(hook) => {
             let tracepoint: &mut BtfTracePoint = found.try_into()?;
             tracepoint.load(hook, btf)?;
-            tracepoint.attach()?;
         }
         Hook::TcIngress | Hook::TcEgress => {
             let classifier: &mut SchedClassifier = found.try_into()?;

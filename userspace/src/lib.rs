@@ -4,6 +4,7 @@
 pub mod aggregate;
 pub mod attach;
 pub mod btf;
+pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod decode;

@@ -1,0 +1,347 @@
+//! One capture from start to snapshot: everything attached, everything collected, nothing left behind.
+//!
+//! Order matters at the end: programs are detached first, then the ring is emptied, then the kernel's books are read,
+//! so that they balance: emitted = received + lost.
+
+mod collector;
+mod netstat;
+mod overhead;
+mod replay;
+
+pub use replay::{ReplayError, Replayed, replay};
+
+use crate::{
+    aggregate::{Aggregator, Closing, Finished},
+    attach::{self, Attached},
+    iface::{Namespace, Selection, Table, TableError, WatchError, Watcher, lock},
+    kernel_state::{self, KernelState, StateError},
+    load::{self, LoadError, Loaded, ProgramOptions},
+    probes::{self, PROBES},
+    probes::dns::DnsConfig,
+    recording::{WriteError, Writer, WriterOptions},
+    ring::{RingError, RingReader},
+    snapshot::{Interface, Meta, Probe},
+};
+use aya::maps::{Array, Map, MapError};
+use collector::{Collected, Collector};
+use netstat::ListenCounts;
+use overhead::Meter;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    os::fd::AsFd,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// What is to be captured.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// For the kernel programs.
+    pub programs: ProgramOptions,
+    /// Namespaces whose interfaces are looked at.
+    pub namespaces: Vec<Namespace>,
+    /// Which of their interfaces.
+    pub selection: Selection,
+    /// Signals by name or group; empty for all.
+    pub signals: Vec<String>,
+    /// When a DNS query has waited long enough.
+    pub dns_timeout: Duration,
+    /// The filter as typed, for the report.
+    pub filter_text: Option<String>,
+    /// Whether the traffic is the built-in lab's, for the report.
+    pub lab: bool,
+    /// Where every record goes too.
+    pub record: Option<(PathBuf, WriterOptions)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            programs: ProgramOptions::default(),
+            namespaces: vec![Namespace::host()],
+            selection: Selection::default(),
+            signals: Vec::new(),
+            dns_timeout: Duration::from_secs(5),
+            filter_text: None,
+            lab: false,
+            record: None,
+        }
+    }
+}
+
+/// Why a capture cannot start or end.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The kernel object.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The ring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// Nothing could be attached at all.
+    #[error("no probe could be attached: {0}")]
+    NoProbe(String),
+    /// A namespace.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+    /// No interface matches `--iface`.
+    #[error("no interface matches {0} (up, and not excluded)")]
+    NoInterface(String),
+    /// The interface table.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// A map.
+    #[error("kernel map {0}: {1}")]
+    Map(&'static str, MapError),
+    /// A map is not in the object.
+    #[error("kernel map {0} is not in the object")]
+    NoMap(&'static str),
+    /// The kernel's books.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The recording.
+    #[error(transparent)]
+    Record(#[from] WriteError),
+    /// A thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+    /// A thread ended by itself.
+    #[error("the collector thread panicked")]
+    Collector,
+}
+
+impl CaptureError {
+    /// Whether it is for the user to put right (exit code 2) rather than a failure while running.
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::Load(_) | Self::NoInterface(_) | Self::Watch(_) | Self::NoProbe(_) | Self::Record(_)
+        )
+    }
+}
+
+/// First frame of a recording.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StartFrame {
+    /// When measuring began, CLOCK_MONOTONIC, ns.
+    pub start_ns: u64,
+    /// What a query's timeout is, ns.
+    pub dns_timeout_ns: u64,
+    /// Node, kernel, filter; `duration_ns` is not known yet.
+    pub meta: Meta,
+    /// Interfaces there were.
+    pub interfaces: Vec<Interface>,
+    /// Names of their scopes.
+    pub scopes: BTreeMap<u16, String>,
+    /// What was attached.
+    pub probes: Vec<Probe>,
+    /// Ring size, bytes.
+    pub ring_bytes: u64,
+}
+
+/// Last frame of a recording.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EndFrame {
+    /// When measuring ended, CLOCK_MONOTONIC, ns.
+    pub end_ns: u64,
+    /// The kernel side's books.
+    pub kernel: KernelState,
+    /// Now with its duration.
+    pub meta: Meta,
+    /// Interfaces, also those that came later.
+    pub interfaces: Vec<Interface>,
+    /// Names of their scopes.
+    pub scopes: BTreeMap<u16, String>,
+    /// What measuring cost.
+    pub overhead: crate::snapshot::Overhead,
+}
+
+/// A capture that runs.
+pub struct Capture {
+    loaded: Arc<Mutex<Loaded>>,
+    table: Arc<Mutex<Table>>,
+    watchers: Vec<Watcher>,
+    attached: Attached,
+    collector: Collector,
+    meter: Meter,
+    listen: ListenCounts,
+    options: Options,
+    meta: Meta,
+    start_ns: u64,
+}
+
+impl Capture {
+    /// Loads, attaches and begins to collect.
+    ///
+    /// # Errors
+    /// When the object cannot be loaded, no probe can be attached, an interface or namespace that was asked for is
+    /// not there, or the recording cannot be created. Nothing stays attached then.
+    pub fn start(options: Options) -> Result<Self, CaptureError> {
+        let mut loaded = load::load(&options.programs)?;
+        let ring = ring(&mut loaded, options.programs.ring_bytes)?;
+        let table = Arc::new(Mutex::new(Table::new(iface_map(&mut loaded)?)));
+        let selected = probes::select(&options.signals);
+        let attached = attach::programs_ready(&mut loaded, &selected, PROBES, options.selection.xdp);
+        let loaded = Arc::new(Mutex::new(loaded));
+        let watchers = watch(&options, &table, &loaded, attached.wire)?;
+        attached.any().map_err(CaptureError::NoProbe)?;
+        let meta = meta(&options);
+        let start_ns = monotonic_ns();
+        let aggregator = Aggregator::new(dns_config(options.dns_timeout));
+        let writer = match &options.record {
+            Some((path, limits)) => Some(Writer::create(path, *limits)?),
+            None => None,
+        };
+        let (interfaces, scopes) = rows(&table);
+        let start = StartFrame {
+            start_ns,
+            dns_timeout_ns: nanos(options.dns_timeout),
+            meta: meta.clone(),
+            interfaces,
+            scopes,
+            probes: attached.probes.clone(),
+            ring_bytes: u64::from(options.programs.ring_bytes),
+        };
+        let listen = ListenCounts::read(&options.namespaces, options.programs.others);
+        let collector = Collector::start(ring, aggregator, writer, &start).map_err(CaptureError::Thread)?;
+        // Last, so that nothing is counted that happened while others were being attached.
+        let attached = attach::attach(&mut lock(&loaded), attached);
+        let meter = Meter::start();
+        Ok(Self { loaded, table, watchers, attached, collector, meter, listen, options, meta, start_ns })
+    }
+
+    /// Records received so far.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.collector.received()
+    }
+
+    /// What became of each probe.
+    #[must_use]
+    pub fn probes(&self) -> &[Probe] {
+        &self.attached.probes
+    }
+
+    /// Interfaces as they are now.
+    #[must_use]
+    pub fn interfaces(&self) -> Vec<Interface> {
+        lock(&self.table).interfaces()
+    }
+
+    /// Keeps the books on cost; to be called now and then.
+    pub fn tick(&mut self) {
+        self.meter.tick(&lock(&self.loaded).ebpf);
+    }
+
+    /// Detaches everything and closes the books.
+    ///
+    /// # Errors
+    /// When the kernel's books cannot be read; everything is detached all the same.
+    pub fn stop(mut self) -> Result<Finished, CaptureError> {
+        let end_ns = monotonic_ns();
+        let overhead = self.meter.finish(&lock(&self.loaded).ebpf);
+        let listen = ListenCounts::read(&self.options.namespaces, self.options.programs.others);
+        self.watchers.drain(..).for_each(Watcher::stop);
+        attach::detach(&mut lock(&self.loaded));
+        let Collected { aggregator, writer, unwritten } = self.collector.stop().ok_or(CaptureError::Collector)?;
+        let loaded = lock(&self.loaded);
+        let mut kernel = kernel_state::read(&loaded.ebpf, &loaded.btf)?;
+        (kernel.listen_overflows, kernel.listen_drops) = listen.since(&self.listen);
+        let mut meta = self.meta;
+        meta.duration_ns = end_ns - self.start_ns;
+        let (interfaces, scopes) = rows(&self.table);
+        let end = EndFrame { end_ns, kernel, meta, interfaces, scopes, overhead };
+        if let Some(writer) = writer {
+            collector::write_end(writer, &end);
+        }
+        if let Some(error) = unwritten {
+            tracing::error!("{error}; the recording ends there, the report does not");
+        }
+        Ok(aggregator.finish(Closing {
+            start_ns: self.start_ns,
+            end_ns,
+            kernel: Some(end.kernel),
+            meta: end.meta,
+            interfaces: end.interfaces,
+            scopes: end.scopes,
+            probes: self.attached.probes,
+            overhead: end.overhead,
+            ring_bytes: u64::from(self.options.programs.ring_bytes),
+            bad_frames: 0,
+        }))
+    }
+}
+
+fn ring(loaded: &mut Loaded, bytes: u32) -> Result<RingReader, CaptureError> {
+    match loaded.ebpf.map("EVENTS") {
+        Some(Map::RingBuf(data)) => Ok(RingReader::new(data.fd().as_fd(), bytes as usize)?),
+        _ => Err(CaptureError::NoMap("EVENTS")),
+    }
+}
+
+fn iface_map(
+    loaded: &mut Loaded,
+) -> Result<Array<aya::maps::MapData, nettrace_common::config::IfaceSlot>, CaptureError> {
+    let map = loaded.ebpf.take_map("IFACES").ok_or(CaptureError::NoMap("IFACES"))?;
+    Array::try_from(map).map_err(|e| CaptureError::Map("IFACES", e))
+}
+
+/// A watcher for each namespace. With no program for interfaces, interfaces get their scopes all the same.
+fn watch(
+    options: &Options,
+    table: &Arc<Mutex<Table>>,
+    loaded: &Arc<Mutex<Loaded>>,
+    wire: bool,
+) -> Result<Vec<Watcher>, CaptureError> {
+    let mut watchers = Vec::new();
+    for namespace in &options.namespaces {
+        let namespace = Namespace { wire: namespace.wire && wire, ..namespace.clone() };
+        let watcher = Watcher::start(namespace, options.selection.clone(), table.clone(), loaded.clone())?;
+        watchers.push(watcher);
+    }
+    if !options.selection.include.is_empty() && lock(table).interfaces().is_empty() {
+        let globs: Vec<_> = options.selection.include.iter().map(glob::Pattern::as_str).collect();
+        return Err(CaptureError::NoInterface(globs.join(", ")));
+    }
+    Ok(watchers)
+}
+
+/// Interfaces and the names of their scopes, as they are now.
+fn rows(table: &Mutex<Table>) -> (Vec<Interface>, BTreeMap<u16, String>) {
+    let table = lock(table);
+    (table.interfaces(), table.scopes())
+}
+
+fn meta(options: &Options) -> Meta {
+    let uname = rustix::system::uname();
+    let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Meta {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        start_unix_ns: nanos(start),
+        duration_ns: 0,
+        hostname: uname.nodename().to_string_lossy().into_owned(),
+        kernel: uname.release().to_string_lossy().into_owned(),
+        arch: uname.machine().to_string_lossy().into_owned(),
+        cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+        filter: options.filter_text.clone(),
+        lab: options.lab,
+    }
+}
+
+fn dns_config(timeout: Duration) -> DnsConfig {
+    DnsConfig { timeout_ns: nanos(timeout), ..DnsConfig::default() }
+}
+
+/// Whole nanoseconds, saturating after 584 years.
+fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The clock of kernel records.
+fn monotonic_ns() -> u64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+}

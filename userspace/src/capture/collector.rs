@@ -1,0 +1,144 @@
+//! The thread that empties the ring, feeds the aggregator and writes the recording.
+
+use super::{EndFrame, StartFrame};
+use crate::{
+    aggregate::Aggregator,
+    recording::{Kind, WriteError, Writer},
+    ring::RingReader,
+};
+use bytes::BytesMut;
+use serde::Serialize;
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+/// How long to wait after a look that found nothing, and after one that found something. A longer wait costs ring
+/// room, a shorter one CPU time; producers never wake us.
+const IDLE: Duration = Duration::from_millis(10);
+const BUSY: Duration = Duration::from_millis(2);
+
+/// What the thread leaves.
+pub(super) struct Collected {
+    pub(super) aggregator: Aggregator,
+    pub(super) writer: Option<Writer>,
+    /// Why the recording stopped early.
+    pub(super) unwritten: Option<WriteError>,
+}
+
+struct Shared {
+    stop: AtomicBool,
+    received: AtomicU64,
+}
+
+/// The thread.
+pub(super) struct Collector {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<Collected>>,
+}
+
+impl Collector {
+    pub(super) fn start(
+        ring: RingReader,
+        aggregator: Aggregator,
+        writer: Option<Writer>,
+        start: &StartFrame,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared { stop: AtomicBool::new(false), received: AtomicU64::new(0) });
+        let mut work = Work { ring, buffer: BytesMut::new(), aggregator, writer, unwritten: None };
+        work.write_json(Kind::Start, start);
+        let theirs = shared.clone();
+        let thread =
+            std::thread::Builder::new().name("collector".to_owned()).spawn(move || work.run(&theirs))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        self.shared.received.load(Ordering::Relaxed)
+    }
+
+    /// Empties the ring for the last time. None when the thread panicked.
+    pub(super) fn stop(mut self) -> Option<Collected> {
+        self.shared.stop.store(true, Ordering::Release);
+        self.thread.take()?.join().ok()
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+    }
+}
+
+struct Work {
+    ring: RingReader,
+    buffer: BytesMut,
+    aggregator: Aggregator,
+    writer: Option<Writer>,
+    unwritten: Option<WriteError>,
+}
+
+impl Work {
+    fn run(mut self, shared: &Shared) -> Collected {
+        loop {
+            // Read before the look: what was emitted before the stop is then seen by this look or the next one.
+            let last = shared.stop.load(Ordering::Acquire);
+            let found = self.look();
+            shared.received.store(self.aggregator.received(), Ordering::Relaxed);
+            match (found, last) {
+                (false, true) => break,
+                (false, false) => std::thread::sleep(IDLE),
+                (true, false) => std::thread::sleep(BUSY),
+                (true, true) => {}
+            }
+        }
+        Collected { aggregator: self.aggregator, writer: self.writer, unwritten: self.unwritten }
+    }
+
+    fn look(&mut self) -> bool {
+        if self.ring.drain(&mut self.buffer) == 0 {
+            return false;
+        }
+        let batch = self.buffer.split().freeze();
+        self.write(Kind::Batch, &batch);
+        self.aggregator.feed(batch);
+        true
+    }
+
+    fn write_json(&mut self, kind: Kind, value: &impl Serialize) {
+        match serde_json::to_vec(value) {
+            Ok(json) => self.write(kind, &json),
+            Err(error) => tracing::error!("cannot encode a frame: {error}"),
+        }
+    }
+
+    fn write(&mut self, kind: Kind, payload: &[u8]) {
+        let Some(writer) = &mut self.writer else { return };
+        if let Err(error) = writer.frame(kind, payload) {
+            self.unwritten = Some(error);
+            self.writer = None;
+        }
+    }
+}
+
+/// The last frame.
+pub(super) fn write_end(mut writer: Writer, end: &EndFrame) {
+    let written = serde_json::to_vec(end)
+        .map_err(|e| e.to_string())
+        .and_then(|json| writer.frame(Kind::End, &json).map_err(|e| e.to_string()))
+        .and_then(|()| writer.finish().map_err(|e| e.to_string()));
+    match written {
+        Ok(stats) if stats.dropped_frames > 0 => tracing::warn!(
+            "the recording reached its size: {} older frames ({} bytes) were dropped",
+            stats.dropped_frames,
+            stats.dropped_bytes
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::error!("the recording has no end: {error}"),
+    }
+}
