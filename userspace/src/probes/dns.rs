@@ -5,7 +5,7 @@
 //! by the records' own timestamps, so that the replay of a recording comes to the same snapshot.
 //!
 //! One message is seen at several interfaces on its way, and behind a Service under several server addresses. A
-//! transaction belongs to the [vantage](Vantage) where its query was seen first; see [`track`] for the rules.
+//! transaction belongs to the interface and direction where its query was seen first; `dns/track.rs` has the rules.
 //!
 //! Lane: events. Signal: `dns.latency`, ns. Losses: `dns_unparsable`, `dns_unmatched`, `table_full`.
 
