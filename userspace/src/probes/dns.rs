@@ -1,11 +1,11 @@
 //! DNS: makes transactions of the messages that kernel programs saw.
 //!
 //! Needs every [`DnsMessage`] record with its captured payload, in the order of the ring buffer; yields
-//! [`snapshot::Dns`](crate::snapshot::Dns), the distribution of `dns.latency`, and what was lost. Everything is driven
+//! [`snapshot::Dns`], the distribution of `dns.latency`, and what was lost. Everything is driven
 //! by the records' own timestamps, so that the replay of a recording comes to the same snapshot.
 //!
 //! One message is seen at several interfaces on its way, and behind a Service under several server addresses. A
-//! transaction belongs to the [vantage](Vantage) where its query was seen first; see [`track`] for the rules.
+//! transaction belongs to the interface and direction where its query was seen first; `dns/track.rs` has the rules.
 //!
 //! Lane: events. Signal: `dns.latency`, ns. Losses: `dns_unparsable`, `dns_unmatched`, `table_full`.
 

@@ -299,6 +299,34 @@ fn records_out_of_order_belong_to_the_earlier_vantage() {
 }
 
 #[test]
+fn masqueraded_copies_are_one_transaction() {
+    const NODE: End = (200, 61_000);
+    let (q, a) = (query(1, "a.example", 1), answer(1, "a.example", 1, 0));
+    let mut rig = Rig::new();
+    for ms in [0, 1_000] {
+        // The first answer gets lost beyond the node.
+        rig.udp(ms, (VETH, In), CLIENT, SERVER, &q).udp(ms + 1, (PORT, Out), NODE, SERVER, &q);
+    }
+    rig.udp(1_004, (PORT, In), SERVER, NODE, &a).udp(1_005, (VETH, Out), SERVER, CLIENT, &a);
+    // A forwarder that keeps the id asks another server: that is a transaction of its own.
+    let q = query(2, "b.example", 1);
+    rig.udp(2_000, (VETH, In), CLIENT, SERVER, &q).udp(2_001, (PORT, Out), NODE, BACKEND, &q);
+    let outcome = rig.finish(3_000);
+    assert_eq!((totals(&outcome), outcome.losses), ([3, 1, 0, 2, 1], DnsLosses::default()));
+    assert_eq!(outcome.latency_max_ns, 1_005 * MS);
+    assert!(outcome.dns.slowest.iter().all(|s| s.client.to_string() == "10.0.0.1"));
+}
+
+#[test]
+fn masqueraded_answers_redirected_past_the_vantage() {
+    let (q, a) = (query(1, "a.example", 1), answer(1, "a.example", 1, 0));
+    let mut rig = Rig::new();
+    rig.udp(0, (VETH, In), CLIENT, SERVER, &q).udp(1, (PORT, Out), (200, 61_000), SERVER, &q);
+    rig.udp(4, (PORT, In), SERVER, (200, 61_000), &a);
+    assert_eq!(totals(&rig.finish(100)), [1, 1, 0, 0, 0]);
+}
+
+#[test]
 fn ipv6_and_loopback_of_two_namespaces() {
     let mut rig = Rig::new();
     let q = query(1, "a.example", 1);

@@ -4,6 +4,8 @@
 //!   first one seen there, going the other way; so latency is what the client nearest to that place felt.
 //! - A query seen again at its vantage is a retry; latency runs from the first one. Seen elsewhere it is a copy of the
 //!   same packet further on its way, also with another server address when a Service's DNAT lies between.
+//! - A masqueraded copy comes from another client address: leaving by one interface shortly after the like of it (id,
+//!   question, server) was received on another, it is taken for that one.
 //! - Two servers asked the same at the same vantage are two transactions (musl asks all its servers at once).
 //! - Some vantages see queries only, because answers are redirected past them (`bpf_redirect_peer`). Where a vantage
 //!   never saw any answer, an answer seen elsewhere counts in its stead.
@@ -15,6 +17,7 @@
 use super::message::{Message, Question};
 use super::report::{Answered, Books, Rows, Settled};
 use super::{DnsConfig, DnsOutcome, Transport, Vantage};
+use nettrace_common::wire::Direction;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 
@@ -22,6 +25,8 @@ use std::net::SocketAddr;
 const GRACE_NS: u64 = 1_000_000_000;
 /// Entries of the same client port and id. More than a few of them come from a broken or hostile client only.
 const MAX_GROUP: usize = 64;
+/// How long a packet may take from one interface to the one that it leaves by.
+const FORWARD_NS: u64 = 100_000_000;
 /// Vantages remembered as seeing answers: more than a node has interfaces.
 const MAX_VANTAGES: usize = 4096;
 
@@ -69,11 +74,15 @@ enum State {
     Settled,
     /// An answer whose query was not seen.
     Orphan,
+    /// A masqueraded copy of the transaction with that key.
+    Masqueraded(GroupKey),
 }
 
 #[derive(Clone, Debug)]
 struct Waiting {
     asked_ns: u64,
+    /// When the query was last seen at its vantage, ns.
+    sent_ns: u64,
     retries: u32,
     rows: Rows,
     /// The answer as seen at another vantage than its own, since the last retry.
@@ -89,8 +98,10 @@ enum Known {
     After(usize),
     /// The same packet at another vantage.
     Copy(usize),
-    /// The same packet at another vantage, after the answer.
-    LateCopy,
+    /// The same packet at another vantage, after the answer or after masquerading.
+    Seen,
+    /// The packet of the transaction with that key, seen for the first time after masquerading.
+    Masqueraded(GroupKey),
 }
 
 /// Transactions by their keys, and the books that they are entered in.
@@ -104,6 +115,9 @@ pub(super) struct Pairs {
     recent: BTreeMap<Due, GroupKey>,
     /// Vantages whose transactions get answers that go the other way.
     seeing: HashSet<Vantage>,
+    /// Unanswered transactions that came in by an interface, so that their masqueraded copies are known. Of those with
+    /// the same id and question the last one.
+    received: HashMap<(Transport, u16, Question), GroupKey>,
     newest_ns: u64,
     serial: u64,
     unmatched: u64,
@@ -136,6 +150,7 @@ impl Pairs {
             waiting: BTreeMap::new(),
             recent: BTreeMap::new(),
             seeing: HashSet::new(),
+            received: HashMap::new(),
             newest_ns: 0,
             serial: 0,
             unmatched: 0,
@@ -156,12 +171,16 @@ impl Pairs {
             Known::Retry(at) => {
                 if let Some(w) = self.entry_mut(&key, at).and_then(Entry::waiting_mut) {
                     w.retries = w.retries.saturating_add(1);
+                    w.sent_ns = seen.ts_ns;
                     w.elsewhere = None;
                     self.books.retry();
                 }
             }
             Known::Copy(at) => self.adopt_earlier(&key, at, seen),
-            Known::LateCopy => {}
+            Known::Seen => {}
+            Known::Masqueraded(of) => {
+                self.remember(key, seen.vantage, seen.destination, question, State::Masqueraded(of));
+            }
         }
     }
 
@@ -187,14 +206,22 @@ impl Pairs {
             .or_else(|| waiting().find(|(_, e)| unanswered(e)))
             .or_else(|| waiting().next());
         if let Some((at, _)) = copy {
-            if let Some(w) = self.entry_mut(&key, at).and_then(Entry::waiting_mut) {
-                let answered = w.answered(seen.ts_ns, message);
-                w.elsewhere.get_or_insert(answered);
+            self.answer_elsewhere(&key, at, seen, message);
+            return;
+        }
+        let masqueraded = matching().find_map(|(_, e)| match e.state {
+            State::Masqueraded(of) => Some((of, &e.question)),
+            _ => None,
+        });
+        if let Some((of, question)) = masqueraded {
+            let group = self.groups.get(&of).map_or(&[][..], Vec::as_slice);
+            if let Some(at) = group.iter().position(|e| e.waiting().is_some() && e.question == *question) {
+                self.answer_elsewhere(&of, at, seen, message);
             }
         } else if matching().next().is_none() {
             self.unmatched += 1;
             if let Some(question) = asked {
-                self.remember_orphan(key, seen, question);
+                self.remember(key, seen.vantage, seen.source, question, State::Orphan);
             }
         }
     }
@@ -250,13 +277,34 @@ impl Pairs {
         if let Some((at, ..)) = same_server().find(|(_, _, w)| in_time(w)) {
             return Known::Copy(at);
         }
-        if same().any(|(_, e)| here(e)) {
-            return Known::New;
+        if let Some((_, e)) = same().find(|(_, e)| here(e)) {
+            let masqueraded = matches!(e.state, State::Masqueraded(_));
+            return if masqueraded { Known::Seen } else { Known::New };
         }
         if let Some((at, ..)) = asked().find(|(_, _, w)| in_time(w)) {
             return Known::Copy(at);
         }
-        if same().any(|(_, e)| e.waiting().is_none()) { Known::LateCopy } else { Known::New }
+        if same().any(|(_, e)| e.waiting().is_none()) {
+            return Known::Seen;
+        }
+        self.unmasquerade(key, seen, question).map_or(Known::New, Known::Masqueraded)
+    }
+
+    /// The transaction whose query left by another interface with another client address.
+    fn unmasquerade(&self, key: &GroupKey, seen: &Sighting, question: &Question) -> Option<GroupKey> {
+        if seen.vantage.direction != Direction::Out {
+            return None;
+        }
+        let of = *self.received.get(&(key.transport, key.id, question.clone()))?;
+        let just_sent = |w: &Waiting| seen.ts_ns.abs_diff(w.sent_ns) < FORWARD_NS;
+        let is_it = |e: &Entry| {
+            e.question == *question
+                && e.server == seen.destination
+                && e.vantage.netns == seen.vantage.netns
+                && e.vantage.ifindex != seen.vantage.ifindex
+                && e.waiting().is_some_and(just_sent)
+        };
+        self.groups.get(&of)?.iter().any(is_it).then_some(of)
     }
 
     fn begin(&mut self, key: GroupKey, seen: &Sighting, message: &Message, question: &Question) {
@@ -270,12 +318,16 @@ impl Pairs {
         let rows = self.books.begin(seen.destination, seen.transport, question, message.edns);
         let due = self.due(seen.ts_ns);
         self.waiting.insert(due, key);
+        if seen.vantage.direction == Direction::In {
+            self.received.insert((key.transport, key.id, question.clone()), key);
+        }
+        let asked_ns = seen.ts_ns;
         self.groups.entry(key).or_default().push(Entry {
             due,
             vantage: seen.vantage,
             server: seen.destination,
             question: question.clone(),
-            state: State::Waiting(Waiting { asked_ns: seen.ts_ns, retries: 0, rows, elsewhere: None }),
+            state: State::Waiting(Waiting { asked_ns, sent_ns: asked_ns, retries: 0, rows, elsewhere: None }),
         });
     }
 
@@ -314,19 +366,30 @@ impl Pairs {
         self.settle(key, at, Some(answered));
     }
 
-    fn remember_orphan(&mut self, key: GroupKey, seen: &Sighting, question: &Question) {
+    /// The answer of a transaction at another vantage.
+    fn answer_elsewhere(&mut self, key: &GroupKey, at: usize, seen: &Sighting, message: &Message) {
+        if let Some(w) = self.entry_mut(key, at).and_then(Entry::waiting_mut) {
+            let answered = w.answered(seen.ts_ns, message);
+            w.elsewhere.get_or_insert(answered);
+        }
+    }
+
+    /// Remembers what is no transaction, so that it is known when it is seen again.
+    fn remember(
+        &mut self,
+        key: GroupKey,
+        vantage: Vantage,
+        server: SocketAddr,
+        question: &Question,
+        state: State,
+    ) {
         if !self.make_room(&key) {
             return;
         }
         let due = self.due(self.newest_ns.saturating_add(self.config.timeout_ns));
         self.recent.insert(due, key);
-        self.groups.entry(key).or_default().push(Entry {
-            due,
-            vantage: seen.vantage,
-            server: seen.source,
-            question: question.clone(),
-            state: State::Orphan,
-        });
+        let entry = Entry { due, vantage, server, question: question.clone(), state };
+        self.groups.entry(key).or_default().push(entry);
     }
 
     fn settle_overdue(&mut self, after_ns: u64) {
@@ -362,12 +425,16 @@ impl Pairs {
         self.waiting.remove(&entry.due);
         entry.due = due;
         self.recent.insert(due, *key);
+        let received = (key.transport, key.id, entry.question.clone());
+        if self.received.get(&received) == Some(key) {
+            self.received.remove(&received);
+        }
         let settled = Settled {
             asked_ns: w.asked_ns,
             client: key.client,
             server: entry.server,
             transport: key.transport,
-            question: entry.question.clone(),
+            question: received.2,
             retries: w.retries,
             answer: answer.filter(|a| a.latency_ns < self.config.timeout_ns),
         };
