@@ -16,6 +16,7 @@ pub mod offsets;
 pub mod preflight;
 pub mod probes;
 pub mod recording;
+pub mod report;
 pub mod ring;
 pub mod snapshot;
 pub mod symbols;

@@ -5,8 +5,12 @@
 //! is `docs/snapshot.schema.json`, generated from these types.
 
 mod hist;
+mod read;
+#[doc(hidden)]
+pub mod sample;
 
 pub use hist::{Hist, HistError};
+pub use read::ReadError;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

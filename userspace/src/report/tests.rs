@@ -1,0 +1,144 @@
+//! Golden reports of the samples, and what must hold for any snapshot.
+
+use super::*;
+use crate::snapshot::{Hist, SignalData, sample};
+use proptest::prelude::*;
+
+fn report(snapshot: &Snapshot, format: Format) -> String {
+    render(snapshot, format, &Options::default()).expect("renders")
+}
+
+#[test]
+fn text_of_the_samples() {
+    insta::assert_snapshot!("rich_text", report(&sample::rich(), Format::Text));
+    insta::assert_snapshot!("empty_text", report(&sample::empty(), Format::Text));
+    insta::assert_snapshot!("hostile_text", report(&sample::hostile(), Format::Text));
+}
+
+#[test]
+fn markdown_of_the_samples() {
+    insta::assert_snapshot!("rich_markdown", report(&sample::rich(), Format::Markdown));
+    insta::assert_snapshot!("hostile_markdown", report(&sample::hostile(), Format::Markdown));
+}
+
+/// Style and script are files of their own; the golden page leaves them out.
+fn without_inline(page: &str) -> String {
+    let mut page = page.to_owned();
+    for tag in ["style", "script"] {
+        let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
+        if let (Some(from), Some(to)) = (page.find(&open), page.rfind(&close)) {
+            page.replace_range(from + open.len()..to, "");
+        }
+    }
+    let hash = page.find("style-src").zip(page.find("; img-src"));
+    if let Some((from, to)) = hash {
+        page.replace_range(from..to, "style-src [hash]; script-src [hash]");
+    }
+    page
+}
+
+#[test]
+fn html_of_the_samples() {
+    insta::assert_snapshot!("rich_html", without_inline(&report(&sample::rich(), Format::Html)));
+    insta::assert_snapshot!("empty_html", without_inline(&report(&sample::empty(), Format::Html)));
+}
+
+#[test]
+fn text_is_as_wide_as_asked() {
+    for width in [60, 80, 100, 200] {
+        let options = Options { width, ..Options::default() };
+        for snapshot in [sample::rich(), sample::empty()] {
+            let text = render(&snapshot, Format::Text, &options).expect("renders");
+            for line in text.lines() {
+                let columns = unicode_width::UnicodeWidthStr::width(line);
+                // A table of numbers alone cannot give way.
+                assert!(columns <= width.max(100), "{columns}: {line}");
+                assert_eq!(line, line.trim_end());
+            }
+        }
+    }
+}
+
+#[test]
+fn colour_changes_nothing_but_colour() {
+    let plain = report(&sample::rich(), Format::Text);
+    let options = Options { color: true, ..Options::default() };
+    let colored = render(&sample::rich(), Format::Text, &options).expect("renders");
+    assert!(colored.contains("\u{1b}[31m"));
+    let mut stripped = colored;
+    for code in ["0", "1", "2", "31", "32", "33", "36"] {
+        stripped = stripped.replace(&format!("\u{1b}[{code}m"), "");
+    }
+    assert_eq!(stripped, plain);
+}
+
+#[test]
+fn what_was_not_looked_at_is_not_said_to_be_absent() {
+    let mut snapshot = sample::rich();
+    snapshot.drops.clear();
+    snapshot.drop_flows.clear();
+    assert!(report(&snapshot, Format::Text).contains("No drops seen.\n"));
+    for probe in snapshot.probes.iter_mut().filter(|p| p.name == "drop") {
+        probe.source = None;
+        probe.reason = Some("needs Linux 5.17".to_owned());
+    }
+    let expected = "No drops seen, but not everything was looked at; off: drop (needs Linux 5.17).\n";
+    assert!(report(&snapshot, Format::Text).contains(expected));
+}
+
+#[test]
+fn top_bounds_each_table() {
+    let options = Options { top: 1, ..Options::default() };
+    let text = render(&sample::rich(), Format::Text, &options).expect("renders");
+    assert!(text.contains("and 2 more rows (raise --top)"), "{text}");
+    assert!(!text.contains("SOCKET_RCVBUFF"), "{text}");
+    assert!(text.contains("dns.latency"), "signals are not cut: {text}");
+}
+
+#[test]
+fn hostile_strings_have_no_effect_in_any_format() {
+    for format in [Format::Text, Format::Markdown, Format::Html] {
+        let text = report(&sample::hostile(), format);
+        let bad = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!text.contains(bad), "{format:?} lets a control character through");
+        if format != Format::Text {
+            assert!(!text.contains("<script>alert"), "{format:?} lets markup through");
+            assert!(!text.contains("<img"), "{format:?} lets markup through");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_histogram_renders(
+        values in prop::collection::vec((any::<u64>(), 1..1_000_000_u64), 0..20),
+        signal in 0..20_u8,
+        sum_ns: u64,
+        max_ns: u64,
+        duration_ns: u64,
+        width in 0..200_usize,
+        top in 0..5_usize,
+        name in ".{0,40}",
+    ) {
+        let mut hist = Hist::new();
+        values.iter().for_each(|(ns, n)| hist.record_n(*ns, *n));
+        let known = nettrace_common::Signal::from_u8(signal);
+        let mut snapshot = sample::rich();
+        snapshot.meta.duration_ns = duration_ns;
+        snapshot.dns.names[0].name.clone_from(&name);
+        snapshot.dns.servers[0].hist = hist.clone();
+        snapshot.signals = vec![SignalData {
+            signal: known.map_or(name, |s| s.name().to_owned()),
+            definition: String::new(),
+            scope: "all".to_owned(),
+            hist,
+            sum_ns,
+            max_ns,
+        }];
+        for format in [Format::Text, Format::Markdown, Format::Json, Format::Html] {
+            render(&snapshot, format, &Options { top, color: false, width }).expect("renders");
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! What a report says, independent of its format: facts, highlights, and sections of lines and tables, with every
+//! number already formatted.
+//!
+//! Needs a [`Snapshot`] and how many rows a table may have; yields a [`View`]. Strings that come from outside pass
+//! [`clean`], so that no writer ever sees a control character.
+
+mod dns;
+mod highlights;
+mod latency;
+mod path;
+mod status;
+mod tcp;
+
+pub(super) use latency::{in_path_order, quantile_ns};
+
+use super::units;
+use crate::snapshot::Snapshot;
+use nettrace_common::Signal;
+use serde::Serialize;
+
+/// A whole report.
+#[derive(Clone, Debug, Serialize)]
+pub struct View {
+    /// The node's name.
+    pub node: String,
+    /// When, where, how; in the order to show them.
+    pub facts: Vec<Fact>,
+    /// What to know first.
+    pub highlights: Vec<Highlight>,
+    /// Everything else.
+    pub sections: Vec<Section>,
+}
+
+/// One line of the head.
+#[derive(Clone, Debug, Serialize)]
+pub struct Fact {
+    /// What it is.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+}
+
+/// How much a highlight asks for attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// As it should be.
+    Good,
+    /// Worth knowing.
+    Note,
+    /// Probably wrong.
+    Warn,
+    /// Somebody's traffic failed.
+    Bad,
+}
+
+impl Level {
+    /// One character that stands for it.
+    #[must_use]
+    pub const fn mark(self) -> &'static str {
+        match self {
+            Self::Good => "✓",
+            Self::Note => "•",
+            Self::Warn => "!",
+            Self::Bad => "✗",
+        }
+    }
+}
+
+/// One sentence computed from the data.
+#[derive(Clone, Debug, Serialize)]
+pub struct Highlight {
+    /// How much it asks for attention.
+    pub level: Level,
+    /// The sentence.
+    pub text: String,
+    /// [`Section::id`] of the section that has the details.
+    pub section: &'static str,
+}
+
+/// A titled part.
+#[derive(Clone, Debug, Serialize)]
+pub struct Section {
+    /// Short name, for links.
+    pub id: &'static str,
+    /// Title.
+    pub title: &'static str,
+    /// Lines before the tables.
+    pub lines: Vec<String>,
+    /// Tables, none of them empty.
+    pub tables: Vec<Table>,
+}
+
+impl Section {
+    fn new(id: &'static str, title: &'static str) -> Self {
+        Self { id, title, lines: Vec::new(), tables: Vec::new() }
+    }
+
+    fn line(&mut self, text: impl Into<String>) {
+        self.lines.push(text.into());
+    }
+
+    /// Adds a table unless it has no rows.
+    fn table(&mut self, table: Table) {
+        if !table.rows.is_empty() {
+            self.tables.push(table);
+        }
+    }
+}
+
+/// What a column holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Words: aligned left, may be wrapped.
+    Text,
+    /// Numbers with units: aligned right, never wrapped.
+    Number,
+    /// A bar of block characters; HTML has plots instead.
+    Bar,
+}
+
+/// A column's head.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Column {
+    /// Title.
+    pub title: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+}
+
+/// One cell.
+#[derive(Clone, Debug, Serialize)]
+pub struct Cell {
+    /// What it shows.
+    pub text: String,
+    /// What it sorts by, if not by its text.
+    pub sort: Option<f64>,
+}
+
+/// A table.
+#[derive(Clone, Debug, Serialize)]
+pub struct Table {
+    /// Title; empty when the section's own will do.
+    pub caption: &'static str,
+    /// Heads of the columns.
+    pub columns: Vec<Column>,
+    /// Rows, each as long as `columns`.
+    pub rows: Vec<Vec<Cell>>,
+    /// Rows that were left out.
+    pub more: Option<String>,
+}
+
+impl Table {
+    /// A table of the first `top` items.
+    fn of<T>(
+        caption: &'static str,
+        columns: &[(&'static str, Kind)],
+        items: &[T],
+        top: usize,
+        row: impl FnMut(&T) -> Vec<Cell>,
+    ) -> Self {
+        let left_out = items.len().saturating_sub(top) as u64;
+        Self {
+            caption,
+            columns: columns.iter().map(|&(title, kind)| Column { title, kind }).collect(),
+            rows: items.iter().take(top).map(row).collect(),
+            more: (left_out > 0)
+                .then(|| format!("and {} (raise --top)", units::plural(left_out, "more row", "more rows"))),
+        }
+    }
+}
+
+impl Cell {
+    /// A string from outside.
+    fn text(text: &str) -> Self {
+        Self { text: clean(text), sort: None }
+    }
+
+    /// A string from outside that may be missing.
+    fn maybe(text: Option<&str>) -> Self {
+        Self::text(text.unwrap_or("-"))
+    }
+
+    fn count(n: u64) -> Self {
+        Self { text: units::count(n), sort: Some(n as f64) }
+    }
+
+    fn duration(ns: u64) -> Self {
+        Self { text: units::duration(ns), sort: Some(ns as f64) }
+    }
+
+    fn bytes(n: u64) -> Self {
+        Self { text: units::bytes(n), sort: Some(n as f64) }
+    }
+
+    /// A number that is not known; sorts below all others.
+    fn unknown(text: &str) -> Self {
+        Self { text: text.to_owned(), sort: Some(-1.0) }
+    }
+}
+
+/// Characters that a string from outside may have; longer ones are cut.
+const MAX_CHARS: usize = 300;
+
+/// Makes a string from outside safe to print: control characters, line ends and those that turn the direction of
+/// writing are spelled out, and it has an end.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len().min(MAX_CHARS));
+    for (n, c) in text.chars().enumerate() {
+        if n == MAX_CHARS {
+            safe.push('…');
+            break;
+        }
+        let invisible = matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+        match c {
+            '\n' | '\r' | '\t' => safe.extend(c.escape_default()),
+            c if c.is_control() || invisible => safe.extend(c.escape_unicode()),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// Builds the view; tables have at most `top` rows.
+#[must_use]
+pub fn build(snapshot: &Snapshot, top: usize) -> View {
+    let mut sections = vec![latency::overall(snapshot)];
+    sections.extend(latency::by_interface(snapshot, top));
+    sections.extend([
+        dns::section(snapshot, top),
+        tcp::section(snapshot, top),
+        path::fragments(snapshot, top),
+        path::drops(snapshot, top),
+        path::slowest(snapshot, top),
+        status::losses(snapshot),
+        status::probes(snapshot),
+        status::cost(snapshot, top),
+    ]);
+    View {
+        node: clean(&snapshot.meta.hostname),
+        facts: facts(snapshot),
+        highlights: highlights::all(snapshot),
+        sections,
+    }
+}
+
+/// A line for a section without data: nothing happened, or nobody looked.
+fn nothing(snapshot: &Snapshot, what: &str, probes: &[&str]) -> String {
+    let off =
+        snapshot.probes.iter().filter(|p| p.source.is_none() && probes.iter().any(|n| p.name.starts_with(n)));
+    let off: Vec<String> = off
+        .map(|p| format!("{} ({})", clean(&p.name), clean(p.reason.as_deref().unwrap_or("no reason given"))))
+        .collect();
+    if off.is_empty() {
+        format!("{what}.")
+    } else {
+        format!("{what}, but not everything was looked at; off: {}.", off.join(", "))
+    }
+}
+
+fn facts(snapshot: &Snapshot) -> Vec<Fact> {
+    let meta = &snapshot.meta;
+    let cpus = units::plural(u64::from(meta.cpus), "CPU", "CPUs");
+    let lost = snapshot.losses.iter().fold(0_u64, |sum, loss| sum.saturating_add(loss.count));
+    let mut facts = vec![
+        Fact { name: "Node", value: clean(&meta.hostname) },
+        Fact { name: "Kernel", value: format!("{} {}, {cpus}", clean(&meta.kernel), clean(&meta.arch)) },
+        Fact {
+            name: "When",
+            value: format!("{}, for {}", units::utc(meta.start_unix_ns), units::duration(meta.duration_ns)),
+        },
+        Fact { name: "Filter", value: meta.filter.as_deref().map_or("none".to_owned(), clean) },
+        Fact { name: "Packets timed", value: packets(snapshot) },
+        Fact {
+            name: "Lost",
+            value: match lost {
+                0 => "nothing".to_owned(),
+                n => units::plural(n, "measurement", "measurements"),
+            },
+        },
+        Fact { name: "Written by", value: format!("nettrace {}", clean(&meta.version)) },
+    ];
+    if meta.lab {
+        facts.insert(1, Fact { name: "Traffic", value: "made by the built-in lab".to_owned() });
+    }
+    facts
+}
+
+/// Packets that were timed, each counted at its most complete point.
+fn packets(snapshot: &Snapshot) -> String {
+    let most = |signals: &[Signal]| {
+        signals.iter().filter_map(|s| snapshot.signal(*s)).map(|s| s.hist.count()).max().unwrap_or(0)
+    };
+    format!(
+        "{} received, {} sent, {} forwarded",
+        units::count(most(&[Signal::RxStack, Signal::RxSocket, Signal::RxTotal])),
+        units::count(most(&[Signal::TxStack, Signal::TxQdisc, Signal::TxDriver])),
+        units::count(most(&[Signal::FwdHost])),
+    )
+}

@@ -1,0 +1,242 @@
+//! What to know first: sentences computed from the data, the gravest at the top.
+
+use super::{
+    super::units,
+    Highlight, Level, clean,
+    dns::counts,
+    latency::{in_path_order, quantile_ns},
+    status::{kernel_share, user_share},
+};
+use crate::snapshot::{Snapshot, Tcp};
+use nettrace_common::Signal;
+
+/// First retransmission timeout of a SYN (RFC 6298), ns: a handshake of this length lost one.
+const SYN_TIMEOUT_NS: u64 = 1_000_000_000;
+/// Share of NXDOMAIN from which search domains are worth a look.
+const NXDOMAIN_SHARE: f64 = 0.2;
+
+/// All highlights, the gravest first; those of one level in the order of the sections.
+pub(super) fn all(snapshot: &Snapshot) -> Vec<Highlight> {
+    let mut list = List(Vec::new());
+    slowest_segments(snapshot, &mut list);
+    unmeasured(snapshot, &mut list);
+    dns(snapshot, &mut list);
+    connections(snapshot, &mut list);
+    tcp_trouble(&snapshot.tcp, snapshot.meta.duration_ns, &mut list);
+    path_mtu(snapshot, &mut list);
+    drops(snapshot, &mut list);
+    losses(snapshot, &mut list);
+    cost(snapshot, &mut list);
+    list.0.sort_by_key(|h| std::cmp::Reverse(h.level));
+    list.0
+}
+
+struct List(Vec<Highlight>);
+
+impl List {
+    fn add(&mut self, level: Level, section: &'static str, text: String) {
+        self.0.push(Highlight { level, text, section });
+    }
+}
+
+fn slowest_segments(snapshot: &Snapshot, list: &mut List) {
+    let ways: [(&str, &[Signal]); 2] = [
+        ("receive", &[Signal::RxSoftirq, Signal::RxStack, Signal::RxSocket]),
+        ("send", &[Signal::TxStack, Signal::TxQdisc, Signal::TxDriver]),
+    ];
+    for (way, segments) in ways {
+        let slowest = segments
+            .iter()
+            .filter_map(|s| snapshot.signal(*s).filter(|data| !data.hist.is_empty()))
+            .max_by_key(|data| quantile_ns(data, 0.99));
+        if let Some(data) = slowest {
+            let text = format!(
+                "Slowest part of the {way} path: {}, p99 {} ({}).",
+                clean(&data.signal),
+                units::duration(quantile_ns(data, 0.99)),
+                clean(&data.definition),
+            );
+            list.add(Level::Note, "time", text);
+        }
+    }
+    if in_path_order(snapshot).is_empty() {
+        list.add(
+            Level::Warn,
+            "time",
+            "No latency was measured: no traffic, or no probe could run.".to_owned(),
+        );
+    }
+}
+
+fn unmeasured(snapshot: &Snapshot, list: &mut List) {
+    let failed: Vec<_> =
+        snapshot.interfaces.iter().filter(|i| i.error.is_some()).map(|i| clean(&i.name)).collect();
+    if !failed.is_empty() {
+        list.add(Level::Warn, "interfaces", format!("Not fully measured: {}.", some(&failed)));
+    }
+    let off: Vec<_> = snapshot.probes.iter().filter(|p| p.source.is_none()).map(|p| clean(&p.name)).collect();
+    if !off.is_empty() {
+        let all = units::plural(snapshot.probes.len() as u64, "probe", "probes");
+        let text = format!("{} of {all} off: {}.", units::count(off.len() as u64), some(&off));
+        list.add(Level::Note, "probes", text);
+    }
+}
+
+fn dns(snapshot: &Snapshot, list: &mut List) {
+    let dns = &snapshot.dns;
+    if dns.transactions == 0 {
+        return;
+    }
+    let queries = units::plural(dns.transactions, "query", "queries");
+    if dns.timeouts > 0 {
+        let mut servers: Vec<_> =
+            dns.servers.iter().filter(|s| s.timeouts > 0).map(|s| s.server.to_string()).collect();
+        servers.dedup();
+        let whose = match servers.as_slice() {
+            [] => String::new(),
+            [one] => format!(" (server {one})"),
+            many => format!(" (servers {})", some(many)),
+        };
+        list.add(
+            Level::Bad,
+            "dns",
+            format!("DNS: {} of {queries} timed out{whose}.", units::count(dns.timeouts)),
+        );
+    }
+    let failures: Vec<_> =
+        dns.rcodes.iter().filter(|c| c.name != "NOERROR" && c.name != "NXDOMAIN").cloned().collect();
+    if !failures.is_empty() {
+        list.add(Level::Bad, "dns", format!("DNS: servers answered with failures: {}.", counts(&failures)));
+    }
+    let nxdomain = dns.rcodes.iter().find(|c| c.name == "NXDOMAIN").map_or(0, |c| c.count);
+    let share = nxdomain as f64 / dns.answered as f64;
+    if share >= NXDOMAIN_SHARE {
+        let text = format!(
+            "DNS: {} of the answers are NXDOMAIN, as when search domains are tried first.",
+            units::percent(share)
+        );
+        list.add(Level::Warn, "dns", text);
+    }
+    if let Some(data) = snapshot.signal(Signal::DnsLatency).filter(|data| !data.hist.is_empty()) {
+        let text = format!(
+            "DNS: {queries}, {} answered; p50 {}, p99 {}.",
+            units::count(dns.answered),
+            units::duration(quantile_ns(data, 0.5)),
+            units::duration(quantile_ns(data, 0.99)),
+        );
+        list.add(Level::Note, "dns", text);
+    }
+}
+
+fn connections(snapshot: &Snapshot, list: &mut List) {
+    let tcp = &snapshot.tcp;
+    if tcp.connect_failures > 0 {
+        let attempts = tcp.connects.saturating_add(tcp.connect_failures);
+        let text = format!(
+            "TCP: {} of {} failed ({}).",
+            units::count(tcp.connect_failures),
+            units::plural(attempts, "outgoing connection", "outgoing connections"),
+            counts(&tcp.failures),
+        );
+        list.add(Level::Bad, "tcp", text);
+    }
+    if let Some(data) = snapshot.signal(Signal::TcpConnect) {
+        let late = data
+            .hist
+            .buckets()
+            .filter(|(low, _)| *low >= SYN_TIMEOUT_NS)
+            .fold(0_u64, |sum, (_, n)| sum.saturating_add(n));
+        if late > 0 {
+            let text = format!(
+                "TCP: {} of {} took 1 s or longer, as when a SYN is lost and sent again.",
+                units::count(late),
+                units::plural(data.hist.count(), "handshake", "handshakes"),
+            );
+            list.add(Level::Warn, "tcp", text);
+        }
+    }
+}
+
+fn tcp_trouble(tcp: &Tcp, duration_ns: u64, list: &mut List) {
+    if tcp.retransmits > 0 {
+        let rate = if duration_ns == 0 {
+            String::new()
+        } else {
+            format!(" ({})", units::rate(tcp.retransmits, duration_ns))
+        };
+        let text = format!(
+            "TCP: {} sent again{rate}.",
+            units::plural(tcp.retransmits, "segment was", "segments were"),
+        );
+        // Once a second is what a busy node sees in passing.
+        let level = if tcp.retransmits > duration_ns / 1_000_000_000 { Level::Warn } else { Level::Note };
+        list.add(level, "tcp", text);
+    }
+    if let Some(n) = tcp.listen_overflows.filter(|n| *n > 0) {
+        let what = units::plural(n, "incoming connection was", "incoming connections were");
+        list.add(Level::Bad, "tcp", format!("TCP: {what} dropped because an accept queue was full."));
+    }
+}
+
+fn path_mtu(snapshot: &Snapshot, list: &mut List) {
+    let ip = &snapshot.ip;
+    if ip.packet_too_big > 0 {
+        let narrow = ip.ptb.first().map_or(String::new(), |p| {
+            format!(": {} says {} B to {}", p.router, units::count(u64::from(p.mtu)), p.destination)
+        });
+        let what = units::plural(ip.packet_too_big, "packet was", "packets were");
+        list.add(Level::Warn, "fragments", format!("Path MTU: {what} too big for the path{narrow}."));
+    }
+    if ip.incomplete > 0 {
+        let what = units::plural(ip.incomplete, "fragmented datagram", "fragmented datagrams");
+        list.add(Level::Warn, "fragments", format!("Fragments: {what} did not become complete."));
+    }
+}
+
+fn drops(snapshot: &Snapshot, list: &mut List) {
+    let total = snapshot.drops.iter().fold(0_u64, |sum, d| sum.saturating_add(d.count));
+    if let Some(first) = snapshot.drops.first().filter(|_| total > 0) {
+        let text = format!(
+            "{} dropped; most ({}): {} in {}.",
+            units::plural(total, "packet was", "packets were"),
+            units::count(first.count),
+            clean(&first.reason),
+            clean(&first.location),
+        );
+        list.add(Level::Warn, "drops", text);
+    }
+}
+
+fn losses(snapshot: &Snapshot, list: &mut List) {
+    let lost: Vec<_> = snapshot
+        .losses
+        .iter()
+        .filter(|l| l.count > 0)
+        .map(|l| format!("{} {}", clean(&l.reason), units::count(l.count)))
+        .collect();
+    if lost.is_empty() && snapshot.ring.lost == 0 {
+        list.add(Level::Good, "losses", "Nothing was lost while measuring.".to_owned());
+    } else {
+        list.add(Level::Note, "losses", format!("Measurements lost, by reason: {}.", some(&lost)));
+    }
+}
+
+fn cost(snapshot: &Snapshot, list: &mut List) {
+    let text = format!(
+        "Measuring cost {} of one CPU in user space, {} in the kernel, and {} of memory.",
+        units::percent(user_share(snapshot)),
+        kernel_share(snapshot).unwrap_or_else(|| "an unmeasured share".to_owned()),
+        units::bytes(snapshot.overhead.max_rss_bytes.saturating_add(snapshot.overhead.map_bytes)),
+    );
+    list.add(Level::Note, "cost", text);
+}
+
+/// The first few of a list, and how many more.
+fn some(items: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let mut text = items.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if items.len() > SHOWN {
+        text.push_str(&format!(" and {} more", units::count((items.len() - SHOWN) as u64)));
+    }
+    text
+}

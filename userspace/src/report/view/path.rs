@@ -1,0 +1,92 @@
+//! What happened to packets on their way: fragments and path MTU, drops, and the slowest ones.
+
+use super::{super::units, Cell, Kind, Section, Table, nothing};
+use crate::snapshot::{Ip, Snapshot};
+
+/// The section on fragments and path MTU.
+pub(super) fn fragments(snapshot: &Snapshot, top: usize) -> Section {
+    let ip = &snapshot.ip;
+    let mut section = Section::new("fragments", "Fragments and path MTU");
+    if *ip == Ip::default() {
+        section.line(nothing(snapshot, "No fragments and no packet-too-big messages seen", &["frag", "ptb"]));
+        return section;
+    }
+    section.line(format!(
+        "Fragments received: {} IPv4, {} IPv6; sent: {} IPv4, {} IPv6.",
+        units::count(ip.fragments_in_v4),
+        units::count(ip.fragments_in_v6),
+        units::count(ip.fragments_out_v4),
+        units::count(ip.fragments_out_v6),
+    ));
+    section.line(format!(
+        "{} reassembled, {} incomplete; {}.",
+        units::plural(ip.reassembled, "datagram", "datagrams"),
+        units::count(ip.incomplete),
+        units::plural(ip.packet_too_big, "packet-too-big message", "packet-too-big messages"),
+    ));
+    let columns = [
+        ("router", Kind::Text),
+        ("destination", Kind::Text),
+        ("path MTU", Kind::Number),
+        ("messages", Kind::Number),
+    ];
+    section.table(Table::of("Paths that are too narrow", &columns, &ip.ptb, top, |p| {
+        vec![
+            Cell::text(&p.router.to_string()),
+            Cell::text(&p.destination.to_string()),
+            Cell { text: format!("{} B", units::count(u64::from(p.mtu))), sort: Some(f64::from(p.mtu)) },
+            Cell::count(p.count),
+        ]
+    }));
+    section
+}
+
+/// The section on drops.
+pub(super) fn drops(snapshot: &Snapshot, top: usize) -> Section {
+    let mut section = Section::new("drops", "Drops");
+    if snapshot.drops.is_empty() && snapshot.drop_flows.is_empty() {
+        section.line(nothing(snapshot, "No drops seen", &["drop"]));
+        return section;
+    }
+    let columns = [
+        ("reason", Kind::Text),
+        ("dropped in", Kind::Text),
+        ("interface", Kind::Text),
+        ("packets", Kind::Number),
+    ];
+    section.table(Table::of("By reason and place", &columns, &snapshot.drops, top, |d| {
+        vec![Cell::text(&d.reason), Cell::text(&d.location), Cell::text(&d.scope), Cell::count(d.count)]
+    }));
+    let columns = [("flow", Kind::Text), ("most for", Kind::Text), ("packets", Kind::Number)];
+    section.table(Table::of("By flow", &columns, &snapshot.drop_flows, top, |d| {
+        vec![Cell::text(&d.flow), Cell::text(&d.reason), Cell::count(d.count)]
+    }));
+    section
+}
+
+/// The section on single slow packets.
+pub(super) fn slowest(snapshot: &Snapshot, top: usize) -> Section {
+    let mut section = Section::new("slowest", "Slowest packets");
+    if snapshot.exemplars.is_empty() {
+        section.line("No slow packet was recorded.");
+    }
+    let columns = [
+        ("signal", Kind::Text),
+        ("at", Kind::Number),
+        ("latency", Kind::Number),
+        ("flow", Kind::Text),
+        ("size", Kind::Number),
+        ("interface", Kind::Text),
+    ];
+    section.table(Table::of("", &columns, &snapshot.exemplars, top, |e| {
+        vec![
+            Cell::text(&e.signal),
+            Cell::duration(e.at_ns),
+            Cell::duration(e.latency_ns),
+            Cell::text(&e.flow),
+            Cell::bytes(u64::from(e.bytes)),
+            Cell::text(&e.scope),
+        ]
+    }));
+    section
+}

@@ -1,0 +1,97 @@
+//! How far the report can be trusted, and what it cost: losses, probes, overhead.
+
+use super::{super::units, Cell, Kind, Section, Table};
+use crate::snapshot::Snapshot;
+
+/// The section on losses; the ring's books are always shown.
+pub(super) fn losses(snapshot: &Snapshot) -> Section {
+    let mut section = Section::new("losses", "Losses");
+    let ring = &snapshot.ring;
+    if snapshot.losses.iter().all(|loss| loss.count == 0) && ring.lost == 0 {
+        section.line("Nothing was lost.");
+    } else {
+        let columns =
+            [("reason", Kind::Text), ("side", Kind::Text), ("count", Kind::Number), ("meaning", Kind::Text)];
+        section.table(Table::of("", &columns, &snapshot.losses, usize::MAX, |l| {
+            vec![Cell::text(&l.reason), Cell::text(&l.side), Cell::count(l.count), Cell::text(&l.meaning)]
+        }));
+    }
+    section.line(format!(
+        "Ring buffer ({}): {} emitted, {} received, {} lost.",
+        units::bytes(ring.size_bytes),
+        units::plural(ring.emitted, "record", "records"),
+        units::count(ring.received),
+        units::count(ring.lost),
+    ));
+    section
+}
+
+/// The section on probes, all of them.
+pub(super) fn probes(snapshot: &Snapshot) -> Section {
+    let mut section = Section::new("probes", "Probes");
+    if snapshot.probes.is_empty() {
+        section.line("No probe was registered.");
+    }
+    let columns =
+        [("probe", Kind::Text), ("source", Kind::Text), ("yields", Kind::Text), ("remark", Kind::Text)];
+    section.table(Table::of("", &columns, &snapshot.probes, usize::MAX, |p| {
+        vec![
+            Cell::text(&p.name),
+            Cell::text(p.source.as_deref().unwrap_or("off")),
+            Cell::text(&p.yields.join(", ")),
+            Cell::maybe(p.reason.as_deref()),
+        ]
+    }));
+    section
+}
+
+/// The section on what measuring cost.
+pub(super) fn cost(snapshot: &Snapshot, top: usize) -> Section {
+    let cost = &snapshot.overhead;
+    let mut section = Section::new("cost", "Own cost");
+    section.line(format!(
+        "CPU, as a share of one: {}; {} in user space ({} user, {} system).",
+        match kernel_share(snapshot) {
+            Some(share) => format!(
+                "{share} in kernel programs (extrapolated from {} of the run)",
+                units::percent(cost.stats_share)
+            ),
+            None => "not measured in kernel programs".to_owned(),
+        },
+        units::percent(user_share(snapshot)),
+        units::duration(cost.user_cpu_ns),
+        units::duration(cost.system_cpu_ns),
+    ));
+    section.line(format!(
+        "Memory: {} resident at most, {} in kernel maps.",
+        units::bytes(cost.max_rss_bytes),
+        units::bytes(cost.map_bytes),
+    ));
+    let columns = [("program", Kind::Text), ("runs", Kind::Number), ("time per run", Kind::Number)];
+    section.table(Table::of("Kernel programs", &columns, &cost.programs, top, |p| {
+        vec![
+            Cell::text(&p.program),
+            Cell::count(p.runs),
+            Cell {
+                text: units::duration_f64(p.ns_per_run),
+                sort: Some(p.ns_per_run).filter(|ns| ns.is_finite()),
+            },
+        ]
+    }));
+    section
+}
+
+/// CPU time in kernel programs as a share of one CPU; none when the kernel kept no statistics.
+pub(super) fn kernel_share(snapshot: &Snapshot) -> Option<String> {
+    let cost = &snapshot.overhead;
+    (cost.stats_share > 0.0).then(|| units::percent(cost.kernel_cpu_share))
+}
+
+/// CPU time in user space and system calls as a share of one CPU.
+pub(super) fn user_share(snapshot: &Snapshot) -> f64 {
+    let cost = &snapshot.overhead;
+    match snapshot.meta.duration_ns {
+        0 => 0.0,
+        ns => cost.user_cpu_ns.saturating_add(cost.system_cpu_ns) as f64 / ns as f64,
+    }
+}
