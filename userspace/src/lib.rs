@@ -1,4 +1,5 @@
 //! nettrace's user side, in the order the data takes: `load` -> `attach` -> `ring` -> `decode` -> `aggregate` ->
 //! `snapshot`; then what lives off a snapshot: `report`.
 
+pub mod lab;
 pub mod snapshot;
