@@ -171,11 +171,13 @@ pub(super) fn receive_timestamped(socket: &UdpSocket, buffer: &mut [u8]) -> io::
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of_val(&control);
+    let before_ns = realtime_ns();
     // SAFETY: the descriptor is open; the message names `buffer` and `control` with their lengths, and both outlive
     // the call.
     let read = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
     let bytes = usize::try_from(read).map_err(|_| io::Error::last_os_error())?;
-    Ok(Received { bytes, kernel_rx_ns: timestamp(&message) })
+    // A packet that came before the kernel had switched its timestamps on is stamped as it is read.
+    Ok(Received { bytes, kernel_rx_ns: timestamp(&message).filter(|&stamp_ns| stamp_ns < before_ns) })
 }
 
 /// The receive timestamp among a message's control data, ns.

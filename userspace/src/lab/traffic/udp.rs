@@ -96,8 +96,8 @@ impl Datagrams {
 pub struct Arrival {
     /// Payload, bytes.
     pub bytes: usize,
-    /// When the kernel took it in from the interface (SO_TIMESTAMPNS); of a fragmented one, the last fragment to
-    /// arrive may count, or the first. None if the kernel gave no time.
+    /// When the kernel took it in from the interface (SO_TIMESTAMPNS); of a fragmented one, some fragment. None if the
+    /// kernel gave no time: the first socket that wants timestamps has them switched on, which takes some ms.
     pub kernel_rx_ns: Option<u64>,
     /// When the receiver had read it.
     pub read_ns: u64,
