@@ -3,6 +3,7 @@
 //! Needs CAP_NET_ADMIN and CAP_SYS_ADMIN. Nothing is put into the host's own network namespace: the node is a
 //! namespace too, so that any number of labs run side by side with the same addresses. Yields packets of every kind
 //! that nettrace measures, with exact counts of what was sent, for the demonstration, the tests and the benchmarks.
+//! All calls block: from asynchronous code, go by `spawn_blocking`.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), nettrace::lab::LabError> {
@@ -144,7 +145,7 @@ impl Lab {
     /// done.
     ///
     /// # Errors
-    /// The first failure of a part of the traffic; the other parts end then.
+    /// The first failure of a part of the traffic; the other parts run to their end all the same.
     pub fn demo_traffic(&self, duration: Duration) -> Result<TrafficTotals, LabError> {
         traffic::demo::run(self, duration)
     }

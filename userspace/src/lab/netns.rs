@@ -34,9 +34,13 @@ impl Netns {
     /// Makes a namespace, empty but for a loopback interface that is down.
     ///
     /// # Errors
-    /// [`LabError::File`] when the name is taken or cannot be mounted, [`LabError::Namespace`] when the kernel makes
-    /// none.
+    /// [`LabError::File`] when the name is taken or cannot be mounted, [`LabError::Namespace`] when the name is no file
+    /// name or the kernel makes no namespace.
     pub fn create(name: &str) -> Result<Self, LabError> {
+        if name.is_empty() || name.starts_with('.') || name.contains('/') {
+            let (action, name) = ("create", name.to_owned());
+            return Err(LabError::Namespace { action, name, source: io::ErrorKind::InvalidInput.into() });
+        }
         prepare_run_dir()?;
         let path = path_of(name);
         OpenOptions::new()

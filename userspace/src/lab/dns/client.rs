@@ -196,6 +196,7 @@ fn receive(socket: &UdpSocket, outcome: &Outcome, wait: Duration) -> io::Result<
                 }
             }
             Err(error) if is_timeout(&error) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }

@@ -220,11 +220,9 @@ impl Shared {
     fn read_query(&self, bytes: &[u8]) -> Option<Message> {
         let query = message::decode(bytes).ok().filter(|message| !message.response);
         let mut log = lock(&self.log);
-        if query.is_some() {
-            log.queries += 1
-        } else {
-            log.malformed += 1
-        }
+        let counter = if query.is_some() { &mut log.queries } else { &mut log.malformed };
+        *counter += 1;
+        drop(log);
         query
     }
 

@@ -12,13 +12,16 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_millis(50);
 const BULK_BYTES: u64 = 1 << 20;
 /// Payload of the datagrams that go in fragments, bytes.
-const FRAGMENTED_BYTES: usize = 4000;
+const FRAGMENTED_BYTES: u16 = 4000;
 const FRAGMENTED_COUNT: u32 = 3;
 const HTTP_CONNECTS: u32 = 10;
 const REFUSED_CONNECTS: u32 = 1;
 const TIMED_OUT_CONNECTS: u32 = 2;
 /// How long a connect takes to time out; a demonstration that is shorter goes without.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// One part of the demonstration, once.
+type Round = fn(&Lab) -> Result<TrafficTotals, LabError>;
 
 /// Exactly what traffic was made, over all address families.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,7 +85,7 @@ impl std::ops::AddAssign for TrafficTotals {
 pub(in crate::lab) fn run(lab: &Lab, duration: Duration) -> Result<TrafficTotals, LabError> {
     let deadline = Instant::now() + duration;
     let _dns = DnsServer::start(lab.pod(Role::Dns))?;
-    let parts: [fn(&Lab) -> Result<TrafficTotals, LabError>; 3] = [tcp_round, udp_round, dns_round];
+    let parts: [Round; 3] = [tcp_round, udp_round, dns_round];
     thread::scope(|scope| {
         let mut threads: Vec<_> =
             parts.into_iter().map(|round| scope.spawn(move || repeat(lab, deadline, round))).collect();
@@ -98,11 +101,7 @@ pub(in crate::lab) fn run(lab: &Lab, duration: Duration) -> Result<TrafficTotals
 }
 
 /// At least one round, then more until the deadline.
-fn repeat(
-    lab: &Lab,
-    deadline: Instant,
-    round: fn(&Lab) -> Result<TrafficTotals, LabError>,
-) -> Result<TrafficTotals, LabError> {
+fn repeat(lab: &Lab, deadline: Instant, round: Round) -> Result<TrafficTotals, LabError> {
     let mut totals = TrafficTotals::default();
     loop {
         totals += round(lab)?;
@@ -142,10 +141,13 @@ fn udp_round(lab: &Lab) -> Result<TrafficTotals, LabError> {
         let done = udp::request_response(&path, &udp::RequestResponse::default())?;
         totals.udp_requests += done.sent;
         totals.udp_responses += done.answered;
-        let fragmented =
-            udp::Datagrams { count: FRAGMENTED_COUNT, bytes: FRAGMENTED_BYTES, ..udp::Datagrams::default() };
+        let fragmented = udp::Datagrams {
+            count: FRAGMENTED_COUNT,
+            bytes: FRAGMENTED_BYTES.into(),
+            ..udp::Datagrams::default()
+        };
         let delivery = udp::datagrams(&path, &fragmented)?;
-        let each = packets_of_datagram(family, path.from().eth0.mtu, 4000);
+        let each = packets_of_datagram(family, path.from().eth0.mtu, FRAGMENTED_BYTES.into());
         if each > 1 {
             totals.fragmented_datagrams += delivery.sent;
             totals.fragments += delivery.sent * u64::from(each);

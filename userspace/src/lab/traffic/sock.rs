@@ -34,19 +34,11 @@ impl Stop {
 
     /// Waits until `socket` can be read, the stop is set, or the time is over.
     pub(crate) fn wait(&self, socket: &impl AsFd, limit: Option<Duration>) -> io::Result<Wake> {
-        let deadline = limit.map(|limit| Instant::now() + limit);
-        loop {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let timeout = left.map(timespec);
-            let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(&self.0, PollFlags::IN)];
-            match poll(&mut fds, timeout.as_ref()) {
-                Ok(0) => return Ok(Wake::TimedOut),
-                Ok(_) if !fds[0].revents().is_empty() => return Ok(Wake::Readable),
-                Ok(_) => return Ok(Wake::Stopped),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
+        let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(&self.0, PollFlags::IN)];
+        if !poll_all(&mut fds, limit)? {
+            return Ok(Wake::TimedOut);
         }
+        Ok(if fds[0].revents().is_empty() { Wake::Stopped } else { Wake::Readable })
     }
 }
 
@@ -61,8 +53,19 @@ pub(super) fn wait_writable(socket: &impl AsFd, limit: Duration) -> io::Result<b
 }
 
 fn wait_for(socket: &impl AsFd, what: PollFlags, limit: Duration) -> io::Result<bool> {
-    let mut fds = [PollFd::new(socket, what)];
-    Ok(poll(&mut fds, Some(&timespec(limit)))? > 0)
+    poll_all(&mut [PollFd::new(socket, what)], Some(limit))
+}
+
+/// Waits for any of them, through signals; false when the time is over.
+fn poll_all(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> io::Result<bool> {
+    let deadline = limit.map(|limit| Instant::now() + limit);
+    loop {
+        let left = deadline.map(|deadline| timespec(deadline.saturating_duration_since(Instant::now())));
+        match poll(fds, left.as_ref()) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return Ok(result? > 0),
+        }
+    }
 }
 
 fn timespec(duration: Duration) -> Timespec {

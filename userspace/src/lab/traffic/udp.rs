@@ -149,13 +149,14 @@ pub fn request_response(path: &Path<'_>, what: &RequestResponse) -> Result<Excha
     let client = || {
         let socket = connected(path, address)?;
         let failed = |action| LabError::socket::<io::Error>(action, address);
-        socket.set_read_timeout(Some(ANSWER_LIMIT)).map_err(failed("set up"))?;
+        socket.set_nonblocking(true).map_err(failed("set up"))?;
         let request = vec![b'q'; what.request_bytes];
         let mut buffer = vec![0; what.response_bytes];
         let (mut sent, mut answered) = (0, 0);
         for _ in 0..what.requests {
             socket.send(&request).map_err(failed("send to"))?;
             sent += 1;
+            sock::wait_readable(&socket, ANSWER_LIMIT).map_err(failed("receive from"))?;
             match socket.recv(&mut buffer) {
                 Ok(_) => answered += 1,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
