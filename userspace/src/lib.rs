@@ -11,6 +11,7 @@ pub mod decode;
 pub mod filter;
 pub mod iface;
 pub mod kernel_state;
+pub mod lab;
 pub mod load;
 pub mod offsets;
 pub mod preflight;
