@@ -84,23 +84,24 @@ fn silence(service: &str, privilege: Privilege) {
     }
 }
 
-/// A compiler for the BPF target: rustup's library sources where there is rustup, else the distribution's.
+/// A compiler for the BPF target: the distribution's where it has one, else rustup's library sources.
 fn compiler(apt: &mut Apt) -> Result<()> {
-    let suits = || Toolchain::find().and_then(|found| found.clippy(workspace::ARCHES[0]).map(|_| found));
-    let Err(first) = suits() else { return Ok(()) };
-    if process::find("rustup").is_some() {
-        println!("setup: rustup component add rust-src clippy");
-        let added = process::run(Command::new("rustup").args(["component", "add", "rust-src", "clippy"]));
-        if added.is_ok() && suits().is_ok() {
-            return Ok(());
-        }
+    let suits = || Toolchain::find().and_then(|found| found.clippy(workspace::ARCHES[0]).map(|_| ()));
+    if suits().is_ok() {
+        return Ok(());
     }
     let wanted: Vec<_> = COMPILER.into_iter().filter(|name| !is_installed(name)).collect();
     let missing = apt.install(&wanted)?;
-    suits().map(|_| ()).map_err(|_| {
-        let tried: Vec<_> = missing.iter().map(ToString::to_string).collect();
-        anyhow!("{first:#}; tried rustup and {}", tried.join(", "))
-    })
+    if suits().is_ok() {
+        return Ok(());
+    }
+    if process::find("rustup").is_some() {
+        println!("setup: rustup component add rust-src clippy");
+        process::run(Command::new("rustup").args(["component", "add", "rust-src", "clippy"]))
+            .context("the BPF compiler, by way of rustup")?;
+    }
+    let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+    suits().with_context(|| missing.join(", "))
 }
 
 fn bpf_linker(apt: &mut Apt) -> Result<()> {
