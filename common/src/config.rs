@@ -68,6 +68,8 @@ pub struct Offsets {
     pub sk_receive_queue_prev: u32,
     /// `sock.sk_receive_queue.qlen`
     pub sk_receive_queue_qlen: u32,
+    /// `udp_sock.reader_queue.qlen`
+    pub up_reader_queue_qlen: u32,
     /// `tcp_sock.srtt_us`
     pub tp_srtt_us: u32,
 }
@@ -96,8 +98,6 @@ pub struct Config {
     pub sample_every: u32,
     /// Scope of interfaces that are not in the table.
     pub default_scope: u32,
-    /// Only this network namespace is measured (inode number); 0 for all.
-    pub netns: u32,
     /// Ports taken for DNS; 0 for none.
     pub dns_ports: [u16; dns::MAX_PORTS],
     /// Compiled `--filter`.
@@ -136,6 +136,7 @@ impl Offsets {
         sk_err: ABSENT,
         sk_receive_queue_prev: ABSENT,
         sk_receive_queue_qlen: ABSENT,
+        up_reader_queue_qlen: ABSENT,
         tp_srtt_us: ABSENT,
     };
 }
@@ -149,15 +150,24 @@ pub const IFACE_SLOTS: u32 = 4096;
 pub struct IfaceSlot {
     /// Inode number of its network namespace.
     pub netns: u32,
-    /// Interface index; 0 for an empty slot.
+    /// Interface index; an all-zero slot is empty.
     pub ifindex: u32,
     /// Its scope.
     pub scope: u32,
-    /// Zero.
-    pub pad: u32,
+    /// See [`iface_flag`].
+    pub flags: u32,
 }
 
-/// Slot of an interface in the interface table.
+/// Bits of [`IfaceSlot::flags`].
+pub mod iface_flag {
+    /// Packets start with their IP header (tun, WireGuard, IPIP devices).
+    pub const NO_ETHERNET: u32 = 1;
+    /// A TC or XDP program looks at its received packets.
+    pub const WATCHED: u32 = 2;
+}
+
+/// Slot of an interface in the interface table. `ifindex` 0 stands for the sockets of a namespace, `netns` 0 for the
+/// interfaces that TC and XDP programs see, whose context does not tell the namespace.
 #[inline(always)]
 #[must_use]
 pub const fn iface_slot(netns: u32, ifindex: u32) -> u32 {
@@ -171,4 +181,4 @@ unsafe impl aya::Pod for Config {}
 // SAFETY: `repr(C)`, integers only, no padding.
 unsafe impl aya::Pod for IfaceSlot {}
 
-const _: () = assert!(size_of::<Config>() == 14 * 8 + 30 * 4 + 16 + 8 + 152);
+const _: () = assert!(size_of::<Config>() == 14 * 8 + 31 * 4 + 12 + 8 + 152);

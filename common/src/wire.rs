@@ -53,8 +53,9 @@ pub struct Header {
     pub cpu: u16,
 }
 
-/// The ends of a packet's way. All zero where the program could not tell.
-#[repr(C)]
+/// The ends of a packet's way. All zero where the program could not tell. Aligned, so that kernel programs copy and
+/// compare addresses by words.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Flow {
     /// Source address, network byte order; IPv4 in the first four bytes.

@@ -1,0 +1,129 @@
+//! The event lane: records into the ring buffer. Nobody is woken: user space looks every few milliseconds, because
+//! a wake-up per event costs more than the event.
+
+use aya_ebpf::{
+    bindings::BPF_RB_NO_WAKEUP,
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    maps::ring_buf::RingBufEntry,
+};
+use nettrace_common::{
+    Counter, Loss, Signal,
+    wire::{Cause, Direction, Flow, Header, Kind, Measure},
+};
+
+use crate::{
+    hist,
+    iface::Place,
+    kernel::{cfg_get, load, skb_flow, sock_flow},
+    maps::{EVENTS, books, count, lost},
+};
+
+/// CLOCK_MONOTONIC, ns.
+#[inline(always)]
+pub fn now_ns() -> u64 {
+    // SAFETY: the helper has no arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Room for a record, or a counted loss. What the caller does not write is left from earlier records: it must write
+/// every member.
+#[inline(always)]
+pub fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
+    count(Counter::Emitted);
+    let entry = EVENTS.reserve::<T>(0);
+    if entry.is_none() {
+        lost(Loss::RingFull);
+    }
+    entry
+}
+
+/// Sends a record.
+#[inline(always)]
+pub fn submit<T>(entry: RingBufEntry<T>) {
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
+
+/// A record's header.
+#[inline(always)]
+pub fn header<T>(kind: Kind, direction: Direction, place: &Place, ts_ns: u64) -> Header {
+    Header {
+        ts_ns,
+        kind: kind as u8,
+        direction: direction as u8,
+        len: size_of::<T>() as u16,
+        ifindex: place.ifindex,
+        netns: place.netns,
+        scope: place.scope,
+        // SAFETY: the helper has no arguments.
+        cpu: unsafe { bpf_get_smp_processor_id() } as u16,
+    }
+}
+
+/// Where a measured packet's flow can be read.
+#[derive(Clone, Copy)]
+pub enum FlowOf {
+    /// A packet with its network header set.
+    Skb(*const u8),
+    /// A socket and its protocol.
+    Sock(*const u8, u8),
+    /// Nowhere.
+    Nothing,
+}
+
+/// Records one latency: always into the histogram, and into the ring when it is slow or its turn to be a sample.
+#[inline(always)]
+pub fn measure(signal: Signal, place: &Place, ns: u64, now: u64, flow: FlowOf) {
+    hist::record(signal, place.scope, ns);
+    if let Some(cause) = wanted(signal, ns) {
+        send_measure(signal, place, ns, now, flow, cause);
+    }
+}
+
+/// Whether a latency is to be sent, and why.
+#[inline(always)]
+pub fn wanted(signal: Signal, ns: u64) -> Option<Cause> {
+    if sampled() {
+        return Some(Cause::Sample);
+    }
+    (ns >= cfg_get!(exemplar_ns[signal as usize])).then_some(Cause::Exemplar)
+}
+
+#[inline(always)]
+fn sampled() -> bool {
+    let every = u64::from(cfg_get!(sample_every));
+    if every < 2 {
+        return every == 1;
+    }
+    let Some(b) = books() else { return false };
+    b.unsampled += 1;
+    if b.unsampled < every {
+        return false;
+    }
+    b.unsampled = 0;
+    true
+}
+
+#[inline(always)]
+fn send_measure(signal: Signal, place: &Place, ns: u64, now: u64, flow: FlowOf, cause: Cause) {
+    let Some(mut entry) = reserve::<Measure>() else { return };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the reservation is as large as the record; every member is written.
+    unsafe {
+        (*record).header = header::<Measure>(Kind::Measure, Direction::None, place, now);
+        (*record).flow = Flow::default();
+        (*record).latency_ns = ns;
+        (*record).bytes = 0;
+        (*record).signal = signal as u8;
+        (*record).cause = cause as u8;
+        (*record).pad = [0; 2];
+        match flow {
+            FlowOf::Skb(skb) => {
+                skb_flow(skb, &mut (*record).flow);
+                (*record).bytes = load(skb, cfg_get!(offsets.skb_len));
+            }
+            FlowOf::Sock(sk, protocol) => sock_flow(sk, protocol, &mut (*record).flow),
+            FlowOf::Nothing => {}
+        }
+    }
+    submit(entry);
+}

@@ -1,0 +1,71 @@
+//! Which interface scope a packet or socket belongs to; scope 0 means that it is not to be measured.
+
+use nettrace_common::{
+    SCOPE_IGNORED,
+    config::{IfaceSlot, iface_slot},
+};
+
+use crate::{
+    kernel::{cfg_get, load, load_ptr},
+    maps::IFACES,
+};
+
+/// Where a packet is.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// Network namespace, inode number.
+    pub netns: u32,
+    /// Interface index; 0 for a socket.
+    pub ifindex: u32,
+    /// Its scope.
+    pub scope: u16,
+}
+
+impl Place {
+    /// Nowhere in particular: what no interface is known for.
+    #[inline(always)]
+    pub fn unknown() -> Self {
+        Self { netns: 0, ifindex: 0, scope: cfg_get!(default_scope) as u16 }
+    }
+
+    /// Whether it is not to be measured.
+    #[inline(always)]
+    pub fn ignored(&self) -> bool {
+        self.scope == SCOPE_IGNORED
+    }
+
+    /// Of a `struct net_device`.
+    #[inline(always)]
+    pub fn of_device(dev: *const u8) -> Self {
+        if dev.is_null() {
+            return Self::unknown();
+        }
+        let ifindex: u32 = load(dev, cfg_get!(offsets.dev_ifindex));
+        let net = load_ptr(dev, cfg_get!(offsets.dev_net));
+        let netns: u32 = load(net, cfg_get!(offsets.net_inum));
+        Self { netns, ifindex, scope: scope_of(netns, ifindex) }
+    }
+
+    /// Of a `struct sock`: its namespace as a whole.
+    #[inline(always)]
+    pub fn of_sock(sk: *const u8) -> Self {
+        let net = load_ptr(sk, cfg_get!(offsets.sk_net));
+        let netns: u32 = load(net, cfg_get!(offsets.net_inum));
+        Self { netns, ifindex: 0, scope: scope_of(netns, 0) }
+    }
+}
+
+#[inline(always)]
+fn scope_of(netns: u32, ifindex: u32) -> u16 {
+    match slot(netns, ifindex) {
+        Some(s) => s.scope as u16,
+        None => cfg_get!(default_scope) as u16,
+    }
+}
+
+/// The table's entry for an interface, if it has one.
+#[inline(always)]
+pub fn slot(netns: u32, ifindex: u32) -> Option<&'static IfaceSlot> {
+    let s = IFACES.get(iface_slot(netns, ifindex))?;
+    if s.ifindex == ifindex && s.netns == netns && s.scope != 0 { Some(s) } else { None }
+}

@@ -1,0 +1,210 @@
+//! Reading kernel structures: offsets come from the frozen configuration block, loads are direct.
+//!
+//! In tp_btf and fentry programs the verifier knows what an argument points to and checks a direct load at
+//! `pointer + constant` against the kernel's BTF; a fault reads as zero. Packet bytes (`skb->head`) have no such
+//! type and are read with a helper.
+
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+use core::ptr::{addr_of, read_volatile};
+use nettrace_common::{
+    config::{Config, Offsets, flag},
+    filter::Filter,
+    wire::{Encap, Flow},
+};
+
+/// What user space configures.
+#[unsafe(no_mangle)]
+pub static CONFIG: Config = Config {
+    exemplar_ns: [u64::MAX; nettrace_common::Signal::COUNT],
+    offsets: Offsets::NONE,
+    flags: 0,
+    sample_every: 0,
+    default_scope: 0,
+    dns_ports: [0; nettrace_common::probes::dns::MAX_PORTS],
+    filter: Filter {
+        nets: [nettrace_common::filter::Net { addr: [0; 16], mask: [0; 16] }; nettrace_common::filter::MAX_NETS],
+        net_family: [0; nettrace_common::filter::MAX_NETS],
+        net_count: 0,
+        ports: [0; nettrace_common::filter::MAX_PORTS],
+        port_count: 0,
+        protocol: 0,
+    },
+};
+
+/// Reads one member of the frozen block, as a constant to the verifier.
+macro_rules! cfg_get {
+    ($($member:tt)+) => {
+        $crate::kernel::frozen(&$crate::kernel::CONFIG.$($member)+)
+    };
+}
+pub(crate) use cfg_get;
+
+/// Reads a member of the frozen block; volatile, because user space writes the block before load.
+#[inline(always)]
+pub fn frozen<T: Copy>(member: &T) -> T {
+    // SAFETY: a reference is readable.
+    unsafe { read_volatile(member) }
+}
+
+/// Whether a switch of the block is on.
+#[inline(always)]
+pub fn flag_set(bit: u32) -> bool {
+    cfg_get!(flags) & bit != 0
+}
+
+/// Whether programs are to return at once (bench only).
+#[inline(always)]
+pub fn empty() -> bool {
+    flag_set(flag::EMPTY)
+}
+
+/// Loads a member of a BTF-typed structure.
+#[inline(always)]
+pub fn load<T: Copy>(base: *const u8, offset: u32) -> T {
+    // SAFETY: `base` is a typed kernel pointer; the verifier checks the offset against its type, or makes the load
+    // fault-tolerant where it cannot.
+    unsafe { read_volatile(base.add(offset as usize).cast::<T>()) }
+}
+
+/// Loads a member that is a pointer.
+#[inline(always)]
+pub fn load_ptr(base: *const u8, offset: u32) -> *const u8 {
+    load::<*const u8>(base, offset)
+}
+
+/// Reads kernel memory without a type; zero when it cannot be read.
+#[inline(always)]
+pub fn read<T: Copy + Default>(addr: u64, offset: u64) -> T {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel((addr + offset) as *const T) }.unwrap_or_default()
+}
+
+/// A kernel address as a number. The verifier forbids arithmetic on typed pointers but for the difference of two,
+/// so a key is the distance from a fixed place.
+#[inline(always)]
+pub fn key(p: *const u8) -> u64 {
+    (p as u64).wrapping_sub(addr_of!(CONFIG) as u64)
+}
+
+/// AF_INET
+pub const AF_INET: u16 = 2;
+/// AF_INET6
+pub const AF_INET6: u16 = 10;
+
+/// The flow of a socket, local -> remote.
+#[inline(always)]
+pub fn sock_flow(sk: *const u8, protocol: u8, flow: &mut Flow) {
+    let family: u16 = load(sk, cfg_get!(offsets.sk_family));
+    flow.sport = load(sk, cfg_get!(offsets.sk_num));
+    flow.dport = u16::from_be(load(sk, cfg_get!(offsets.sk_dport)));
+    flow.protocol = protocol;
+    flow.encap = Encap::None as u8;
+    flow.pad = 0;
+    if family == AF_INET {
+        flow.family = 4;
+        flow.saddr = v4(load(sk, cfg_get!(offsets.sk_saddr)));
+        flow.daddr = v4(load(sk, cfg_get!(offsets.sk_daddr)));
+        return;
+    }
+    let s6 = cfg_get!(offsets.sk_saddr6);
+    let d6 = cfg_get!(offsets.sk_daddr6);
+    let words = [load(sk, s6), load(sk, s6 + 4), load(sk, s6 + 8), load(sk, s6 + 12)];
+    let wordd = [load(sk, d6), load(sk, d6 + 4), load(sk, d6 + 8), load(sk, d6 + 12)];
+    set_v6(flow, words, wordd);
+}
+
+/// IPv6 addresses of a dual-stack socket may be mapped IPv4 ones (RFC 4291, 2.5.5.2): those are shown as IPv4.
+#[inline(always)]
+fn set_v6(flow: &mut Flow, s: [u32; 4], d: [u32; 4]) {
+    const MAPPED: u32 = 0xffff_u32.to_be();
+    if d[0] == 0 && d[1] == 0 && d[2] == MAPPED {
+        flow.family = 4;
+        flow.saddr = v4(s[3]);
+        flow.daddr = v4(d[3]);
+    } else {
+        flow.family = 6;
+        flow.saddr = bytes(s);
+        flow.daddr = bytes(d);
+    }
+}
+
+#[inline(always)]
+fn v4(addr: u32) -> [u8; 16] {
+    bytes([addr, 0, 0, 0])
+}
+
+#[inline(always)]
+fn bytes(words: [u32; 4]) -> [u8; 16] {
+    // SAFETY: both are 16 plain bytes.
+    unsafe { core::mem::transmute(words) }
+}
+
+/// The flow of a packet whose network header offset is set, read with helpers.
+#[inline(always)]
+pub fn skb_flow(skb: *const u8, flow: &mut Flow) {
+    let head: u64 = load(skb, cfg_get!(offsets.skb_head));
+    let network: u16 = load(skb, cfg_get!(offsets.skb_network_header));
+    packet_flow(head + u64::from(network), flow);
+}
+
+/// The flow of a packet that has just been received: its data starts at the network header.
+#[inline(always)]
+pub fn skb_flow_received(skb: *const u8, flow: &mut Flow) {
+    packet_flow(load(skb, cfg_get!(offsets.skb_data)), flow);
+}
+
+/// Reads addresses and ports at an IP header. Extension headers are not walked: then ports stay zero.
+#[inline(always)]
+fn packet_flow(ip: u64, flow: &mut Flow) {
+    *flow = Flow::default();
+    let first: u8 = read(ip, 0);
+    let transport = match first >> 4 {
+        4 => {
+            flow.family = 4;
+            flow.protocol = read(ip, 9);
+            flow.saddr = v4(read(ip, 12));
+            flow.daddr = v4(read(ip, 16));
+            u64::from(first & 15) * 4
+        }
+        6 => {
+            flow.family = 6;
+            flow.protocol = read(ip, 6);
+            flow.saddr = read(ip, 8);
+            flow.daddr = read(ip, 24);
+            40
+        }
+        _ => return,
+    };
+    if flow.protocol == TCP || flow.protocol == UDP {
+        let ports: [u16; 2] = read(ip, transport);
+        flow.sport = u16::from_be(ports[0]);
+        flow.dport = u16::from_be(ports[1]);
+    }
+}
+
+/// IPPROTO_TCP
+pub const TCP: u8 = 6;
+/// IPPROTO_UDP
+pub const UDP: u8 = 17;
+
+/// A kernel address as the helper that reads it wants it.
+#[inline(always)]
+pub fn address(p: *const u8) -> u64 {
+    p as u64
+}
+
+/// TCP's smoothed round trip, us; 0 when there is none yet. Call it for a whole `tcp_sock` only.
+#[inline(always)]
+pub fn srtt_us(sk: *const u8) -> u32 {
+    // A helper, because the verifier knows the argument as a `sock`, which is shorter.
+    read::<u32>(address(sk), u64::from(cfg_get!(offsets.tp_srtt_us))) >> 3
+}
+
+/// Whether a flow passes the filter. A function of its own: it is rarely called, and the stack is small.
+#[inline(never)]
+pub fn filter_matches(flow: &Flow) -> bool {
+    // The compiler must not take the initial value of the static for its value.
+    let filter = core::hint::black_box(addr_of!(CONFIG.filter));
+    // SAFETY: a pointer to a member of a static.
+    nettrace_common::filter::matches(unsafe { &*filter }, flow)
+}

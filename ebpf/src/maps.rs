@@ -1,0 +1,80 @@
+//! All maps, and the per-CPU books: counts and losses.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+};
+use nettrace_common::{
+    Counter, Loss, MAX_SCOPES, Signal,
+    config::{IFACE_SLOTS, IfaceSlot},
+    hist::KernelHist,
+    probes::drop::DropKey,
+};
+
+use crate::{
+    flight::{Flight, SLOTS},
+    probes::{
+        frag::{FragKey, FragState},
+        rtt::{RTT_SLOTS, RttSlot},
+        udp::{UDP_SLOTS, UdpQueue},
+    },
+};
+
+/// What one CPU counts.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Books {
+    /// By [`Counter`].
+    pub counters: [u64; Counter::COUNT],
+    /// By [`Loss`].
+    pub losses: [u64; Loss::IN_KERNEL],
+    /// When NET_RX was raised and has not run yet, ns; 0 when not pending.
+    pub net_rx_raised_ns: u64,
+    /// Packets since the last sample.
+    pub unsampled: u64,
+}
+
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+#[map]
+pub static HIST: PerCpuArray<KernelHist> = PerCpuArray::with_max_entries(MAX_SCOPES * Signal::IN_KERNEL as u32, 0);
+#[map]
+pub static BOOKS: PerCpuArray<Books> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub static IFACES: Array<IfaceSlot> = Array::with_max_entries(IFACE_SLOTS, 0);
+#[map]
+pub static FLIGHTS: Array<Flight> = Array::with_max_entries(SLOTS, 0);
+#[map]
+pub static UDP_QUEUES: Array<UdpQueue> = Array::with_max_entries(UDP_SLOTS, 0);
+#[map]
+pub static CONNECTS: HashMap<u64, u64> = HashMap::with_max_entries(16384, 0);
+#[map]
+pub static DROPS: PerCpuHashMap<DropKey, u64> = PerCpuHashMap::with_max_entries(4096, 0);
+#[map]
+pub static FRAGS: LruHashMap<FragKey, FragState> = LruHashMap::with_max_entries(4096, 0);
+#[map]
+pub static RTTS: Array<RttSlot> = Array::with_max_entries(RTT_SLOTS, 0);
+
+/// This CPU's books. There always are some; the verifier wants it asked.
+#[inline(always)]
+pub fn books() -> Option<&'static mut Books> {
+    // SAFETY: the value lives as long as the map, this CPU alone writes it, and a program that interrupts another on
+    // the same CPU loses at most one count.
+    BOOKS.get_ptr_mut(0).map(|p| unsafe { &mut *p })
+}
+
+/// Counts one.
+#[inline(always)]
+pub fn count(what: Counter) {
+    if let Some(b) = books() {
+        b.counters[what as usize] += 1;
+    }
+}
+
+/// Counts one loss.
+#[inline(always)]
+pub fn lost(why: Loss) {
+    if let Some(b) = books() {
+        b.losses[why as usize] += 1;
+    }
+}

@@ -1,0 +1,122 @@
+//! One packet as TC and XDP programs see it: bytes at an offset, by direct access where they are linear.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{bpf_probe_read_kernel_buf, generated::bpf_skb_load_bytes},
+    programs::{TcContext, XdpContext},
+};
+use core::mem::MaybeUninit;
+
+/// Offsets beyond this are not looked at: it bounds what the verifier must consider.
+const MAX_OFFSET: u32 = 1023;
+
+/// What the parser needs of a packet.
+pub trait Packet {
+    /// Reads a header at an offset; none when the packet ends before.
+    fn header<T: Copy>(&self, offset: u32) -> Option<T>;
+    /// Copies `len` bytes (1 to `N`) from an offset; false when the packet ends before.
+    fn copy<const N: usize>(&self, offset: u32, to: *mut [u8; N], len: u32) -> bool;
+    /// Interface the program runs at.
+    fn ifindex(&self) -> u32;
+    /// Interface at which the packet was received, 0 when made here.
+    fn ingress_ifindex(&self) -> u32;
+    /// Bytes, link header included.
+    fn len(&self) -> u32;
+}
+
+/// Reads from the linear part.
+#[inline(always)]
+fn direct<T: Copy>(data: usize, data_end: usize, offset: u32) -> Option<T> {
+    if offset > MAX_OFFSET {
+        return None;
+    }
+    let at = data + offset as usize;
+    if at + size_of::<T>() > data_end {
+        return None;
+    }
+    // SAFETY: in bounds, as just checked, also by the verifier; packet bytes are initialised.
+    Some(unsafe { (at as *const T).read_unaligned() })
+}
+
+impl Packet for TcContext {
+    #[inline(always)]
+    fn header<T: Copy>(&self, offset: u32) -> Option<T> {
+        if let Some(v) = direct(self.data(), self.data_end(), offset) {
+            return Some(v);
+        }
+        let mut v = MaybeUninit::<T>::uninit();
+        // SAFETY: the helper writes all bytes of `v` or fails.
+        unsafe {
+            let r = bpf_skb_load_bytes(self.as_ptr().cast(), offset, v.as_mut_ptr().cast(), size_of::<T>() as u32);
+            if r == 0 { Some(v.assume_init()) } else { None }
+        }
+    }
+
+    #[inline(always)]
+    fn copy<const N: usize>(&self, offset: u32, to: *mut [u8; N], len: u32) -> bool {
+        // The compiler knows from afar that `len` is in range and would drop the check that the verifier needs.
+        let len = core::hint::black_box(len);
+        if len == 0 || len > N as u32 {
+            return false;
+        }
+        // SAFETY: `len` is at most the destination's length.
+        unsafe { bpf_skb_load_bytes(self.as_ptr().cast(), offset, to.cast(), len) == 0 }
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (*self.skb.skb).ifindex }
+    }
+
+    #[inline(always)]
+    fn ingress_ifindex(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.skb.skb).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        Self::len(self)
+    }
+}
+
+impl Packet for XdpContext {
+    #[inline(always)]
+    fn header<T: Copy>(&self, offset: u32) -> Option<T> {
+        direct(self.data(), self.data_end(), offset)
+    }
+
+    #[inline(always)]
+    fn copy<const N: usize>(&self, offset: u32, to: *mut [u8; N], len: u32) -> bool {
+        let len = core::hint::black_box(len);
+        if len == 0 || len > N as u32 || offset > MAX_OFFSET {
+            return false;
+        }
+        let at = self.data() + offset as usize;
+        if at + len as usize > self.data_end() {
+            return false;
+        }
+        // SAFETY: `len` is at most the destination's length; the source was checked against the packet's end.
+        unsafe {
+            let to = core::slice::from_raw_parts_mut(to.cast::<u8>(), len as usize);
+            bpf_probe_read_kernel_buf(at as *const u8, to).is_ok()
+        }
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (*self.ctx).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn ingress_ifindex(&self) -> u32 {
+        self.ifindex()
+    }
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        (self.data_end() - self.data()) as u32
+    }
+}

@@ -1,0 +1,79 @@
+//! `drop`: packets that the kernel dropped, by reason and location.
+//!
+//! Hooks: tp_btf kfree_skb. Needs: Linux 5.17 for reasons; before, the location alone.
+//! Yields: exact counts by (reason, location, scope), and an event a drop with its flow.
+//! Cost: nothing for a packet that is not dropped.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use nettrace_common::{
+    Counter, Loss,
+    config::flag,
+    probes::drop::{Drop, DropKey},
+    wire::{Direction, Flow, Kind},
+};
+
+use crate::{
+    emit::{header, now_ns, reserve, submit},
+    iface::Place,
+    kernel::{self, cfg_get, load, load_ptr},
+    maps::{DROPS, count, lost},
+};
+
+/// A packet is dropped.
+#[btf_tracepoint(function = "kfree_skb")]
+pub fn drop_skb(ctx: BtfTracePointContext) -> i32 {
+    if kernel::empty() {
+        return 0;
+    }
+    let reason = if kernel::flag_set(flag::DROP_REASON) { ctx.arg::<u32>(2) } else { 0 };
+    dropped(ctx.arg(0), ctx.arg::<u64>(1), reason);
+    0
+}
+
+#[inline(always)]
+fn dropped(skb: *const u8, location: u64, reason: u32) {
+    let dev = load_ptr(skb, cfg_get!(offsets.skb_dev));
+    let protocol: u16 = load(skb, cfg_get!(offsets.skb_protocol));
+    if dev.is_null() && protocol == 0 {
+        // A message of a Unix or netlink socket, not a packet.
+        return;
+    }
+    let mut place = Place::unknown();
+    let sk = load_ptr(skb, cfg_get!(offsets.skb_sk));
+    if !dev.is_null() {
+        place = Place::of_device(dev);
+    } else if !sk.is_null() {
+        place = Place::of_sock(sk);
+    }
+    if place.ignored() {
+        return;
+    }
+    let mut flow = Flow::default();
+    kernel::skb_flow(skb, &mut flow);
+    if kernel::flag_set(flag::FILTER) && !kernel::filter_matches(&flow) {
+        return;
+    }
+    count(Counter::Drop);
+    tally(DropKey { location, reason, scope: u32::from(place.scope) });
+    let Some(mut entry) = reserve::<Drop>() else { return };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the reservation is as large as the record; every member is written.
+    unsafe {
+        (*record).header = header::<Drop>(Kind::Drop, Direction::None, &place, now_ns());
+        (*record).flow = flow;
+        (*record).location = location;
+        (*record).reason = reason;
+        (*record).bytes = load(skb, cfg_get!(offsets.skb_len));
+    }
+    submit(entry);
+}
+
+#[inline(always)]
+fn tally(key: DropKey) {
+    if let Some(n) = DROPS.get_ptr_mut(&key) {
+        // SAFETY: this CPU's own count.
+        unsafe { *n += 1 };
+    } else if DROPS.insert(&key, &1, 0).is_err() {
+        lost(Loss::MapFull);
+    }
+}

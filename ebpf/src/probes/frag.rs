@@ -1,0 +1,125 @@
+//! `frag`: fragments in and out, and ip.reassembly.
+//!
+//! Hooks: TC / XDP (see `wire`). No tracepoint tells when the kernel has put a datagram together, so the fragments'
+//! places are added up here, without looking into them: complete means that as many bytes as the last fragment
+//! announces have been seen.
+//! Yields: exact counts, a histogram, an event a datagram.
+//! Cost: one hash entry a fragmented datagram; nothing for other packets.
+
+use nettrace_common::{
+    Counter, Loss, Signal,
+    probes::frag::Reassembly,
+    wire::{Direction, Kind},
+};
+
+use crate::{
+    emit::{header, now_ns, reserve, submit},
+    hist,
+    maps::{FRAGS, count, lost},
+    packet::Packet,
+    parse::Fragment,
+    probes::wire::Seen,
+};
+
+/// What makes fragments belong together (RFC 791, 3.2; RFC 8200, 4.5), at one interface.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct FragKey {
+    saddr: [u8; 16],
+    daddr: [u8; 16],
+    id: u32,
+    ifindex: u32,
+    protocol: u32,
+}
+
+/// What was seen of a datagram.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct FragState {
+    first_ns: u64,
+    /// Bytes seen.
+    bytes: u32,
+    /// Bytes in all; 0 until the last fragment is seen.
+    total: u32,
+    fragments: u32,
+    sport: u16,
+    dport: u16,
+}
+
+/// Counts a fragment, and ends its datagram's reassembly when none is missing.
+#[inline(always)]
+pub fn look<P: Packet>(seen: &Seen<'_, P>, fragment: &Fragment) {
+    let v6 = seen.parsed.flow.family == 6;
+    if matches!(seen.direction, Direction::Out) {
+        count(if v6 { Counter::FragmentOutV6 } else { Counter::FragmentOutV4 });
+        return;
+    }
+    count(if v6 { Counter::FragmentInV6 } else { Counter::FragmentInV4 });
+    gather(seen, fragment);
+}
+
+#[inline(always)]
+fn gather<P: Packet>(seen: &Seen<'_, P>, fragment: &Fragment) {
+    let flow = &seen.parsed.flow;
+    let key = FragKey {
+        saddr: flow.saddr,
+        daddr: flow.daddr,
+        id: fragment.id,
+        ifindex: seen.place.ifindex,
+        protocol: u32::from(flow.protocol),
+    };
+    let now = now_ns();
+    let last = if fragment.more { 0 } else { fragment.offset + fragment.len };
+    let Some(state) = FRAGS.get_ptr_mut(&key) else {
+        let state = FragState {
+            first_ns: now,
+            bytes: fragment.len,
+            total: last,
+            fragments: 1,
+            sport: flow.sport,
+            dport: flow.dport,
+        };
+        if FRAGS.insert(&key, &state, 0).is_err() {
+            lost(Loss::MapFull);
+        }
+        return;
+    };
+    // SAFETY: the value lives at least until the program ends; fragments of one datagram come in on one CPU but for
+    // rare exceptions, which leave the datagram incomplete.
+    let state = unsafe { &mut *state };
+    state.bytes += fragment.len;
+    state.fragments += 1;
+    if last != 0 {
+        state.total = last;
+    }
+    if flow.sport != 0 {
+        state.sport = flow.sport;
+        state.dport = flow.dport;
+    }
+    if state.total != 0 && state.bytes >= state.total {
+        complete(seen, fragment.id, state, now);
+        let _ = FRAGS.remove(&key);
+    }
+}
+
+#[inline(always)]
+fn complete<P: Packet>(seen: &Seen<'_, P>, id: u32, state: &FragState, now: u64) {
+    count(Counter::Reassembled);
+    let latency_ns = now - state.first_ns;
+    hist::record(Signal::IpReassembly, seen.place.scope, latency_ns);
+    let Some(mut entry) = reserve::<Reassembly>() else { return };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the reservation is as large as the record; every member is written.
+    unsafe {
+        (*record).header = header::<Reassembly>(Kind::Reassembly, seen.direction, &seen.place, now);
+        (*record).flow = seen.parsed.flow;
+        (*record).flow.sport = state.sport;
+        (*record).flow.dport = state.dport;
+        (*record).latency_ns = latency_ns;
+        (*record).id = id;
+        (*record).bytes = state.total;
+        (*record).fragments = state.fragments;
+        (*record).pad = 0;
+    }
+    submit(entry);
+}

@@ -1,0 +1,174 @@
+//! `rtt`: net.rtt, the passive round trip by sequence and acknowledgement numbers.
+//!
+//! Hooks: TC / XDP (see `wire`). Each flow has one sample in flight each way: a data segment (or SYN) is noted, the
+//! first acknowledgement that covers it ends the sample, and a retransmission voids it (Karn's algorithm,
+//! RFC 6298, 3).
+//! Yields: a histogram by interface. A receiver that delays its acknowledgements shows that delay here.
+//! Cost: one slot a segment, a clock reading only at the ends of a sample.
+
+use nettrace_common::{Signal, wire::{Direction, Flow}};
+use network_types::tcp::TcpHdr;
+
+use crate::{
+    emit::{now_ns, reserve, submit, wanted, header},
+    hist,
+    maps::RTTS,
+    packet::Packet,
+    probes::wire::Seen,
+};
+use nettrace_common::wire::{Cause, Kind, Measure};
+
+/// Slots of the table; a power of two.
+pub const RTT_SLOTS: u32 = 8192;
+/// A sample older than this is void: the peer is gone.
+const STALE_NS: u64 = 30_000_000_000;
+
+/// A sample in flight.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Sample {
+    /// When the segment was seen, ns; 0 when there is no sample.
+    sent_ns: u64,
+    /// The sequence number that acknowledges it.
+    end: u32,
+    pad: u32,
+}
+
+/// One flow at one interface.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct RttSlot {
+    /// Hash of the flow.
+    tag: u64,
+    /// By direction of the data: in, out.
+    samples: [Sample; 2],
+}
+
+/// The numbers of a TCP segment.
+#[derive(Clone, Copy)]
+pub struct Segment {
+    /// Sequence number of its first byte.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// Flag byte.
+    pub flags: u8,
+    /// Offset of its payload.
+    pub payload: u32,
+    /// Payload bytes.
+    pub len: u32,
+}
+
+/// FIN
+pub const FIN: u8 = 1;
+/// SYN
+pub const SYN: u8 = 2;
+/// RST
+pub const RST: u8 = 4;
+/// ACK
+pub const ACK: u8 = 16;
+
+/// Reads a packet's TCP header; none when it is cut off or too long.
+#[inline(always)]
+pub fn segment<P: Packet>(seen: &Seen<'_, P>) -> Option<Segment> {
+    let tcp: TcpHdr = seen.packet.header(seen.parsed.transport)?;
+    let words: [u8; 2] = seen.packet.header(seen.parsed.transport + 12)?;
+    let header = u32::from(words[0] >> 4) * 4;
+    if header < 20 || header > seen.parsed.transport_len {
+        return None;
+    }
+    Some(Segment {
+        seq: u32::from_be_bytes(tcp.seq),
+        ack: u32::from_be_bytes(tcp.ack_seq),
+        flags: words[1],
+        payload: seen.parsed.transport + header,
+        len: seen.parsed.transport_len - header,
+    })
+}
+
+/// Notes or ends samples.
+#[inline(always)]
+pub fn look<P: Packet>(seen: &Seen<'_, P>, segment: &Segment) {
+    let tag = tag(&seen.parsed.flow, seen.place.ifindex);
+    let Some(slot) = RTTS.get_ptr_mut((tag >> 51) as u32 & (RTT_SLOTS - 1)) else { return };
+    // SAFETY: the value lives as long as the map; a race between two CPUs spoils one sample at the most.
+    let slot = unsafe { &mut *slot };
+    let consumes = segment.len + u32::from(segment.flags & (SYN | FIN) != 0);
+    if slot.tag != tag {
+        if consumes == 0 {
+            return;
+        }
+        *slot = RttSlot { tag, samples: [Sample { sent_ns: 0, end: 0, pad: 0 }; 2] };
+    }
+    let [inbound, outbound] = &mut slot.samples;
+    let (mine, theirs) =
+        if matches!(seen.direction, Direction::In) { (inbound, outbound) } else { (outbound, inbound) };
+    if segment.flags & ACK != 0 && theirs.sent_ns != 0 && after_or_at(segment.ack, theirs.end) {
+        let now = now_ns();
+        let rtt = now - theirs.sent_ns;
+        theirs.sent_ns = 0;
+        if rtt < STALE_NS {
+            measure(seen, rtt, now);
+        }
+    }
+    if consumes == 0 || segment.flags & RST != 0 {
+        return;
+    }
+    let end = segment.seq.wrapping_add(consumes);
+    if mine.sent_ns == 0 {
+        mine.end = end;
+        mine.sent_ns = now_ns();
+    } else if after_or_at(mine.end, end) || !after_or_at(segment.seq, mine.end) {
+        // Bytes of the sample are sent again: whichever copy is acknowledged, the time would be a guess.
+        mine.sent_ns = 0;
+    }
+}
+
+#[inline(always)]
+fn after_or_at(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b) as i32 >= 0
+}
+
+#[inline(always)]
+fn measure<P: Packet>(seen: &Seen<'_, P>, rtt: u64, now: u64) {
+    hist::record(Signal::NetRtt, seen.place.scope, rtt);
+    let Some(cause) = wanted(Signal::NetRtt, rtt) else { return };
+    send(seen, rtt, now, cause);
+}
+
+#[inline(always)]
+fn send<P: Packet>(seen: &Seen<'_, P>, rtt: u64, now: u64, cause: Cause) {
+    let Some(mut entry) = reserve::<Measure>() else { return };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the reservation is as large as the record; every member is written.
+    unsafe {
+        (*record).header = header::<Measure>(Kind::Measure, seen.direction, &seen.place, now);
+        (*record).flow = seen.parsed.flow;
+        (*record).latency_ns = rtt;
+        (*record).bytes = seen.packet.len();
+        (*record).signal = Signal::NetRtt as u8;
+        (*record).cause = cause as u8;
+        (*record).pad = [0; 2];
+    }
+    submit(entry);
+}
+
+/// The same for both directions of a flow at one interface.
+#[inline(always)]
+fn tag(flow: &Flow, ifindex: u32) -> u64 {
+    let ends = end_hash(&flow.saddr, flow.sport).wrapping_add(end_hash(&flow.daddr, flow.dport));
+    mix(ends ^ u64::from(ifindex)) | 1
+}
+
+#[inline(always)]
+fn end_hash(addr: &[u8; 16], port: u16) -> u64 {
+    // SAFETY: both are 16 plain bytes.
+    let words: [u64; 2] = unsafe { core::mem::transmute(*addr) };
+    mix(mix(words[0]) ^ words[1] ^ u64::from(port) << 48)
+}
+
+#[inline(always)]
+fn mix(x: u64) -> u64 {
+    let x = x.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    x ^ x >> 29
+}

@@ -1,0 +1,218 @@
+//! `tcp`: tcp.connect, tcp.accept, failures with their errno, retransmissions, resets.
+//!
+//! Hooks: tp_btf inet_sock_set_state, tcp_retransmit_skb, tcp_send_reset, tcp_receive_reset.
+//! Needs: Linux 5.5. Yields: events; exact counts beside them.
+//! Cost: nothing on a packet's way; one hash entry for each connection being opened.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use nettrace_common::{
+    Counter, Loss,
+    config::flag,
+    probes::tcp::{TcpEvent, TcpEventKind},
+    wire::{Direction, Flow, Kind},
+};
+
+use crate::{
+    emit::{header, now_ns, reserve, submit},
+    iface::Place,
+    kernel::{self, AF_INET, AF_INET6, TCP, cfg_get, load, sock_flow},
+    maps::{CONNECTS, count, lost},
+};
+
+const ESTABLISHED: i32 = 1;
+const SYN_SENT: i32 = 2;
+const SYN_RECV: i32 = 3;
+const CLOSE: i32 = 7;
+const LISTEN: i32 = 10;
+
+/// What an event says beyond its socket.
+struct Event {
+    kind: TcpEventKind,
+    duration_ns: u64,
+    errno: u32,
+    old: u8,
+    new: u8,
+}
+
+impl Event {
+    #[inline(always)]
+    fn of(kind: TcpEventKind) -> Self {
+        Self { kind, duration_ns: 0, errno: 0, old: 0, new: 0 }
+    }
+}
+
+/// A socket changes its state.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn tcp_state(ctx: BtfTracePointContext) -> i32 {
+    if !kernel::empty() {
+        state(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    }
+    0
+}
+
+#[inline(always)]
+fn state(sk: *const u8, old: i32, new: i32) {
+    if load::<u16>(sk, cfg_get!(offsets.sk_protocol)) as u8 != TCP || !wanted(sk) {
+        return;
+    }
+    if new == SYN_SENT {
+        if CONNECTS.insert(&kernel::key(sk), &now_ns(), 0).is_err() {
+            lost(Loss::MapFull);
+        }
+        return;
+    }
+    let mut event = Event::of(TcpEventKind::Closed);
+    event.old = old as u8;
+    event.new = new as u8;
+    if old == SYN_SENT {
+        event.duration_ns = since_syn(sk);
+        if new == ESTABLISHED {
+            event.kind = TcpEventKind::Connected;
+            count(Counter::TcpConnect);
+        } else if new == CLOSE {
+            event.kind = TcpEventKind::ConnectFailed;
+            event.errno = load::<i32>(sk, cfg_get!(offsets.sk_err)).unsigned_abs();
+            count(Counter::TcpConnectFailed);
+        } else {
+            return;
+        }
+    } else if old == SYN_RECV && new == ESTABLISHED {
+        event.kind = TcpEventKind::Accepted;
+        // TCP measured the handshake: SYN answered -> acknowledged is its first round trip.
+        event.duration_ns = u64::from(kernel::srtt_us(sk)) * 1000;
+        count(Counter::TcpAccept);
+    } else if new != CLOSE || old == LISTEN || old == SYN_RECV || old == CLOSE {
+        return;
+    }
+    send(sk, &event);
+}
+
+/// Whether the socket is to be measured.
+#[inline(always)]
+fn wanted(sk: *const u8) -> bool {
+    let family: u16 = load(sk, cfg_get!(offsets.sk_family));
+    if (family != AF_INET && family != AF_INET6) || Place::of_sock(sk).ignored() {
+        return false;
+    }
+    if !kernel::flag_set(flag::FILTER) {
+        return true;
+    }
+    let mut flow = Flow::default();
+    sock_flow(sk, TCP, &mut flow);
+    kernel::filter_matches(&flow)
+}
+
+/// Time since the SYN; 0 when it was sent before measuring began.
+#[inline(always)]
+fn since_syn(sk: *const u8) -> u64 {
+    let key = kernel::key(sk);
+    // SAFETY: the value is read at once; only this socket's own events touch its entry.
+    let Some(start) = (unsafe { CONNECTS.get(&key) }).copied() else {
+        lost(Loss::Unmatched);
+        return 0;
+    };
+    let _ = CONNECTS.remove(&key);
+    now_ns() - start
+}
+
+#[inline(always)]
+fn send(sk: *const u8, event: &Event) {
+    let Some(mut entry) = reserve::<TcpEvent>() else { return };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the reservation is as large as the record; every member is written.
+    unsafe {
+        (*record).header = header::<TcpEvent>(Kind::Tcp, Direction::None, &Place::of_sock(sk), now_ns());
+        (*record).flow = Flow::default();
+        sock_flow(sk, TCP, &mut (*record).flow);
+        (*record).duration_ns = event.duration_ns;
+        (*record).srtt_us = kernel::srtt_us(sk);
+        (*record).errno = event.errno;
+        (*record).event = event.kind as u8;
+        (*record).old_state = event.old;
+        (*record).new_state = event.new;
+        (*record).pad = [0; 5];
+    }
+    submit(entry);
+}
+
+/// A segment is sent again.
+#[btf_tracepoint(function = "tcp_retransmit_skb")]
+pub fn tcp_retransmit(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const u8 = ctx.arg(0);
+    if !kernel::empty() && wanted(sk) {
+        count(Counter::TcpRetransmit);
+        let mut event = Event::of(TcpEventKind::Retransmit);
+        event.old = load(sk, cfg_get!(offsets.sk_state));
+        event.new = event.old;
+        send(sk, &event);
+    }
+    0
+}
+
+/// RST is received.
+#[btf_tracepoint(function = "tcp_receive_reset")]
+pub fn tcp_reset_in(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const u8 = ctx.arg(0);
+    if !kernel::empty() && wanted(sk) {
+        count(Counter::TcpResetReceived);
+        send(sk, &Event::of(TcpEventKind::ResetReceived));
+    }
+    0
+}
+
+/// RST is sent: for a connection, or, without a socket, in answer to a packet.
+#[btf_tracepoint(function = "tcp_send_reset")]
+pub fn tcp_reset_out(ctx: BtfTracePointContext) -> i32 {
+    if !kernel::empty() {
+        reset_out(ctx.arg(0), ctx.arg(1));
+    }
+    0
+}
+
+#[inline(always)]
+fn reset_out(sk: *const u8, skb: *const u8) {
+    if !sk.is_null() {
+        if wanted(sk) && load::<u8>(sk, cfg_get!(offsets.sk_state)) != LISTEN as u8 {
+            count(Counter::TcpResetSent);
+            send(sk, &Event::of(TcpEventKind::ResetSent));
+            return;
+        }
+        if Place::of_sock(sk).ignored() {
+            return;
+        }
+    }
+    if skb.is_null() {
+        return;
+    }
+    answer(skb);
+}
+
+/// A reset that answers a packet: the flow is that of the answer.
+#[inline(always)]
+fn answer(skb: *const u8) {
+    let mut got = Flow::default();
+    kernel::skb_flow(skb, &mut got);
+    let place = Place::of_device(kernel::load_ptr(skb, cfg_get!(offsets.skb_dev)));
+    if place.ignored() || (kernel::flag_set(flag::FILTER) && !kernel::filter_matches(&got)) {
+        return;
+    }
+    count(Counter::TcpResetSent);
+    let Some(mut entry) = reserve::<TcpEvent>() else { return };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the reservation is as large as the record; every member is written.
+    unsafe {
+        *record = TcpEvent {
+            header: header::<TcpEvent>(Kind::Tcp, Direction::None, &place, now_ns()),
+            event: TcpEventKind::ResetSent as u8,
+            ..TcpEvent::default()
+        };
+        (*record).flow = Flow {
+            saddr: got.daddr,
+            daddr: got.saddr,
+            sport: got.dport,
+            dport: got.sport,
+            ..got
+        };
+    }
+    submit(entry);
+}

@@ -1,0 +1,152 @@
+//! `tx`: tx.stack, tx.qdisc, tx.driver, fwd.host; and tcp.srtt, read where a segment leaves.
+//!
+//! Hooks: tp_btf net_dev_queue, net_dev_start_xmit, consume_skb.
+//! Needs: Linux 5.5; tx.stack needs TCP's departure stamp in `skb->tstamp` (4.20), and sees no other protocol.
+//! Yields: histograms, by the device the packet leaves through.
+//! Cost: one clock reading and one slot a stage; consume_skb only a slot unless the packet is known.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use nettrace_common::{Loss, Signal, config::{ABSENT, flag}, wire::Flow};
+
+use crate::{
+    emit::{FlowOf, measure, now_ns},
+    flight::{self, stage},
+    iface::Place,
+    kernel::{self, TCP, cfg_get, load, load_ptr},
+    maps::lost,
+};
+
+/// A packet enters the qdisc.
+#[btf_tracepoint(function = "net_dev_queue")]
+pub fn tx_queue(ctx: BtfTracePointContext) -> i32 {
+    if !kernel::empty() {
+        queue(ctx.arg(0));
+    }
+    0
+}
+
+#[inline(always)]
+fn queue(skb: *const u8) {
+    let Some((flight, key)) = flight::slot(skb) else { return };
+    let place = Place::of_device(load_ptr(skb, cfg_get!(offsets.skb_dev)));
+    let local = load::<u32>(skb, cfg_get!(offsets.skb_iif)) == 0;
+    // A packet keeps its slot from its reception, or from the device stacked above this one.
+    let kept = flight.key == key
+        && if local { flight.has(stage::IN_QDISC | stage::IN_DRIVER) } else { flight.has(stage::RECEIVED) };
+    let mut stages = stage::IN_QDISC;
+    if kept {
+        stages |= flight.stages & (stage::RECEIVED | stage::LEFT);
+    }
+    if place.ignored() || (kept && flight.has(stage::IGNORED)) || (!kept && filtered(skb)) {
+        flight.begin(key, &place, stage::IGNORED);
+        return;
+    }
+    let now = now_ns();
+    if local && stages & stage::LEFT == 0 {
+        stages |= stage::LEFT;
+        left(skb, &place, now);
+    }
+    flight.begin(key, &place, stages);
+    flight.sent_ns = now;
+}
+
+#[inline(always)]
+fn filtered(skb: *const u8) -> bool {
+    if !kernel::flag_set(flag::FILTER) {
+        return false;
+    }
+    let mut flow = Flow::default();
+    kernel::skb_flow(skb, &mut flow);
+    !kernel::filter_matches(&flow)
+}
+
+/// A locally made packet leaves the stack: what TCP noted about it.
+#[inline(always)]
+fn left(skb: *const u8, place: &Place, now: u64) {
+    let sk = load_ptr(skb, cfg_get!(offsets.skb_sk));
+    if sk.is_null() || load::<u16>(sk, cfg_get!(offsets.sk_protocol)) as u8 != TCP {
+        return;
+    }
+    let departed: u64 = load(skb, cfg_get!(offsets.skb_tstamp));
+    // A paced segment departs in the future: the qdisc holds it, not the stack.
+    if departed != 0 && monotonic(skb) && departed <= now {
+        measure(Signal::TxStack, place, now - departed, now, FlowOf::Skb(skb));
+    }
+    if full(load(sk, cfg_get!(offsets.sk_state))) {
+        let srtt_us = u64::from(kernel::srtt_us(sk));
+        if srtt_us != 0 {
+            measure(Signal::TcpSrtt, place, srtt_us * 1000, now, FlowOf::Sock(sk, TCP));
+        }
+    }
+}
+
+/// Whether `skb->tstamp` is CLOCK_MONOTONIC.
+#[inline(always)]
+fn monotonic(skb: *const u8) -> bool {
+    if cfg_get!(offsets.skb_tstamp_type) == ABSENT {
+        return true;
+    }
+    let byte: u8 = load(skb, cfg_get!(offsets.skb_tstamp_type));
+    u32::from(byte) & cfg_get!(offsets.skb_tstamp_type_mask) == cfg_get!(offsets.skb_tstamp_type_mono)
+}
+
+/// Whether a socket in this state is a whole `tcp_sock`: not a request, not in TIME_WAIT, not a listener.
+#[inline(always)]
+fn full(state: u8) -> bool {
+    const ESTABLISHED: u8 = 1;
+    const FIN_WAIT1: u8 = 4;
+    const FIN_WAIT2: u8 = 5;
+    const CLOSE_WAIT: u8 = 8;
+    const LAST_ACK: u8 = 9;
+    matches!(state, ESTABLISHED | FIN_WAIT1 | FIN_WAIT2 | CLOSE_WAIT | LAST_ACK)
+}
+
+/// A packet is handed to the driver.
+#[btf_tracepoint(function = "net_dev_start_xmit")]
+pub fn tx_xmit(ctx: BtfTracePointContext) -> i32 {
+    if !kernel::empty() {
+        xmit(ctx.arg(0));
+    }
+    0
+}
+
+#[inline(always)]
+fn xmit(skb: *const u8) {
+    let Some((flight, key)) = flight::slot(skb) else { return };
+    if flight.key != key {
+        if cfg_get!(default_scope) != 0 && !kernel::flag_set(flag::FILTER) {
+            lost(Loss::Unmatched);
+        }
+        return;
+    }
+    if !flight.has(stage::IN_QDISC) {
+        return;
+    }
+    let now = now_ns();
+    let place = flight.place();
+    measure(Signal::TxQdisc, &place, now - flight.sent_ns, now, FlowOf::Skb(skb));
+    if flight.has(stage::RECEIVED) {
+        measure(Signal::FwdHost, &place, now - flight.received_ns, now, FlowOf::Skb(skb));
+    }
+    flight.sent_ns = now;
+    flight.stages = (flight.stages & !stage::IN_QDISC) | stage::IN_DRIVER;
+}
+
+/// A packet is done with.
+#[btf_tracepoint(function = "consume_skb")]
+pub fn tx_consumed(ctx: BtfTracePointContext) -> i32 {
+    if !kernel::empty() {
+        consumed(ctx.arg(0));
+    }
+    0
+}
+
+#[inline(always)]
+fn consumed(skb: *const u8) {
+    let Some(flight) = flight::find(skb) else { return };
+    if flight.has(stage::IN_DRIVER) {
+        let now = now_ns();
+        measure(Signal::TxDriver, &flight.place(), now - flight.sent_ns, now, FlowOf::Nothing);
+    }
+    flight.key = 0;
+}

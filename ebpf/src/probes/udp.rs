@@ -1,0 +1,136 @@
+//! `udp`: the way of a datagram from its socket's queue to the application.
+//!
+//! Hooks: tp_btf sk_data_ready (in `rx`), sock_recv_length.
+//! Needs: Linux 6.3. No tracepoint of a UDP read names the packet, but a UDP socket is a queue: the times of what
+//! went in are kept in order by socket, and a read takes the oldest.
+//! Yields: rx.socket and rx.total of datagrams.
+//! Cost: one clock reading and one slot a read.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use nettrace_common::{Loss, Signal};
+
+use crate::{
+    emit::{FlowOf, measure, now_ns},
+    flight::Flight,
+    iface::Place,
+    kernel::{self, AF_INET, AF_INET6, UDP, cfg_get, load},
+    maps::{UDP_QUEUES, lost},
+};
+
+/// Sockets whose queues are kept; a power of two.
+pub const UDP_SLOTS: u32 = 512;
+/// Datagrams kept of one socket; a power of two. Those of a longer queue count as evicted.
+const DEPTH: u32 = 256;
+
+/// Times of one datagram.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Queued {
+    received_ns: u64,
+    /// Queued, ns after it was received.
+    stack_ns: u32,
+    /// Its number in the socket's queue.
+    number: u32,
+}
+
+/// The datagrams waiting at one socket.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct UdpQueue {
+    key: u64,
+    /// Number of the oldest.
+    head: u32,
+    /// Number of the next to come.
+    tail: u32,
+    netns: u32,
+    ifindex: u32,
+    scope: u16,
+    pad: [u16; 3],
+    ring: [Queued; DEPTH as usize],
+}
+
+#[inline(always)]
+fn slot(sk: *const u8) -> Option<(&'static mut UdpQueue, u64)> {
+    let key = kernel::key(sk);
+    let index = (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 55) as u32 & (UDP_SLOTS - 1);
+    // SAFETY: the value lives as long as the map; two CPUs that push to one socket at once may lose an entry, which
+    // its read then counts as unmatched.
+    UDP_QUEUES.get_ptr_mut(index).map(|p| (unsafe { &mut *p }, key))
+}
+
+/// Notes a datagram that was queued.
+#[inline(always)]
+pub fn push(sk: *const u8, flight: &Flight) {
+    let Some((queue, key)) = slot(sk) else { return };
+    if queue.key != key {
+        if queue.head != queue.tail {
+            lost(Loss::Evicted);
+        }
+        queue.key = key;
+        queue.head = 0;
+        queue.tail = 0;
+    }
+    queue.netns = flight.netns;
+    queue.ifindex = flight.ifindex;
+    queue.scope = flight.scope;
+    let number = queue.tail;
+    queue.tail = number.wrapping_add(1);
+    let entry = &mut queue.ring[(number & (DEPTH - 1)) as usize];
+    entry.received_ns = flight.received_ns;
+    entry.stack_ns = (flight.queued_ns - flight.received_ns).min(u64::from(u32::MAX)) as u32;
+    entry.number = number;
+}
+
+/// A read from a socket returns.
+#[btf_tracepoint(function = "sock_recv_length")]
+pub fn rx_read(ctx: BtfTracePointContext) -> i32 {
+    if !kernel::empty() {
+        read(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    }
+    0
+}
+
+const MSG_PEEK: i32 = 2;
+const MSG_ERRQUEUE: i32 = 0x2000;
+
+#[inline(always)]
+fn read(sk: *const u8, ret: i32, flags: i32) {
+    if ret < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE) != 0 {
+        return;
+    }
+    let family: u16 = load(sk, cfg_get!(offsets.sk_family));
+    if (family != AF_INET && family != AF_INET6) || load::<u16>(sk, cfg_get!(offsets.sk_protocol)) as u8 != UDP {
+        return;
+    }
+    let Some((queue, key)) = slot(sk) else { return };
+    if queue.key != key || queue.head == queue.tail {
+        if !Place::of_sock(sk).ignored() && !kernel::flag_set(nettrace_common::config::flag::FILTER) {
+            lost(Loss::Unmatched);
+        }
+        return;
+    }
+    let number = queue.head;
+    queue.head = number.wrapping_add(1);
+    let entry = queue.ring[(number & (DEPTH - 1)) as usize];
+    if emptied(sk) {
+        // Whatever was not read by now never will be: dropped for its checksum, or its entry came late.
+        queue.head = queue.tail;
+    }
+    if entry.number != number {
+        lost(Loss::Evicted);
+        return;
+    }
+    let now = now_ns();
+    let place = Place { netns: queue.netns, ifindex: queue.ifindex, scope: queue.scope };
+    let flow = FlowOf::Sock(sk, UDP);
+    let total = now - entry.received_ns;
+    measure(Signal::RxSocket, &place, total.saturating_sub(u64::from(entry.stack_ns)), now, flow);
+    measure(Signal::RxTotal, &place, total, now, flow);
+}
+
+/// Whether nothing waits at the socket any more.
+#[inline(always)]
+fn emptied(sk: *const u8) -> bool {
+    load::<u32>(sk, cfg_get!(offsets.sk_receive_queue_qlen)) == 0
+        && kernel::read::<u32>(kernel::address(sk), u64::from(cfg_get!(offsets.up_reader_queue_qlen))) == 0
+}

@@ -1,0 +1,118 @@
+//! The programs at an interface: parse once, then let each probe look.
+//!
+//! Hooks: TC ingress and egress (tcx from Linux 6.6, clsact before), XDP ingress where asked for.
+//! Yields: what `rtt`, `dns`, `frag` and `ptb` yield. Every packet passes: TC says *next program*, XDP says *pass*.
+//! Cost: parsing by direct packet access; a clock reading only when a probe has something to note.
+
+use aya_ebpf::{
+    bindings::{TC_ACT_UNSPEC, xdp_action},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use nettrace_common::{
+    Counter, Loss,
+    config::{IfaceSlot, flag, iface_flag},
+    wire::{Direction, Flow},
+};
+
+use crate::{
+    iface::{self, Place},
+    kernel,
+    maps::{count, lost},
+    packet::Packet,
+    parse::{Parsed, Skip, parse},
+    probes::{dns, frag, ptb, rtt},
+};
+
+/// A parsed packet at its interface.
+pub struct Seen<'a, P> {
+    /// Its bytes.
+    pub packet: &'a P,
+    /// Its headers.
+    pub parsed: Parsed,
+    /// Which way it goes.
+    pub direction: Direction,
+    /// Where it is.
+    pub place: Place,
+    /// Sent, but received before at another interface that is looked at too.
+    pub seen_before: bool,
+}
+
+/// Packets received, by TC.
+#[classifier]
+pub fn wire_in(ctx: TcContext) -> i32 {
+    look(&ctx, Direction::In);
+    TC_ACT_UNSPEC
+}
+
+/// Packets sent, by TC.
+#[classifier]
+pub fn wire_out(ctx: TcContext) -> i32 {
+    look(&ctx, Direction::Out);
+    TC_ACT_UNSPEC
+}
+
+/// Packets received, by XDP.
+#[xdp]
+pub fn wire_xdp(ctx: XdpContext) -> u32 {
+    look(&ctx, Direction::In);
+    xdp_action::XDP_PASS
+}
+
+#[inline(always)]
+fn look<P: Packet>(packet: &P, direction: Direction) {
+    if kernel::empty() {
+        return;
+    }
+    let ifindex = packet.ifindex();
+    let Some(slot) = iface::slot(0, ifindex) else { return };
+    count(Counter::Packet);
+    let parsed = match parse(packet, slot.flags & iface_flag::NO_ETHERNET == 0) {
+        Ok(p) => p,
+        Err(Skip::NotIp) => return,
+        Err(Skip::Bad) => return lost(Loss::Unparsable),
+    };
+    if kernel::flag_set(flag::FILTER) && !kernel::filter_matches(&parsed.flow) {
+        return;
+    }
+    let seen = Seen {
+        packet,
+        parsed,
+        direction,
+        place: place(slot),
+        seen_before: matches!(direction, Direction::Out) && watched(packet.ingress_ifindex()),
+    };
+    probe(&seen);
+}
+
+#[inline(always)]
+fn place(slot: &IfaceSlot) -> Place {
+    Place { netns: 0, ifindex: slot.ifindex, scope: slot.scope as u16 }
+}
+
+/// Whether received packets of an interface are looked at.
+#[inline(always)]
+fn watched(ifindex: u32) -> bool {
+    ifindex != 0 && matches!(iface::slot(0, ifindex), Some(s) if s.flags & iface_flag::WATCHED != 0)
+}
+
+#[inline(always)]
+fn probe<P: Packet>(seen: &Seen<'_, P>) {
+    if let Some(fragment) = seen.parsed.fragment {
+        frag::look(seen, &fragment);
+        return;
+    }
+    let Flow { protocol, sport, dport, .. } = seen.parsed.flow;
+    match protocol {
+        kernel::TCP => {
+            let Some(segment) = rtt::segment(seen) else { return lost(Loss::Unparsable) };
+            rtt::look(seen, &segment);
+            if dns::is_port(sport) || dns::is_port(dport) {
+                dns::look_tcp(seen, &segment);
+            }
+        }
+        kernel::UDP if dns::is_port(sport) || dns::is_port(dport) => dns::look_udp(seen),
+        ptb::ICMP | ptb::ICMPV6 => ptb::look(seen),
+        _ => {}
+    }
+}

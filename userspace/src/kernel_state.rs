@@ -1,0 +1,190 @@
+//! What the kernel side knows at the end: histograms, counts, losses, drops. Read once, after everything is
+//! detached; a recording keeps it, so that a replay reports the same.
+
+use crate::{
+    btf::Btf,
+    snapshot::Hist,
+    symbols::{Symbols, drop_reasons},
+};
+use aya::{
+    Ebpf, Pod,
+    maps::{HashMap as BpfHashMap, MapError, PerCpuArray, PerCpuHashMap},
+};
+use nettrace_common::{
+    Counter, Loss, MAX_SCOPES, Signal,
+    hist::{BUCKETS, KernelHist},
+    probes::drop::DropKey,
+};
+use serde::{Deserialize, Serialize};
+
+/// One in-kernel histogram, all CPUs together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KernelSignal {
+    /// A [`Signal`].
+    pub signal: u8,
+    /// Interface scope.
+    pub scope: u16,
+    /// Its distribution.
+    pub hist: Hist,
+    /// Exact sum, ns.
+    pub sum_ns: u64,
+    /// Exact maximum, ns.
+    pub max_ns: u64,
+}
+
+/// Drops of one reason at one place in one scope.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelDrop {
+    /// Reason's name.
+    pub reason: String,
+    /// Function.
+    pub location: String,
+    /// Interface scope.
+    pub scope: u16,
+    /// Packets.
+    pub count: u64,
+}
+
+/// Everything.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct KernelState {
+    /// Histograms that counted anything.
+    pub signals: Vec<KernelSignal>,
+    /// By [`Counter`].
+    pub counters: Vec<u64>,
+    /// By [`Loss`], the kernel's.
+    pub losses: Vec<u64>,
+    /// Drops.
+    pub drops: Vec<KernelDrop>,
+    /// Names of drop reasons, for the events.
+    pub reasons: std::collections::BTreeMap<u32, String>,
+    /// Datagrams of which fragments are missing.
+    pub incomplete: u64,
+    /// Accept queues that were full (TcpExtListenOverflows); none when it could not be read.
+    pub listen_overflows: Option<u64>,
+    /// SYN that listeners dropped (TcpExtListenDrops); none when it could not be read.
+    pub listen_drops: Option<u64>,
+}
+
+/// A map cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Not in the object.
+    #[error("kernel map {0} is not in the object")]
+    Missing(&'static str),
+    /// The kernel refused.
+    #[error("cannot read kernel map {0}: {1}")]
+    Read(&'static str, MapError),
+}
+
+/// Mirror of the programs' per-CPU books.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Books {
+    counters: [u64; Counter::COUNT],
+    losses: [u64; Loss::IN_KERNEL],
+    net_rx_raised_ns: u64,
+    unsampled: u64,
+}
+
+// SAFETY: `repr(C)`, u64 members only.
+unsafe impl Pod for Books {}
+
+impl KernelState {
+    /// Count of a counter.
+    #[must_use]
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.counters.get(counter as usize).copied().unwrap_or(0)
+    }
+
+    /// Count of a loss.
+    #[must_use]
+    pub fn loss(&self, loss: Loss) -> u64 {
+        self.losses.get(loss as usize).copied().unwrap_or(0)
+    }
+}
+
+/// Reads every map.
+///
+/// # Errors
+/// When a map is missing or the kernel refuses to read it.
+pub fn read(ebpf: &Ebpf, btf: &Btf) -> Result<KernelState, StateError> {
+    let mut state = KernelState { signals: signals(ebpf)?, ..KernelState::default() };
+    let books: PerCpuArray<_, Books> = open(ebpf, "BOOKS", PerCpuArray::try_from)?;
+    state.counters = vec![0; Counter::COUNT];
+    state.losses = vec![0; Loss::IN_KERNEL];
+    for cpu in books.get(&0, 0).map_err(|e| StateError::Read("BOOKS", e))?.iter() {
+        state.counters.iter_mut().zip(cpu.counters).for_each(|(sum, n)| *sum += n);
+        state.losses.iter_mut().zip(cpu.losses).for_each(|(sum, n)| *sum += n);
+    }
+    let frags: BpfHashMap<_, [u8; 44], [u8; 32]> = open(ebpf, "FRAGS", BpfHashMap::try_from)?;
+    state.incomplete = frags.keys().filter(Result::is_ok).count() as u64;
+    state.reasons = drop_reasons(btf).into_iter().collect();
+    state.drops = drops(ebpf, &state.reasons)?;
+    Ok(state)
+}
+
+fn open<'a, T>(
+    ebpf: &'a Ebpf,
+    name: &'static str,
+    convert: impl FnOnce(&'a aya::maps::Map) -> Result<T, MapError>,
+) -> Result<T, StateError> {
+    convert(ebpf.map(name).ok_or(StateError::Missing(name))?).map_err(|e| StateError::Read(name, e))
+}
+
+fn signals(ebpf: &Ebpf) -> Result<Vec<KernelSignal>, StateError> {
+    let map: PerCpuArray<_, KernelHist> = open(ebpf, "HIST", PerCpuArray::try_from)?;
+    let mut signals = Vec::new();
+    let mut counts = vec![0_u64; BUCKETS];
+    for scope in 0..MAX_SCOPES as u16 {
+        for signal in 0..Signal::IN_KERNEL as u8 {
+            let index = u32::from(scope) * Signal::IN_KERNEL as u32 + u32::from(signal);
+            let cpus = map.get(&index, 0).map_err(|e| StateError::Read("HIST", e))?;
+            counts.fill(0);
+            let (mut sum_ns, mut max_ns) = (0, 0);
+            for cpu in cpus.iter() {
+                counts.iter_mut().zip(&cpu.counts).for_each(|(sum, n)| *sum += n);
+                sum_ns += cpu.sum_ns;
+                max_ns = cpu.max_ns.max(max_ns);
+            }
+            let hist = Hist::from_counts(&counts);
+            if !hist.is_empty() {
+                signals.push(KernelSignal { signal, scope, hist, sum_ns, max_ns });
+            }
+        }
+    }
+    Ok(signals)
+}
+
+fn drops(
+    ebpf: &Ebpf,
+    reasons: &std::collections::BTreeMap<u32, String>,
+) -> Result<Vec<KernelDrop>, StateError> {
+    let map: PerCpuHashMap<_, DropKey, u64> = open(ebpf, "DROPS", PerCpuHashMap::try_from)?;
+    let counted: Vec<_> = map.iter().filter_map(Result::ok).collect();
+    if counted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let symbols = Symbols::kernel();
+    let mut drops: Vec<_> = counted
+        .into_iter()
+        .map(|(key, cpus)| KernelDrop {
+            reason: reason_name(reasons, key.reason),
+            location: symbols.name(key.location),
+            scope: key.scope as u16,
+            count: cpus.iter().sum(),
+        })
+        .collect();
+    drops.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.location.cmp(&b.location)));
+    Ok(drops)
+}
+
+/// A drop reason's name, or its number where the kernel names none.
+#[must_use]
+pub fn reason_name(reasons: &std::collections::BTreeMap<u32, String>, reason: u32) -> String {
+    match reasons.get(&reason) {
+        Some(name) => name.clone(),
+        None if reason == 0 => "not told by this kernel".to_owned(),
+        None => format!("reason {reason}"),
+    }
+}

@@ -1,0 +1,121 @@
+//! Loads the kernel object: configuration in, programs verified, maps ready. Nothing is attached yet.
+//!
+//! The object is built by `cargo xtask build-ebpf` and kept in the tree, so that a build needs stable Rust alone.
+
+use crate::{btf::Btf, offsets};
+use aya::{Ebpf, EbpfLoader};
+use nettrace_common::{
+    SCOPE_IGNORED, SCOPE_OTHER, Signal, WIRE_VERSION,
+    config::{Config, Offsets, flag},
+    filter::Filter,
+    probes::dns,
+};
+
+#[cfg(target_arch = "x86_64")]
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/nettrace.x86_64.bpf.o"));
+#[cfg(target_arch = "aarch64")]
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/nettrace.aarch64.bpf.o"));
+
+/// What the kernel programs are told.
+#[derive(Clone, Debug)]
+pub struct ProgramOptions {
+    /// A latency from here on sends an exemplar, by signal, ns; `u64::MAX` for never.
+    pub exemplar_ns: [u64; Signal::COUNT],
+    /// One packet in so many is sent as a sample: 0 for none, 1 for every one.
+    pub sample_every: u32,
+    /// Whether interfaces and namespaces that are not listed are measured too.
+    pub others: bool,
+    /// Ports taken for DNS, at most four.
+    pub dns_ports: Vec<u16>,
+    /// Packet filter.
+    pub filter: Filter,
+    /// Bytes of the ring buffer: a power of two and a multiple of the page size.
+    pub ring_bytes: u32,
+    /// Programs return at once: what the hooks alone cost (bench).
+    pub empty: bool,
+}
+
+impl Default for ProgramOptions {
+    fn default() -> Self {
+        Self {
+            exemplar_ns: [1_000_000; Signal::COUNT],
+            sample_every: 0,
+            others: true,
+            dns_ports: vec![53],
+            filter: Filter::default(),
+            ring_bytes: 8 << 20,
+            empty: false,
+        }
+    }
+}
+
+/// Why the object cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// No BTF.
+    #[error(transparent)]
+    Btf(#[from] crate::btf::BtfError),
+    /// aya cannot read the kernel's BTF.
+    #[error("cannot read kernel type information: {0}")]
+    AyaBtf(#[from] aya::BtfError),
+    /// The kernel refused maps or object.
+    #[error("cannot load the kernel object: {0}")]
+    Object(#[from] aya::EbpfError),
+}
+
+/// The object in the kernel, with what is known of the kernel.
+pub struct Loaded {
+    /// Programs and maps.
+    pub ebpf: Ebpf,
+    /// The kernel's types.
+    pub btf: Btf,
+    /// The same, as aya wants them.
+    pub aya_btf: aya::Btf,
+    /// Members that this kernel does not have.
+    pub missing: Vec<&'static str>,
+}
+
+/// Loads maps and prepares programs.
+///
+/// # Errors
+/// When there is no BTF, or the kernel refuses the object (privileges, memory).
+pub fn load(options: &ProgramOptions) -> Result<Loaded, LoadError> {
+    let btf = Btf::vmlinux()?;
+    let resolved = offsets::resolve(&btf);
+    let config = configure(options, &btf, resolved.offsets);
+    let aya_btf = aya::Btf::from_sys_fs()?;
+    let ebpf = EbpfLoader::new()
+        .btf(Some(&aya_btf))
+        .override_global("CONFIG", &config, true)
+        .override_global("WIRE_VERSION", &WIRE_VERSION, true)
+        .map_max_entries("EVENTS", options.ring_bytes)
+        .load(OBJECT)?;
+    Ok(Loaded { ebpf, btf, aya_btf, missing: resolved.missing })
+}
+
+fn configure(options: &ProgramOptions, btf: &Btf, offsets: Offsets) -> Config {
+    let mut flags = 0;
+    if !options.filter.is_empty() {
+        flags |= flag::FILTER;
+    }
+    // kfree_skb(skb, location[, reason[, rx_sk]])
+    if btf.tracepoint_args("kfree_skb").is_some_and(|n| n >= 3) {
+        flags |= flag::DROP_REASON;
+    }
+    if options.empty {
+        flags |= flag::EMPTY;
+    }
+    let mut dns_ports = [0; dns::MAX_PORTS];
+    for (slot, port) in dns_ports.iter_mut().zip(&options.dns_ports) {
+        *slot = *port;
+    }
+    Config {
+        exemplar_ns: options.exemplar_ns,
+        offsets,
+        flags,
+        sample_every: options.sample_every,
+        default_scope: u32::from(if options.others { SCOPE_OTHER } else { SCOPE_IGNORED }),
+        dns_ports,
+        filter: options.filter,
+    }
+}

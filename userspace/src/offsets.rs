@@ -1,0 +1,75 @@
+//! Fills the programs' offsets from the kernel's BTF, and says what is missing.
+
+use crate::btf::Btf;
+use nettrace_common::config::Offsets;
+
+/// Offsets, and the members that this kernel does not have.
+pub struct Resolved {
+    /// For the programs.
+    pub offsets: Offsets,
+    /// Paths that were not found.
+    pub missing: Vec<&'static str>,
+}
+
+/// One entry of the table below: where it goes, and the member's names, newest kernel first.
+type Entry = (fn(&mut Offsets) -> &mut u32, &'static [&'static str]);
+
+const TABLE: &[Entry] = &[
+    (|o| &mut o.skb_dev, &["sk_buff.dev"]),
+    (|o| &mut o.skb_sk, &["sk_buff.sk"]),
+    (|o| &mut o.skb_len, &["sk_buff.len"]),
+    (|o| &mut o.skb_head, &["sk_buff.head"]),
+    (|o| &mut o.skb_data, &["sk_buff.data"]),
+    (|o| &mut o.skb_network_header, &["sk_buff.network_header"]),
+    (|o| &mut o.skb_transport_header, &["sk_buff.transport_header"]),
+    (|o| &mut o.skb_protocol, &["sk_buff.protocol"]),
+    (|o| &mut o.skb_iif, &["sk_buff.skb_iif"]),
+    (|o| &mut o.skb_tstamp, &["sk_buff.tstamp"]),
+    (|o| &mut o.dev_ifindex, &["net_device.ifindex"]),
+    (|o| &mut o.dev_net, &["net_device.nd_net.net"]),
+    (|o| &mut o.net_inum, &["net.ns.inum"]),
+    (|o| &mut o.sk_family, &["sock.__sk_common.skc_family"]),
+    (|o| &mut o.sk_state, &["sock.__sk_common.skc_state"]),
+    (|o| &mut o.sk_num, &["sock.__sk_common.skc_num"]),
+    (|o| &mut o.sk_dport, &["sock.__sk_common.skc_dport"]),
+    (|o| &mut o.sk_daddr, &["sock.__sk_common.skc_daddr"]),
+    (|o| &mut o.sk_saddr, &["sock.__sk_common.skc_rcv_saddr"]),
+    (|o| &mut o.sk_daddr6, &["sock.__sk_common.skc_v6_daddr"]),
+    (|o| &mut o.sk_saddr6, &["sock.__sk_common.skc_v6_rcv_saddr"]),
+    (|o| &mut o.sk_net, &["sock.__sk_common.skc_net.net"]),
+    (|o| &mut o.sk_protocol, &["sock.sk_protocol"]),
+    (|o| &mut o.sk_err, &["sock.sk_err"]),
+    (|o| &mut o.sk_receive_queue_prev, &["sock.sk_receive_queue.prev"]),
+    (|o| &mut o.sk_receive_queue_qlen, &["sock.sk_receive_queue.qlen"]),
+    (|o| &mut o.up_reader_queue_qlen, &["udp_sock.reader_queue.qlen"]),
+    (|o| &mut o.tp_srtt_us, &["tcp_sock.srtt_us"]),
+];
+
+/// Resolves every member.
+#[must_use]
+pub fn resolve(btf: &Btf) -> Resolved {
+    let mut resolved = Resolved { offsets: Offsets::NONE, missing: Vec::new() };
+    for (place, paths) in TABLE {
+        match paths.iter().find_map(|p| btf.member(p)) {
+            Some(member) => *place(&mut resolved.offsets) = member.byte(),
+            None => resolved.missing.extend(paths.first()),
+        }
+    }
+    timestamp_kind(btf, &mut resolved.offsets);
+    resolved
+}
+
+/// How `skb->tstamp` says that it is monotonic: `tstamp_type == SKB_CLOCK_MONOTONIC` (6.11), the bit
+/// `mono_delivery_time` (5.18), and before that nothing: a stamp on the way out is monotonic.
+fn timestamp_kind(btf: &Btf, offsets: &mut Offsets) {
+    const SKB_CLOCK_MONOTONIC: u32 = 1;
+    if let Some(member) = btf.member("sk_buff.tstamp_type") {
+        offsets.skb_tstamp_type = member.byte();
+        offsets.skb_tstamp_type_mask = member.mask();
+        offsets.skb_tstamp_type_mono = SKB_CLOCK_MONOTONIC << (member.bit_offset % 8);
+    } else if let Some(member) = btf.member("sk_buff.mono_delivery_time") {
+        offsets.skb_tstamp_type = member.byte();
+        offsets.skb_tstamp_type_mask = member.mask();
+        offsets.skb_tstamp_type_mono = member.mask();
+    }
+}

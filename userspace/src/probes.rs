@@ -1,0 +1,162 @@
+//! The one table of what is measured and from where.
+//!
+//! Each entry names a signal or count and its sources, best first; the loader takes the first one that this kernel
+//! offers and that loads. A source is a set of kernel programs with their hooks; programs are shared by entries and
+//! attached once. A new source touches this table and its own files.
+
+pub mod dns;
+
+use nettrace_common::Signal;
+
+/// What a program is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// A BTF-typed raw tracepoint.
+    TpBtf(&'static str),
+    /// TC at each selected interface, packets received.
+    TcIngress,
+    /// TC at each selected interface, packets sent.
+    TcEgress,
+    /// XDP at each selected interface.
+    Xdp,
+}
+
+/// A kernel program and its hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Name in the object.
+    pub name: &'static str,
+    /// Where it goes.
+    pub hook: Hook,
+}
+
+/// One way to measure something.
+#[derive(Clone, Copy, Debug)]
+pub enum Source {
+    /// By kernel programs, all of which are needed.
+    Programs(&'static str, &'static [Program]),
+    /// By reading the kernel's own counters before and after.
+    Procfs(&'static str),
+}
+
+/// One thing that is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    /// Signal or count, as in reports.
+    pub name: &'static str,
+    /// Best first.
+    pub sources: &'static [Source],
+    /// What cannot be had from the sources in the table, shown beside the probe.
+    pub note: Option<&'static str>,
+}
+
+const fn tp(name: &'static str, hook: &'static str) -> Program {
+    Program { name, hook: Hook::TpBtf(hook) }
+}
+
+const RECEIVE: Program = tp("rx_receive", "netif_receive_skb");
+const QUEUED: Program = tp("rx_queued", "sk_data_ready");
+const COPIED: Program = tp("rx_copied", "skb_copy_datagram_iovec");
+const READ: Program = tp("rx_read", "sock_recv_length");
+const RAISE: Program = tp("softirq_raise", "softirq_raise");
+const ENTRY: Program = tp("softirq_entry", "softirq_entry");
+const QUEUE: Program = tp("tx_queue", "net_dev_queue");
+const XMIT: Program = tp("tx_xmit", "net_dev_start_xmit");
+const CONSUMED: Program = tp("tx_consumed", "consume_skb");
+const STATE: Program = tp("tcp_state", "inet_sock_set_state");
+const RETRANSMIT: Program = tp("tcp_retransmit", "tcp_retransmit_skb");
+const RESET_IN: Program = tp("tcp_reset_in", "tcp_receive_reset");
+const RESET_OUT: Program = tp("tcp_reset_out", "tcp_send_reset");
+const DROP: Program = tp("drop_skb", "kfree_skb");
+
+/// The TC programs, at each selected interface.
+pub const WIRE_TC: &[Program] = &[
+    Program { name: "wire_in", hook: Hook::TcIngress },
+    Program { name: "wire_out", hook: Hook::TcEgress },
+];
+/// XDP for packets received, where it was asked for; TC for packets sent.
+pub const WIRE_XDP: &[Program] =
+    &[Program { name: "wire_xdp", hook: Hook::Xdp }, Program { name: "wire_out", hook: Hook::TcEgress }];
+
+const WIRE: &[Source] = &[Source::Programs("tc", WIRE_TC)];
+
+/// Everything that is measured, in the order of reports.
+pub const PROBES: &[Probe] = &[
+    probe(Signal::RxSoftirq.name(), &[Source::Programs("tp_btf", &[RAISE, ENTRY])]),
+    probe(Signal::RxStack.name(), &[Source::Programs("tp_btf", &[RECEIVE, QUEUED])]),
+    probe(Signal::RxSocket.name(), &[Source::Programs("tp_btf", &[RECEIVE, QUEUED, COPIED, READ])]),
+    probe(Signal::RxTotal.name(), &[Source::Programs("tp_btf", &[RECEIVE, QUEUED, COPIED, READ])]),
+    Probe {
+        name: Signal::TxStack.name(),
+        sources: &[Source::Programs("tp_btf", &[QUEUE])],
+        note: Some("TCP only: no tracepoint tells when a datagram's send began"),
+    },
+    probe(Signal::TxQdisc.name(), &[Source::Programs("tp_btf", &[QUEUE, XMIT])]),
+    probe(Signal::TxDriver.name(), &[Source::Programs("tp_btf", &[QUEUE, XMIT, RECEIVE, CONSUMED])]),
+    probe(Signal::FwdHost.name(), &[Source::Programs("tp_btf", &[RECEIVE, QUEUE, XMIT])]),
+    probe(Signal::NetRtt.name(), WIRE),
+    probe(Signal::TcpSrtt.name(), &[Source::Programs("tp_btf", &[QUEUE])]),
+    probe(Signal::TcpConnect.name(), &[Source::Programs("tp_btf", &[STATE])]),
+    probe(Signal::TcpAccept.name(), &[Source::Programs("tp_btf", &[STATE])]),
+    probe("tcp.retransmit", &[Source::Programs("tp_btf", &[RETRANSMIT])]),
+    probe("tcp.reset", &[Source::Programs("tp_btf", &[RESET_IN, RESET_OUT])]),
+    probe("tcp.listen_overflow", &[Source::Procfs("/proc/PID/net/netstat")]),
+    probe(Signal::DnsLatency.name(), WIRE),
+    probe("ip.fragment", WIRE),
+    probe(Signal::IpReassembly.name(), WIRE),
+    probe("ip.packet_too_big", WIRE),
+    probe("drop", &[Source::Programs("tp_btf", &[DROP])]),
+];
+
+const fn probe(name: &'static str, sources: &'static [Source]) -> Probe {
+    Probe { name, sources, note: None }
+}
+
+/// The probes of a selection: exact names, or a prefix such as `rx` or `tcp`. Nothing selected means everything.
+#[must_use]
+pub fn select(names: &[String]) -> Vec<&'static Probe> {
+    let wanted = |probe: &Probe| {
+        names.is_empty()
+            || names.iter().any(|n| {
+                probe.name == n || probe.name.strip_prefix(n.as_str()).is_some_and(|rest| rest.starts_with('.'))
+            })
+    };
+    PROBES.iter().filter(|p| wanted(p)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_signal_has_one_probe_and_names_do_not_repeat() {
+        for signal in Signal::ALL {
+            assert_eq!(PROBES.iter().filter(|p| p.name == signal.name()).count(), 1, "{}", signal.name());
+        }
+        for (i, probe) in PROBES.iter().enumerate() {
+            assert!(!probe.sources.is_empty(), "{} has no source", probe.name);
+            assert!(PROBES[i + 1..].iter().all(|p| p.name != probe.name), "{} twice", probe.name);
+        }
+    }
+
+    #[test]
+    fn a_program_has_one_hook() {
+        let mut hooks = std::collections::HashMap::new();
+        for source in PROBES.iter().flat_map(|p| p.sources) {
+            if let Source::Programs(_, programs) = source {
+                for p in *programs {
+                    assert_eq!(*hooks.entry(p.name).or_insert(p.hook), p.hook);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn selection_is_by_name_or_group() {
+        let names = |v: &[&str]| select(&v.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>()).len();
+        assert_eq!(names(&[]), PROBES.len());
+        assert_eq!(names(&["rx.total"]), 1);
+        assert_eq!(names(&["rx"]), 4);
+        assert_eq!(names(&["r"]), 0);
+    }
+}
