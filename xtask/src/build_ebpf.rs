@@ -1,6 +1,6 @@
 //! `cargo xtask build-ebpf`: the kernel object of every architecture, from source into `userspace/bpf`.
 
-use std::{fs, time::Instant};
+use std::{fs, path::PathBuf, process::Command, time::Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -27,7 +27,7 @@ pub(crate) fn run(_: &Args) -> Result<()> {
     for arch in workspace::ARCHES {
         let start = Instant::now();
         process::run(&mut toolchain.cargo(arch, "build"))?;
-        let path = toolchain::built_object(arch);
+        let path = stripped(&toolchain, arch)?;
         let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let summary = object::check(&bytes, &machine_paths)
             .with_context(|| format!("the kernel object for {arch} may not be kept"))?;
@@ -49,6 +49,18 @@ pub(crate) fn run(_: &Args) -> Result<()> {
     install(MANIFEST, manifest.to_string().as_bytes())?;
     println!("installed: {}", kept.display());
     Ok(())
+}
+
+/// The object without DWARF, which is three quarters of it and which nothing reads; BTF with its line numbers stays.
+fn stripped(toolchain: &Toolchain, arch: &str) -> Result<PathBuf> {
+    let built = toolchain::built_object(arch);
+    let Some(objcopy) = toolchain.objcopy() else {
+        println!("{arch}: no llvm-objcopy found, so the object keeps its debug information and is larger");
+        return Ok(built);
+    };
+    let to = built.with_added_extension("stripped");
+    process::run(Command::new(objcopy).arg("--strip-debug").args([&built, &to]))?;
+    Ok(to)
 }
 
 /// Puts a file in place as a whole, so that a build running beside this one never reads half of it.

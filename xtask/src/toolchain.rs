@@ -117,6 +117,15 @@ impl Toolchain {
         Ok(cmd)
     }
 
+    /// The tool that takes debug information out of an object; it comes with the LLVM that bpf-linker needs.
+    pub(crate) fn objcopy(&self) -> Option<PathBuf> {
+        let llvm = self.version.llvm;
+        let own = PathBuf::from(format!("/usr/lib/llvm-{llvm}/bin/llvm-objcopy"));
+        let named =
+            || process::find(&format!("llvm-objcopy-{llvm}")).or_else(|| process::find("llvm-objcopy"));
+        Some(own).filter(|file| file.is_file()).or_else(named)
+    }
+
     fn flags(&self, arch: &str) -> Vec<String> {
         let linker = process::find("bpf-linker").unwrap_or_else(|| "bpf-linker".into());
         let mut flags = vec![
