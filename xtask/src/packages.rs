@@ -1,0 +1,75 @@
+//! The distribution packages that the repository's tasks need.
+
+/// What a group of packages is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Building the kernel object.
+    Build,
+    /// Running the tests.
+    Test,
+}
+
+/// One need, by the name of the Debian package that meets it.
+#[derive(Debug)]
+pub(crate) struct Package {
+    /// Package name in Debian and Ubuntu.
+    pub(crate) name: &'static str,
+    /// Programs any of which meet the need as well, wherever they came from.
+    pub(crate) programs: &'static [&'static str],
+    /// What it is for.
+    pub(crate) part: Part,
+}
+
+/// Packages of the BPF compiler, for those who have no toolchain with library sources.
+pub(crate) const COMPILER: [&str; 3] = ["rustc-web", "rust-web-src", "rust-web-clippy"];
+
+const fn build(name: &'static str, programs: &'static [&'static str]) -> Package {
+    Package { name, programs, part: Part::Build }
+}
+
+const fn test(name: &'static str, programs: &'static [&'static str]) -> Package {
+    Package { name, programs, part: Part::Test }
+}
+
+/// Everything but the BPF compiler and LLVM, whose version depends on the compiler.
+pub(crate) static PACKAGES: &[Package] = &[
+    build("g++", &["c++", "g++", "clang++"]),
+    build("libzstd-dev", &[]),
+    build("zlib1g-dev", &[]),
+    build("libxml2-dev", &[]),
+    test("iproute2", &["ip"]),
+    test("nftables", &["nft"]),
+    test("tshark", &["tshark"]),
+    test("chromium", &["chromium", "chromium-browser", "google-chrome"]),
+    test("conntrack", &["conntrack"]),
+    test("ethtool", &["ethtool"]),
+    test("bpftool", &["bpftool"]),
+    test("sockperf", &["sockperf"]),
+    test("iperf3", &["iperf3"]),
+    test("bind9-dnsutils", &["dig"]),
+    test("unbound", &["unbound"]),
+    // The program alone: the package `dnsmasq` would also start it as the machine's name server.
+    test("dnsmasq-base", &["dnsmasq"]),
+];
+
+/// Services that come with a package above and that tests start by themselves, with their own configuration.
+pub(crate) static SERVICES: &[&str] = &["unbound"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_package_is_listed_twice() {
+        for (i, package) in PACKAGES.iter().enumerate() {
+            assert!(PACKAGES[i + 1..].iter().all(|other| other.name != package.name), "{}", package.name);
+        }
+    }
+
+    #[test]
+    fn services_belong_to_packages() {
+        for service in SERVICES {
+            assert!(PACKAGES.iter().any(|package| package.name == *service), "{service}");
+        }
+    }
+}
