@@ -7,7 +7,7 @@
 
 use super::format::{
     COMPRESSED, COPY, FORMAT_VERSION, FileHeader, FileKind, FrameHeader, Kind, MAGIC, MAX_PAYLOAD_BYTES,
-    sniff_bytes,
+    sniff_bytes, sums_agree,
 };
 use super::{rotated_path, rotated_paths};
 use bytes::Bytes;
@@ -291,7 +291,7 @@ impl<R: Read> FrameReader<R> {
             return self.stop(begin, Damage::PayloadCutOff { have, want });
         }
         self.offset += want;
-        if header.crc32(&stored) != crc {
+        if !sums_agree(header.crc32(&stored), crc) {
             return self.damage(begin, Damage::Checksum { len: header.len });
         }
         let payload = if header.flags & COMPRESSED == 0 {
