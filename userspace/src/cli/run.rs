@@ -78,7 +78,7 @@ fn start_traffic(lab: Arc<Lab>, duration: Option<Duration>) -> Result<Traffic, F
 /// What was typed, as the capture wants it.
 fn options(config: &config::Capture, lab: Option<&Lab>, record: Option<(PathBuf, WriterOptions)>) -> Options {
     let namespaces = match lab {
-        Some(lab) => lab_namespaces(lab),
+        Some(lab) => lab.namespaces(),
         None if config.netns.is_empty() => vec![Namespace::host()],
         None => config.netns.iter().map(|n| named(&n.path())).collect(),
     };
@@ -113,19 +113,6 @@ fn named(path: &Path) -> Namespace {
         path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
     let name = if name == "net" { path.display().to_string() } else { name };
     Namespace { name, path: Some(path.to_owned()), wire: true }
-}
-
-/// The lab's node sees every packet at the pods' veths; the pods' own ends need no second look.
-fn lab_namespaces(lab: &Lab) -> Vec<Namespace> {
-    let node = lab.node();
-    let mut all =
-        vec![Namespace { name: "node".to_owned(), path: Some(node.netns.path().to_owned()), wire: true }];
-    all.extend(lab.pods().iter().map(|pod| Namespace {
-        name: pod.role.name().to_owned(),
-        path: Some(pod.netns.path().to_owned()),
-        wire: false,
-    }));
-    all
 }
 
 /// A flag that Ctrl-C and SIGTERM set; a second one ends the process at once.
