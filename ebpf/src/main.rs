@@ -10,6 +10,9 @@
     expect(unreachable_pub, reason = "a binary has no outside; `pub` marks what a module offers")
 )]
 
+#![expect(clippy::needless_pass_by_value, reason = "a program's signature is given: it owns its context")]
+#![expect(clippy::needless_borrows_for_generic_args, reason = "a key by value is copied onto the small stack again")]
+
 mod emit;
 mod flight;
 mod hist;

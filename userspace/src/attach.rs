@@ -75,12 +75,12 @@ pub fn attach(loaded: &mut Loaded, mut attached: Attached) -> Attached {
         if outcome.is_err() {
             continue;
         }
-        if let Some(AyaProgram::BtfTracePoint(program)) = loaded.ebpf.program_mut(name) {
-            if let Err(error) = program.attach() {
-                let reason = format!("{name}: {}", one_line(&error));
-                mark_off(&mut attached.probes, name, &reason);
-                *outcome = Err(reason);
-            }
+        if let Some(AyaProgram::BtfTracePoint(program)) = loaded.ebpf.program_mut(name)
+            && let Err(error) = program.attach()
+        {
+            let reason = format!("{name}: {}", one_line(&error));
+            mark_off(&mut attached.probes, name, &reason);
+            *outcome = Err(reason);
         }
     }
     attached
@@ -102,10 +102,10 @@ fn mark_off(probes: &mut [snapshot::Probe], program: &str, reason: &str) {
 /// Detaches the tracepoint programs.
 pub fn detach(loaded: &mut Loaded) {
     for (name, program) in loaded.ebpf.programs_mut() {
-        if let AyaProgram::BtfTracePoint(program) = program {
-            if let Err(error) = program.unload() {
-                tracing::debug!("{name}: {error}");
-            }
+        if let AyaProgram::BtfTracePoint(program) = program
+            && let Err(error) = program.unload()
+        {
+            tracing::debug!("{name}: {error}");
         }
     }
 }
@@ -171,10 +171,10 @@ fn try_source(
 
 /// Has the kernel verify one program.
 fn bring_up(loaded: &mut Loaded, types: &Types, program: &Program) -> Outcome {
-    if let Hook::TpBtf(hook) = program.hook {
-        if types.btf.tracepoint_args(hook).is_none() {
-            return Err(format!("this kernel has no tracepoint {hook}"));
-        }
+    if let Hook::TpBtf(hook) = program.hook
+        && types.btf.tracepoint_args(hook).is_none()
+    {
+        return Err(format!("this kernel has no tracepoint {hook}"));
     }
     let Some(found) = loaded.ebpf.program_mut(program.name) else {
         return Err(format!("program {} is not in the object", program.name));

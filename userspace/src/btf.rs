@@ -217,10 +217,10 @@ impl Btf {
             if member == name {
                 return Some((offset, bits, of));
             }
-            if member.is_empty() {
-                if let Some((inner, bits, of)) = self.member_of(self.resolve(of)?, name, depth + 1) {
-                    return Some((offset.checked_add(inner)?, bits, of));
-                }
+            if member.is_empty()
+                && let Some((inner, bits, of)) = self.member_of(self.resolve(of)?, name, depth + 1)
+            {
+                return Some((offset.checked_add(inner)?, bits, of));
             }
         }
         None

@@ -211,10 +211,10 @@ impl Watcher {
     fn end(&mut self) {
         // A receiver that is gone has ended already.
         let _ = self.stop.send(true);
-        if let Some(thread) = self.thread.take() {
-            if thread.join().is_err() {
-                tracing::error!("a namespace's thread panicked");
-            }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a namespace's thread panicked");
         }
     }
 }

@@ -145,7 +145,7 @@ fn write_report(snapshot: &Snapshot, output: &Output) -> Result<(), Failure> {
     let text = report::render(snapshot, output.format, &options).context("cannot write the report")?;
     match &output.path {
         Some(path) => {
-            fs::write(path, text).with_context(|| format!("cannot write report {}", path.display()))?
+            fs::write(path, text).with_context(|| format!("cannot write report {}", path.display()))?;
         }
         None => drop(print(|out| out.write_all(text.as_bytes()))?),
     }
