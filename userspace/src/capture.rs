@@ -186,6 +186,8 @@ impl Capture {
         let selected = probes::select(&options.signals);
         let attached = attach::programs_ready(&mut loaded, &types, &selected, PROBES, options.selection.xdp);
         drop(types);
+        // There only when the object was built with `--kernel-log`.
+        let kernel_log = aya_log::EbpfLogger::init(&mut loaded.ebpf).ok();
         let loaded = Arc::new(Mutex::new(loaded));
         let watchers = watch(&options, &table, &loaded, attached.wire)?;
         attached.any().map_err(CaptureError::NoProbe)?;
@@ -207,7 +209,8 @@ impl Capture {
             ring_bytes: u64::from(options.programs.ring_bytes),
         };
         let listen = ListenCounts::read(&options.namespaces, options.programs.others);
-        let collector = Collector::start(ring, aggregator, writer, &start).map_err(CaptureError::Thread)?;
+        let collector =
+            Collector::start(ring, kernel_log, aggregator, writer, &start).map_err(CaptureError::Thread)?;
         // Last, so that nothing is counted that happened while others were being attached.
         let attached = attach::attach(&mut lock(&loaded), attached);
         let meter = Meter::start();
