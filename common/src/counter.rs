@@ -1,5 +1,7 @@
 //! Exact event counts that kernel programs keep per CPU, so that totals hold even when the ring loses records.
 
+use crate::Loss;
+
 /// What is counted.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,3 +63,22 @@ impl Counter {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
 }
+
+/// What one CPU counts.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Books {
+    /// By [`Counter`].
+    pub counters: [u64; Counter::COUNT],
+    /// By [`Loss`].
+    pub losses: [u64; Loss::IN_KERNEL],
+    /// When NET_RX was raised and has not run yet, ns; 0 when not pending.
+    pub net_rx_raised_ns: u64,
+    /// Packets since the last sample.
+    pub unsampled: u64,
+}
+
+const _: () = assert!(size_of::<Books>() == 8 * (Counter::COUNT + Loss::IN_KERNEL + 2));
+#[cfg(feature = "user")]
+// SAFETY: `repr(C)`, u64 members only.
+unsafe impl aya::Pod for Books {}

@@ -14,7 +14,7 @@ pub mod probes;
 pub mod signal;
 pub mod wire;
 
-pub use counter::Counter;
+pub use counter::{Books, Counter};
 pub use loss::Loss;
 pub use signal::Signal;
 

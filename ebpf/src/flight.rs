@@ -28,8 +28,9 @@ pub struct Flight {
     pub scope: u16,
     /// See [`stage`].
     pub stages: u16,
-    /// Zero.
-    pub pad: u32,
+    /// Low half of `skb->head`: a clone that never was received may have the address of a packet that is gone, but
+    /// not its data.
+    pub head: u32,
 }
 
 /// Bits of [`Flight::stages`]: what has happened to the packet.

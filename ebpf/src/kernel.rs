@@ -22,7 +22,8 @@ pub static CONFIG: Config = Config {
     default_scope: 0,
     dns_ports: [0; nettrace_common::probes::dns::MAX_PORTS],
     filter: Filter {
-        nets: [nettrace_common::filter::Net { addr: [0; 16], mask: [0; 16] }; nettrace_common::filter::MAX_NETS],
+        nets: [nettrace_common::filter::Net { addr: [0; 16], mask: [0; 16] };
+            nettrace_common::filter::MAX_NETS],
         net_family: [0; nettrace_common::filter::MAX_NETS],
         net_count: 0,
         ports: [0; nettrace_common::filter::MAX_PORTS],
@@ -186,6 +187,13 @@ fn packet_flow(ip: u64, flow: &mut Flow) {
 pub const TCP: u8 = 6;
 /// IPPROTO_UDP
 pub const UDP: u8 = 17;
+
+/// Low half of the address of a packet's data.
+#[inline(always)]
+pub fn skb_head(skb: *const u8) -> u32 {
+    // The whole pointer: the verifier refuses to load a part of one.
+    load::<u64>(skb, cfg_get!(offsets.skb_head)) as u32
+}
 
 /// A kernel address as the helper that reads it wants it.
 #[inline(always)]

@@ -5,7 +5,10 @@
 //! switches come from a frozen block ([`kernel`]), so the verifier prunes what a kernel lacks.
 #![no_std]
 #![no_main]
-#![cfg_attr(not(test), expect(unreachable_pub, reason = "a binary has no outside; `pub` marks what a module offers"))]
+#![cfg_attr(
+    not(test),
+    expect(unreachable_pub, reason = "a binary has no outside; `pub` marks what a module offers")
+)]
 
 mod emit;
 mod flight;

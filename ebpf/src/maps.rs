@@ -5,39 +5,28 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use nettrace_common::{
-    Counter, Loss, MAX_SCOPES, Signal,
+    Books, Counter, Loss, MAX_SCOPES, Signal,
     config::{IFACE_SLOTS, IfaceSlot},
     hist::KernelHist,
-    probes::drop::DropKey,
+    probes::{
+        drop::DropKey,
+        frag::{FragKey, FragState},
+    },
 };
 
 use crate::{
     flight::{Flight, SLOTS},
     probes::{
-        frag::{FragKey, FragState},
         rtt::{RTT_SLOTS, RttSlot},
         udp::{UDP_SLOTS, UdpQueue},
     },
 };
 
-/// What one CPU counts.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Books {
-    /// By [`Counter`].
-    pub counters: [u64; Counter::COUNT],
-    /// By [`Loss`].
-    pub losses: [u64; Loss::IN_KERNEL],
-    /// When NET_RX was raised and has not run yet, ns; 0 when not pending.
-    pub net_rx_raised_ns: u64,
-    /// Packets since the last sample.
-    pub unsampled: u64,
-}
-
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 #[map]
-pub static HIST: PerCpuArray<KernelHist> = PerCpuArray::with_max_entries(MAX_SCOPES * Signal::IN_KERNEL as u32, 0);
+pub static HIST: PerCpuArray<KernelHist> =
+    PerCpuArray::with_max_entries(MAX_SCOPES * Signal::IN_KERNEL as u32, 0);
 #[map]
 pub static BOOKS: PerCpuArray<Books> = PerCpuArray::with_max_entries(1, 0);
 #[map]

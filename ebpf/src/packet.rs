@@ -47,7 +47,12 @@ impl Packet for TcContext {
         let mut v = MaybeUninit::<T>::uninit();
         // SAFETY: the helper writes all bytes of `v` or fails.
         unsafe {
-            let r = bpf_skb_load_bytes(self.as_ptr().cast(), offset, v.as_mut_ptr().cast(), size_of::<T>() as u32);
+            let r = bpf_skb_load_bytes(
+                self.as_ptr().cast(),
+                offset,
+                v.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+            );
             if r == 0 { Some(v.assume_init()) } else { None }
         }
     }

@@ -1,6 +1,7 @@
 //! From a packet's first byte to its transport header: VLAN and QinQ tags, IPv4, IPv6 with extension headers, and
 //! VXLAN, Geneve and IP-in-IP outer headers. Nothing in a packet is trusted; every loop is bounded.
 
+use nettrace_common::wire::{Encap, Flow};
 use network_types::{
     eth::EthHdr,
     geneve::GeneveHdr,
@@ -8,7 +9,6 @@ use network_types::{
     udp::UdpHdr,
     vxlan::VxlanHdr,
 };
-use nettrace_common::wire::{Encap, Flow};
 
 use crate::packet::Packet;
 

@@ -1,1 +1,50 @@
-//! x
+//! What the end-to-end tests share: a lab, a capture of it and nothing else, and a look at the result.
+
+use anyhow::Result;
+use nettrace::{
+    aggregate::Finished,
+    capture::{Capture, Options},
+    lab::{Lab, LabConfig},
+    load::ProgramOptions,
+    snapshot::Snapshot,
+};
+
+/// Options for a capture of a lab alone: the machine's own traffic is not measured.
+#[must_use]
+pub fn options(lab: &Lab) -> Options {
+    Options {
+        programs: ProgramOptions { others: false, ..ProgramOptions::default() },
+        namespaces: lab.namespaces(),
+        lab: true,
+        ..Options::default()
+    }
+}
+
+/// Starts a lab, captures while `work` runs in it, and yields what was captured and what `work` says.
+///
+/// # Errors
+/// When the lab, the capture or `work` fails.
+pub fn captured<T>(
+    config: LabConfig,
+    change: impl FnOnce(&mut Options),
+    work: impl FnOnce(&Lab) -> Result<T>,
+) -> Result<(Finished, T)> {
+    let lab = Lab::start(config)?;
+    let mut options = options(&lab);
+    change(&mut options);
+    let capture = Capture::start(options)?;
+    let said = work(&lab)?;
+    Ok((capture.stop()?, said))
+}
+
+/// Count of a loss, by name.
+#[must_use]
+pub fn lost(snapshot: &Snapshot, reason: &str) -> u64 {
+    snapshot.losses.iter().filter(|l| l.reason == reason).map(|l| l.count).sum()
+}
+
+/// Drops with a reason, over all places and scopes.
+#[must_use]
+pub fn drops(snapshot: &Snapshot, reason: &str) -> u64 {
+    snapshot.drops.iter().filter(|d| d.reason == reason).map(|d| d.count).sum()
+}

@@ -193,21 +193,16 @@ impl Aggregator {
         let kernel = closing.kernel.clone().unwrap_or_default();
         let dns = dns.finish(closing.end_ns, closing.start_ns, ROWS);
         if !dns.latency.is_empty() {
-            let book = SignalBook {
-                hist: dns.latency,
-                sum_ns: dns.latency_sum_ns,
-                max_ns: dns.latency_max_ns,
-            };
+            let book =
+                SignalBook { hist: dns.latency, sum_ns: dns.latency_sum_ns, max_ns: dns.latency_max_ns };
             measures.insert((Signal::DnsLatency as u8, SCOPE_OTHER), book);
         }
         let table_full = tcp.overflow() + drops.overflow() + ptb.overflow();
-        let mut user = vec![
-            (Loss::BadRecord, bad),
-            (Loss::BadFrame, closing.bad_frames),
-            (Loss::TableFull, table_full),
-        ];
+        let mut user =
+            vec![(Loss::BadRecord, bad), (Loss::BadFrame, closing.bad_frames), (Loss::TableFull, table_full)];
         user.extend(dns.losses.by_reason());
-        let name = |scope: u16| closing.scopes.get(&scope).cloned().unwrap_or_else(|| format!("scope {scope}"));
+        let name =
+            |scope: u16| closing.scopes.get(&scope).cloned().unwrap_or_else(|| format!("scope {scope}"));
         let snapshot = Snapshot {
             schema: snapshot::SCHEMA_VERSION,
             signals: signals(closing.kernel.as_ref(), &measures, &name),
@@ -258,6 +253,10 @@ fn signals(
         let mut all = SignalBook::default();
         scoped.iter().for_each(|(_, book)| all.merge(book));
         rows.push(row(signal, "all".to_owned(), all));
+        // What belongs to no interface is all in `other`: a second row would only repeat the first.
+        if scoped.iter().all(|((_, scope), _)| *scope == SCOPE_OTHER) {
+            continue;
+        }
         rows.extend(scoped.into_iter().map(|((_, scope), book)| row(signal, name(*scope), book.clone())));
     }
     rows

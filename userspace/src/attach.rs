@@ -35,12 +35,21 @@ impl Attached {
         if self.probes.iter().any(|p| kernel(&p)) {
             return Ok(());
         }
-        Err(self.probes.iter().find_map(|p| p.reason.clone()).unwrap_or_else(|| "none is selected".to_owned()))
+        Err(self
+            .probes
+            .iter()
+            .find_map(|p| p.reason.clone())
+            .unwrap_or_else(|| "none is selected".to_owned()))
     }
 }
 
 /// Verifies what the probes need, so that attaching it is quick. A probe that cannot be had is noted, not an error.
-pub fn programs_ready(loaded: &mut Loaded, selected: &[&'static Probe], all: &[Probe], xdp: bool) -> Attached {
+pub fn programs_ready(
+    loaded: &mut Loaded,
+    selected: &[&'static Probe],
+    all: &[Probe],
+    xdp: bool,
+) -> Attached {
     let mut attached = Attached::default();
     if xdp {
         for program in WIRE_XDP {
@@ -77,11 +86,12 @@ pub fn attach(loaded: &mut Loaded, mut attached: Attached) -> Attached {
 }
 
 fn mark_off(probes: &mut [snapshot::Probe], program: &str, reason: &str) {
-    let uses = |name: &str| {
-        PROBES.iter().filter(|p| p.name == name).flat_map(|p| p.sources).any(
-            |s| matches!(s, Source::Programs(_, programs) if programs.iter().any(|p| p.name == program)),
-        )
-    };
+    let uses =
+        |name: &str| {
+            PROBES.iter().filter(|p| p.name == name).flat_map(|p| p.sources).any(
+                |s| matches!(s, Source::Programs(_, programs) if programs.iter().any(|p| p.name == program)),
+            )
+        };
     for probe in probes.iter_mut().filter(|p| uses(&p.name)) {
         probe.source = None;
         probe.reason = Some(reason.to_owned());
@@ -143,7 +153,8 @@ fn try_source(loaded: &mut Loaded, source: &Source, attached: &mut Attached) -> 
         }
         attached.wire |= !matches!(program.hook, Hook::TpBtf(_));
     }
-    let hooks: Vec<&str> = programs.iter().filter_map(|p| if let Hook::TpBtf(h) = p.hook { Some(h) } else { None }).collect();
+    let hooks: Vec<&str> =
+        programs.iter().filter_map(|p| if let Hook::TpBtf(h) = p.hook { Some(h) } else { None }).collect();
     Ok(format!("{name} {}", hooks.join(" ")).trim_end().to_owned())
 }
 

@@ -93,7 +93,8 @@ impl Btf {
     /// # Errors
     /// When it cannot be read or is malformed.
     pub fn open(path: &Path) -> Result<Self, BtfError> {
-        let raw = fs::read(path).map_err(|error| BtfError::Read { path: path.display().to_string(), error })?;
+        let raw =
+            fs::read(path).map_err(|error| BtfError::Read { path: path.display().to_string(), error })?;
         Self::parse(raw)
     }
 
@@ -106,7 +107,8 @@ impl Btf {
         if magic != MAGIC {
             return Err(BtfError::Malformed("no BTF magic", 0));
         }
-        let field = |at| u32_at(&raw, at).map(|v| v as usize).ok_or(BtfError::Malformed("header cut off", at));
+        let field =
+            |at| u32_at(&raw, at).map(|v| v as usize).ok_or(BtfError::Malformed("header cut off", at));
         let header = field(4)?;
         let (start, len) = (header + field(8)?, field(12)?);
         let (strings, strings_len) = (header + field(16)?, field(20)?);
@@ -116,8 +118,10 @@ impl Btf {
         let types = walk(&raw, start, start + len)?;
         let mut btf = Self { raw, strings, types, by_name: HashMap::new() };
         for id in 1..btf.types.len() as u32 {
-            let interesting =
-                matches!(btf.kind(id), kind::STRUCT | kind::UNION | kind::ENUM | kind::ENUM64 | kind::TYPEDEF);
+            let interesting = matches!(
+                btf.kind(id),
+                kind::STRUCT | kind::UNION | kind::ENUM | kind::ENUM64 | kind::TYPEDEF
+            );
             if let Some(name) = btf.name(id).filter(|n| interesting && !n.is_empty()) {
                 let name = name.to_owned();
                 btf.by_name.entry(name).or_default().push(id);

@@ -16,8 +16,8 @@ use crate::{
     iface::{Namespace, Selection, Table, TableError, WatchError, Watcher, lock},
     kernel_state::{self, KernelState, StateError},
     load::{self, LoadError, Loaded, ProgramOptions},
-    probes::{self, PROBES},
     probes::dns::DnsConfig,
+    probes::{self, PROBES},
     recording::{WriteError, Writer, WriterOptions},
     ring::{RingError, RingReader},
     snapshot::{Interface, Meta, Probe},
@@ -246,7 +246,8 @@ impl Capture {
         let listen = ListenCounts::read(&self.options.namespaces, self.options.programs.others);
         self.watchers.drain(..).for_each(Watcher::stop);
         attach::detach(&mut lock(&self.loaded));
-        let Collected { aggregator, writer, unwritten } = self.collector.stop().ok_or(CaptureError::Collector)?;
+        let Collected { aggregator, writer, unwritten } =
+            self.collector.stop().ok_or(CaptureError::Collector)?;
         let loaded = lock(&self.loaded);
         let mut kernel = kernel_state::read(&loaded.ebpf, &loaded.btf)?;
         (kernel.listen_overflows, kernel.listen_drops) = listen.since(&self.listen);

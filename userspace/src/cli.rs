@@ -4,13 +4,18 @@
 //! errors name the option; what they mean together is [`crate::config`]'s business.
 
 mod capture;
+mod commands;
 mod docs;
+mod run;
 #[cfg(test)]
 mod tests;
 mod value;
 
 pub use capture::{CaptureArgs, Exemplar};
+pub use commands::main;
 pub use docs::{completions, man_page, man_pages};
+
+pub use crate::{lab::Topology, report::Format};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -206,31 +211,6 @@ pub struct OutputArgs {
     /// Show so many of each list
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub top: u32,
-}
-
-/// What a report is written as.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For a terminal.
-    #[default]
-    Text,
-    /// The snapshot: everything that was measured, for programs and for `report`.
-    Json,
-    /// One page with plots that needs nothing else.
-    Html,
-    /// For an issue or a pull request.
-    #[value(alias = "md")]
-    Markdown,
-}
-
-/// How the lab's pods are joined.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Topology {
-    /// By a bridge in the node: packets are switched.
-    #[default]
-    Bridge,
-    /// By a route for each pod: packets are routed.
-    Routed,
 }
 
 /// Shells that there is a completion script for.

@@ -79,8 +79,10 @@ pub struct Capture {
     pub duration: Option<Duration>,
     /// Which interfaces.
     pub ifaces: Ifaces,
-    /// Network namespaces beside this one, each once.
+    /// Network namespaces to measure instead of this one, each once.
     pub netns: Vec<NetnsRef>,
+    /// Signals by name or group; empty for all.
+    pub signals: Vec<String>,
     /// The compiled filter; empty for none.
     pub filter: Filter,
     /// The filter as typed, for the report.
@@ -107,8 +109,8 @@ pub struct Capture {
 /// Interfaces by name.
 #[derive(Clone, Debug, Default)]
 pub struct Ifaces {
-    include: Vec<Pattern>,
-    exclude: Vec<Pattern>,
+    pub(crate) include: Vec<Pattern>,
+    pub(crate) exclude: Vec<Pattern>,
 }
 
 impl Ifaces {
@@ -239,6 +241,7 @@ fn capture(args: CaptureArgs, page_bytes: u64) -> Result<Capture, UsageError> {
         duration: limit(args.duration),
         ifaces: Ifaces { include: args.iface, exclude: args.exclude },
         netns: namespaces(&args.netns)?,
+        signals: args.signals,
         filter,
         filter_text: args.filter.filter(|_| !filter.is_empty()),
         lab: args.lab.then(|| args.topology.unwrap_or_default()),

@@ -151,7 +151,8 @@ mod tests {
 
     fn dns(payload: &[u8], captured: u16) -> Vec<u8> {
         let len = size_of::<DnsMessage>() + payload.len();
-        let mut bytes = bytes_of(&DnsMessage { header: header(Kind::Dns, len), captured, ..DnsMessage::default() });
+        let mut bytes =
+            bytes_of(&DnsMessage { header: header(Kind::Dns, len), captured, ..DnsMessage::default() });
         bytes.extend_from_slice(payload);
         bytes
     }

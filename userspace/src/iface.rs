@@ -146,7 +146,8 @@ fn link_of(message: &LinkMessage) -> Option<Link> {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::LinkInfo(infos) => {
-                link.kind = infos.iter().find_map(|i| if let LinkInfo::Kind(k) = i { Some(k.clone()) } else { None });
+                link.kind =
+                    infos.iter().find_map(|i| if let LinkInfo::Kind(k) = i { Some(k.clone()) } else { None });
             }
             _ => {}
         }
@@ -348,7 +349,8 @@ mod tests {
         let named = Selection { include: vec![glob::Pattern::new("br*").unwrap()], ..Selection::default() };
         assert!(named.wants(&link("br0", Some(InfoKind::Bridge))));
         assert!(!named.wants(&link("eth0", None)));
-        let without = Selection { exclude: vec![glob::Pattern::new("eth?").unwrap()], ..Selection::default() };
+        let without =
+            Selection { exclude: vec![glob::Pattern::new("eth?").unwrap()], ..Selection::default() };
         assert!(!without.wants(&link("eth0", None)));
     }
 }

@@ -7,13 +7,16 @@ use crate::{
     symbols::{Symbols, drop_reasons},
 };
 use aya::{
-    Ebpf, Pod,
+    Ebpf,
     maps::{HashMap as BpfHashMap, MapError, PerCpuArray, PerCpuHashMap},
 };
 use nettrace_common::{
-    Counter, Loss, MAX_SCOPES, Signal,
+    Books, Counter, Loss, MAX_SCOPES, Signal,
     hist::{BUCKETS, KernelHist},
-    probes::drop::DropKey,
+    probes::{
+        drop::DropKey,
+        frag::{FragKey, FragState},
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -77,19 +80,6 @@ pub enum StateError {
     Read(&'static str, MapError),
 }
 
-/// Mirror of the programs' per-CPU books.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Books {
-    counters: [u64; Counter::COUNT],
-    losses: [u64; Loss::IN_KERNEL],
-    net_rx_raised_ns: u64,
-    unsampled: u64,
-}
-
-// SAFETY: `repr(C)`, u64 members only.
-unsafe impl Pod for Books {}
-
 impl KernelState {
     /// Count of a counter.
     #[must_use]
@@ -117,7 +107,7 @@ pub fn read(ebpf: &Ebpf, btf: &Btf) -> Result<KernelState, StateError> {
         state.counters.iter_mut().zip(cpu.counters).for_each(|(sum, n)| *sum += n);
         state.losses.iter_mut().zip(cpu.losses).for_each(|(sum, n)| *sum += n);
     }
-    let frags: BpfHashMap<_, [u8; 44], [u8; 32]> = open(ebpf, "FRAGS", BpfHashMap::try_from)?;
+    let frags: BpfHashMap<_, FragKey, FragState> = open(ebpf, "FRAGS", BpfHashMap::try_from)?;
     state.incomplete = frags.keys().filter(Result::is_ok).count() as u64;
     state.reasons = drop_reasons(btf).into_iter().collect();
     state.drops = drops(ebpf, &state.reasons)?;

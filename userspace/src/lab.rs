@@ -130,6 +130,19 @@ impl Lab {
         &self.pods[role.index()]
     }
 
+    /// What a capture is to look at: the node sees every packet at the pods' veths, and the pods' own ends, whose
+    /// packets are the same ones, need no second look.
+    pub fn namespaces(&self) -> Vec<crate::iface::Namespace> {
+        let of = |name: &str, netns: &Netns, wire| crate::iface::Namespace {
+            name: name.to_owned(),
+            path: Some(netns.path().to_owned()),
+            wire,
+        };
+        let mut all = vec![of("node", &self.node.netns, true)];
+        all.extend(self.pods.iter().map(|pod| of(pod.role.name(), &pod.netns, false)));
+        all
+    }
+
     /// A way from one pod to another.
     ///
     /// # Errors

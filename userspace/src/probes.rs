@@ -70,10 +70,8 @@ const RESET_OUT: Program = tp("tcp_reset_out", "tcp_send_reset");
 const DROP: Program = tp("drop_skb", "kfree_skb");
 
 /// The TC programs, at each selected interface.
-pub const WIRE_TC: &[Program] = &[
-    Program { name: "wire_in", hook: Hook::TcIngress },
-    Program { name: "wire_out", hook: Hook::TcEgress },
-];
+pub const WIRE_TC: &[Program] =
+    &[Program { name: "wire_in", hook: Hook::TcIngress }, Program { name: "wire_out", hook: Hook::TcEgress }];
 /// XDP for packets received, where it was asked for; TC for packets sent.
 pub const WIRE_XDP: &[Program] =
     &[Program { name: "wire_xdp", hook: Hook::Xdp }, Program { name: "wire_out", hook: Hook::TcEgress }];
@@ -118,7 +116,8 @@ pub fn select(names: &[String]) -> Vec<&'static Probe> {
     let wanted = |probe: &Probe| {
         names.is_empty()
             || names.iter().any(|n| {
-                probe.name == n || probe.name.strip_prefix(n.as_str()).is_some_and(|rest| rest.starts_with('.'))
+                probe.name == n
+                    || probe.name.strip_prefix(n.as_str()).is_some_and(|rest| rest.starts_with('.'))
             })
     };
     PROBES.iter().filter(|p| wanted(p)).collect()

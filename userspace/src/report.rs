@@ -20,11 +20,13 @@ pub use json::{schema, schema_json};
 use crate::snapshot::Snapshot;
 
 /// What to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// Aligned text for a terminal.
+    #[default]
     Text,
     /// GitHub-flavoured Markdown, for issues and pull requests.
+    #[value(alias = "md")]
     Markdown,
     /// The snapshot itself, see `docs/snapshot.schema.json`.
     Json,

@@ -114,7 +114,9 @@ impl RingReader {
         if bytes > 0 {
             // SAFETY: `bytes` of finished records lie here, contiguous in the double mapping; the kernel does not
             // write them before the consumer's position has passed.
-            out.extend_from_slice(unsafe { std::slice::from_raw_parts(self.data(self.position).as_ptr(), bytes) });
+            out.extend_from_slice(unsafe {
+                std::slice::from_raw_parts(self.data(self.position).as_ptr(), bytes)
+            });
             self.position = upto;
             self.consumer_position().store(upto, Ordering::Release);
         }

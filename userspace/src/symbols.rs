@@ -21,7 +21,9 @@ impl Symbols {
             .filter_map(|line| {
                 let mut words = line.split_ascii_whitespace();
                 let address = u64::from_str_radix(words.next()?, 16).ok().filter(|a| *a != 0)?;
-                words.next().filter(|kind| kind.eq_ignore_ascii_case("t") || kind.eq_ignore_ascii_case("w"))?;
+                words
+                    .next()
+                    .filter(|kind| kind.eq_ignore_ascii_case("t") || kind.eq_ignore_ascii_case("w"))?;
                 Some((address, words.next()?.to_owned()))
             })
             .collect();
@@ -61,7 +63,9 @@ mod tests {
 
     #[test]
     fn an_address_is_named_by_the_function_before_it() {
-        let s = Symbols::parse("00000010 T first\n00000020 t second.constprop.0 [mod]\n00000028 d data\n0 T hidden\n");
+        let s = Symbols::parse(
+            "00000010 T first\n00000020 t second.constprop.0 [mod]\n00000028 d data\n0 T hidden\n",
+        );
         assert_eq!(s.name(0x10), "first+0x0");
         assert_eq!(s.name(0x2f), "second+0xf");
         assert_eq!(s.name(0x5), "0x5");

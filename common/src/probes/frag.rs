@@ -22,6 +22,48 @@ pub struct Reassembly {
     pub pad: u32,
 }
 
+/// What makes fragments belong together (RFC 791, 3.2; RFC 8200, 4.5), at one interface.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FragKey {
+    /// Source address, as in [`Flow`].
+    pub saddr: [u8; 16],
+    /// Destination address.
+    pub daddr: [u8; 16],
+    /// Identification field.
+    pub id: u32,
+    /// Interface at which they come in.
+    pub ifindex: u32,
+    /// IANA protocol number.
+    pub protocol: u32,
+}
+
+/// What was seen of a datagram.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FragState {
+    /// When the first fragment to be seen was seen, CLOCK_MONOTONIC, ns.
+    pub first_ns: u64,
+    /// Bytes seen.
+    pub bytes: u32,
+    /// Bytes in all; 0 until the last fragment is seen.
+    pub total: u32,
+    /// Fragments seen.
+    pub fragments: u32,
+    /// Source port, when the first fragment was seen.
+    pub sport: u16,
+    /// Destination port, likewise.
+    pub dport: u16,
+}
+
+const _: () = assert!(size_of::<FragKey>() == 44);
+const _: () = assert!(size_of::<FragState>() == 24);
 const _: () = assert!(size_of::<Reassembly>() == 88);
+#[cfg(feature = "user")]
+// SAFETY: `repr(C)`, integers only, size asserted to leave no padding.
+unsafe impl aya::Pod for FragKey {}
+#[cfg(feature = "user")]
+// SAFETY: as above.
+unsafe impl aya::Pod for FragState {}
 // SAFETY: `repr(C)`, integers only, size asserted to leave no padding.
 unsafe impl Record for Reassembly {}

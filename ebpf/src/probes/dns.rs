@@ -46,7 +46,10 @@ pub fn look_udp<P: Packet>(seen: &Seen<'_, P>) {
     if len <= UDP_HEADER {
         return lost(Loss::Unparsable);
     }
-    send(seen, &Payload { offset: seen.parsed.transport + UDP_HEADER, len: len - UDP_HEADER, seq: 0, flags: 0 });
+    send(
+        seen,
+        &Payload { offset: seen.parsed.transport + UDP_HEADER, len: len - UDP_HEADER, seq: 0, flags: 0 },
+    );
 }
 
 /// A segment: those with payload, and those that open or end a stream.
@@ -55,12 +58,10 @@ pub fn look_tcp<P: Packet>(seen: &Seen<'_, P>, segment: &Segment) {
     if segment.len == 0 && segment.flags & (SYN | FIN | RST) == 0 {
         return;
     }
-    send(seen, &Payload {
-        offset: segment.payload,
-        len: segment.len,
-        seq: segment.seq,
-        flags: segment.flags,
-    });
+    send(
+        seen,
+        &Payload { offset: segment.payload, len: segment.len, seq: segment.seq, flags: segment.flags },
+    );
 }
 
 #[inline(always)]

@@ -8,7 +8,7 @@
 
 use nettrace_common::{
     Counter, Loss, Signal,
-    probes::frag::Reassembly,
+    probes::frag::{FragKey, FragState, Reassembly},
     wire::{Direction, Kind},
 };
 
@@ -20,31 +20,6 @@ use crate::{
     parse::Fragment,
     probes::wire::Seen,
 };
-
-/// What makes fragments belong together (RFC 791, 3.2; RFC 8200, 4.5), at one interface.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct FragKey {
-    saddr: [u8; 16],
-    daddr: [u8; 16],
-    id: u32,
-    ifindex: u32,
-    protocol: u32,
-}
-
-/// What was seen of a datagram.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct FragState {
-    first_ns: u64,
-    /// Bytes seen.
-    bytes: u32,
-    /// Bytes in all; 0 until the last fragment is seen.
-    total: u32,
-    fragments: u32,
-    sport: u16,
-    dport: u16,
-}
 
 /// Counts a fragment, and ends its datagram's reassembly when none is missing.
 #[inline(always)]

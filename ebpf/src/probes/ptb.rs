@@ -3,11 +3,7 @@
 //! Hooks: TC / XDP (see `wire`). Yields: an exact count and an event a message, with the MTU it names.
 //! Cost: nothing for packets other than ICMP.
 
-use nettrace_common::{
-    Counter, Loss,
-    probes::ptb::PacketTooBig,
-    wire::Kind,
-};
+use nettrace_common::{Counter, Loss, probes::ptb::PacketTooBig, wire::Kind};
 use network_types::icmp::Icmpv4Hdr;
 
 use crate::{
@@ -35,7 +31,9 @@ pub fn look<P: Packet>(seen: &Seen<'_, P>) {
     if seen.seen_before {
         return;
     }
-    let Some(icmp) = seen.packet.header::<Icmpv4Hdr>(seen.parsed.transport) else { return lost(Loss::Unparsable) };
+    let Some(icmp) = seen.packet.header::<Icmpv4Hdr>(seen.parsed.transport) else {
+        return lost(Loss::Unparsable);
+    };
     let inner = seen.parsed.transport + ICMP_HEADER;
     let mut destination = [0; 16];
     let mtu = if seen.parsed.flow.protocol == ICMP {

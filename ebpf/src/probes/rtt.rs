@@ -6,11 +6,14 @@
 //! Yields: a histogram by interface. A receiver that delays its acknowledgements shows that delay here.
 //! Cost: one slot a segment, a clock reading only at the ends of a sample.
 
-use nettrace_common::{Signal, wire::{Direction, Flow}};
+use nettrace_common::{
+    Signal,
+    wire::{Direction, Flow},
+};
 use network_types::tcp::TcpHdr;
 
 use crate::{
-    emit::{now_ns, reserve, submit, wanted, header},
+    emit::{header, now_ns, reserve, submit, wanted},
     hist,
     maps::RTTS,
     packet::Packet,

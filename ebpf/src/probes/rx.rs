@@ -45,6 +45,7 @@ fn receive(skb: *const u8) {
     // skb_iif is set by the first reception: a bridge, bond or VLAN device passes the same packet up again.
     let passed_up = known && flight.has(stage::RECEIVED) && load::<u32>(skb, cfg_get!(offsets.skb_iif)) != 0;
     flight.begin(key, &place, stage::RECEIVED);
+    flight.head = kernel::skb_head(skb);
     if !passed_up {
         flight.received_ns = now;
     }
@@ -83,7 +84,10 @@ fn queued(sk: *const u8) {
     let tail = load_ptr(sk, cfg_get!(offsets.sk_receive_queue_prev));
     let Some((flight, key)) = flight::slot(tail) else { return };
     if flight.key != key || !flight.has(stage::RECEIVED) {
-        if flight.key != key && load::<u32>(sk, cfg_get!(offsets.sk_receive_queue_qlen)) != 0 && !listening(sk) {
+        if flight.key != key
+            && load::<u32>(sk, cfg_get!(offsets.sk_receive_queue_qlen)) != 0
+            && !listening(sk)
+        {
             lost(Loss::Unmatched);
         }
         return;
@@ -148,7 +152,9 @@ fn unmatched(skb: *const u8) {
         return;
     }
     let family: u16 = load(sk, cfg_get!(offsets.sk_family));
-    if (family == AF_INET || family == AF_INET6) && load::<u16>(sk, cfg_get!(offsets.sk_protocol)) as u8 == TCP {
+    if (family == AF_INET || family == AF_INET6)
+        && load::<u16>(sk, cfg_get!(offsets.sk_protocol)) as u8 == TCP
+    {
         lost(Loss::Unmatched);
     }
 }

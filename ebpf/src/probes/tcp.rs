@@ -206,13 +206,8 @@ fn answer(skb: *const u8) {
             event: TcpEventKind::ResetSent as u8,
             ..TcpEvent::default()
         };
-        (*record).flow = Flow {
-            saddr: got.daddr,
-            daddr: got.saddr,
-            sport: got.dport,
-            dport: got.sport,
-            ..got
-        };
+        (*record).flow =
+            Flow { saddr: got.daddr, daddr: got.saddr, sport: got.dport, dport: got.sport, ..got };
     }
     submit(entry);
 }

@@ -6,11 +6,15 @@
 //! Cost: one clock reading and one slot a stage; consume_skb only a slot unless the packet is known.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use nettrace_common::{Loss, Signal, config::{ABSENT, flag}, wire::Flow};
+use nettrace_common::{
+    Loss, Signal,
+    config::{ABSENT, flag},
+    wire::Flow,
+};
 
 use crate::{
     emit::{FlowOf, measure, now_ns},
-    flight::{self, stage},
+    flight::{self, Flight, stage},
     iface::Place,
     kernel::{self, TCP, cfg_get, load, load_ptr},
     maps::lost,
@@ -32,7 +36,7 @@ fn queue(skb: *const u8) {
     let local = load::<u32>(skb, cfg_get!(offsets.skb_iif)) == 0;
     // A packet keeps its slot from its reception, or from the device stacked above this one.
     let kept = flight.key == key
-        && if local { flight.has(stage::IN_QDISC | stage::IN_DRIVER) } else { flight.has(stage::RECEIVED) };
+        && if local { flight.has(stage::IN_QDISC | stage::IN_DRIVER) } else { came_in(flight, skb) };
     let mut stages = stage::IN_QDISC;
     if kept {
         stages |= flight.stages & (stage::RECEIVED | stage::LEFT);
@@ -48,6 +52,14 @@ fn queue(skb: *const u8) {
     }
     flight.begin(key, &place, stages);
     flight.sent_ns = now;
+}
+
+/// Whether this very packet was received, and not only one at the same address.
+#[inline(always)]
+fn came_in(flight: &Flight, skb: *const u8) -> bool {
+    flight.has(stage::RECEIVED | stage::IGNORED)
+        && !flight.has(stage::QUEUED)
+        && (flight.has(stage::IGNORED) || flight.head == kernel::skb_head(skb))
 }
 
 #[inline(always)]

@@ -99,7 +99,9 @@ fn read(sk: *const u8, ret: i32, flags: i32) {
         return;
     }
     let family: u16 = load(sk, cfg_get!(offsets.sk_family));
-    if (family != AF_INET && family != AF_INET6) || load::<u16>(sk, cfg_get!(offsets.sk_protocol)) as u8 != UDP {
+    if (family != AF_INET && family != AF_INET6)
+        || load::<u16>(sk, cfg_get!(offsets.sk_protocol)) as u8 != UDP
+    {
         return;
     }
     let Some((queue, key)) = slot(sk) else { return };

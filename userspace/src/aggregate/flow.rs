@@ -21,7 +21,11 @@ pub fn flow_text(flow: &Flow) -> String {
     }
     let end = |addr: &[u8; 16], port| {
         let addr = address(addr, flow.family);
-        if flow.sport == 0 && flow.dport == 0 { addr.to_string() } else { SocketAddr::new(addr, port).to_string() }
+        if flow.sport == 0 && flow.dport == 0 {
+            addr.to_string()
+        } else {
+            SocketAddr::new(addr, port).to_string()
+        }
     };
     let mut text = format!("{} -> {} ", end(&flow.saddr, flow.sport), end(&flow.daddr, flow.dport));
     match flow.protocol {

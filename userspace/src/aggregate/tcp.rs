@@ -1,9 +1,6 @@
 //! Connections, failures, retransmissions and resets, in all and by remote address.
 
-use super::{
-    ROWS,
-    flow::address,
-};
+use super::{ROWS, flow::address};
 use crate::{
     kernel_state::KernelState,
     snapshot::{Count, Hist, Tcp, TcpPeer},

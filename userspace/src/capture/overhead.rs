@@ -128,8 +128,12 @@ fn runs(ebpf: &Ebpf) -> HashMap<String, Runs> {
 fn map_bytes(map: &aya::maps::Map) -> u64 {
     use aya::maps::Map;
     use std::os::fd::{AsFd, AsRawFd};
-    let (Map::Array(data) | Map::PerCpuArray(data) | Map::HashMap(data) | Map::LruHashMap(data)
-    | Map::PerCpuHashMap(data) | Map::RingBuf(data)) = map
+    let (Map::Array(data)
+    | Map::PerCpuArray(data)
+    | Map::HashMap(data)
+    | Map::LruHashMap(data)
+    | Map::PerCpuHashMap(data)
+    | Map::RingBuf(data)) = map
     else {
         return 0;
     };

@@ -28,9 +28,12 @@ pub struct CaptureArgs {
     /// But not these
     #[arg(long, value_name = "GLOB", value_parser = value::glob)]
     pub exclude: Vec<Pattern>,
-    /// Measure in this network namespace too: a name as in `ip netns`, a path, or the number of a process in it
+    /// Measure this network namespace instead: a name as in `ip netns`, a path, or the number of a process in it
     #[arg(long, value_name = "NAME|PATH|PID")]
     pub netns: Vec<String>,
+    /// Measure only these: names or groups from the report, e.g. 'rx,dns.latency' [default: everything]
+    #[arg(long, value_name = "SIGNAL,..", value_delimiter = ',', value_parser = value::signal_group)]
+    pub signals: Vec<String>,
     /// Measure only packets that match, e.g. 'udp and port 53 and net 10.0.0.0/8'
     ///
     /// Terms are joined by `and`, each kind once: `host A[,B..]`, `net CIDR[,..]`, `port N[,..]`, and one of `tcp`,

@@ -38,6 +38,8 @@ const SIZE_UNITS: [(&str, u64); 14] = [
 pub(super) enum ValueError {
     #[error("expected a time like 500us, 30s or 1m30s")]
     Time,
+    #[error("no such signal; there are {0}, and groups such as rx and tcp")]
+    SignalGroup(String),
     #[error("a time needs a unit: {0}s? (ns, us, ms, s, m, h)")]
     TimeUnit(String),
     #[error("unknown unit of time `{0}`: ns, us, ms, s, m or h")]
@@ -125,6 +127,15 @@ fn number(text: &str) -> Option<Result<(u64, &str), ValueError>> {
     }
     let (digits, rest) = text.split_at(end);
     Some(digits.parse().map(|n| (n, rest)).map_err(|_| ValueError::TooLarge))
+}
+
+/// The name of a probe, or of a group of them.
+pub(super) fn signal_group(text: &str) -> Result<String, ValueError> {
+    if crate::probes::select(&[text.to_owned()]).is_empty() {
+        let names: Vec<_> = crate::probes::PROBES.iter().map(|p| p.name).collect();
+        return Err(ValueError::SignalGroup(names.join(", ")));
+    }
+    Ok(text.to_owned())
 }
 
 #[cfg(test)]

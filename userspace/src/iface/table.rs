@@ -115,7 +115,8 @@ impl Table {
         let (scope, label) = (row.scope, row.shown.name.clone());
         for netns in [inode, 0] {
             let index = iface_slot(netns, ifindex);
-            let mine = |s: &IfaceSlot| s.netns == netns && s.ifindex == ifindex && s.scope == u32::from(scope);
+            let mine =
+                |s: &IfaceSlot| s.netns == netns && s.ifindex == ifindex && s.scope == u32::from(scope);
             if self.map.get(&index, 0).is_ok_and(|s| mine(&s)) {
                 let empty = IfaceSlot::default();
                 if let Err(error) = self.map.set(index, empty, 0) {
@@ -132,7 +133,9 @@ impl Table {
         let there = self.map.get(&index, 0).map_err(refused)?;
         let taken = there.scope != 0 && (there.netns, there.ifindex) != (slot.netns, slot.ifindex);
         if taken {
-            tracing::warn!("{label} shares a slot of the interface table with another and is counted as `other`");
+            tracing::warn!(
+                "{label} shares a slot of the interface table with another and is counted as `other`"
+            );
             return Ok(());
         }
         self.map.set(index, slot, 0).map_err(refused)

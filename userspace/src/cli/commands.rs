@@ -1,0 +1,211 @@
+//! From the command line to an exit code: one clear line for every failure.
+
+use super::{Cli, CompletionShell, Exit, completions, man_page, man_pages, run};
+use crate::{
+    capture::{CaptureError, ReplayError, replay},
+    config::{self, Action, Output},
+    lab::{Lab, LabConfig, LabError, Topology},
+    preflight::PreflightError,
+    recording::{self, FileKind},
+    report,
+    snapshot::Snapshot,
+};
+use anyhow::Context as _;
+use clap::Parser as _;
+use std::{
+    fs,
+    io::{self, IsTerminal as _, Write as _},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+
+/// A failure and the exit code that it means.
+pub(super) struct Failure {
+    exit: Exit,
+    error: anyhow::Error,
+}
+
+impl Failure {
+    /// For the user to put right.
+    pub(super) fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Self { exit: Exit::Usage, error: error.into() }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self { exit: Exit::Failed, error }
+    }
+}
+
+impl From<CaptureError> for Failure {
+    fn from(error: CaptureError) -> Self {
+        let exit = if error.is_usage() { Exit::Usage } else { Exit::Failed };
+        Self { exit, error: error.into() }
+    }
+}
+
+impl From<PreflightError> for Failure {
+    fn from(error: PreflightError) -> Self {
+        Self { exit: PreflightError::EXIT, error: error.into() }
+    }
+}
+
+impl From<LabError> for Failure {
+    fn from(error: LabError) -> Self {
+        let exit = match error {
+            LabError::MissingCapability { .. } | LabError::Mtu { .. } | LabError::NoIpv6 => Exit::Usage,
+            _ => Exit::Failed,
+        };
+        Self { exit, error: error.into() }
+    }
+}
+
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log(cli.verbose);
+    let page_bytes = rustix::param::page_size() as u64;
+    let outcome = match config::resolve(cli, page_bytes) {
+        Ok(config) => dispatch(config.action),
+        Err(error) => Err(Failure::usage(error)),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(Failure { exit, error }) => {
+            say(&format!("{error:#}"));
+            exit.into()
+        }
+    }
+}
+
+/// One line to standard error. When even that cannot be said, the exit code must do.
+pub(super) fn say(message: &str) {
+    let _ = writeln!(io::stderr(), "nettrace: {message}");
+}
+
+fn log(verbosity: u8) {
+    let level = match verbosity {
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::INFO,
+        _ => tracing::Level::DEBUG,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .without_time()
+        .init();
+}
+
+fn dispatch(action: Action) -> Result<Exit, Failure> {
+    match action {
+        Action::Run { capture, output } => {
+            let finished = run::measure(&capture, None)?;
+            write_report(&finished.snapshot, &output)?;
+            Ok(Exit::Ok)
+        }
+        Action::Record { capture, file, limits } => {
+            let finished = run::measure(&capture, Some((file.clone(), limits)))?;
+            run::say_recorded(&file, &finished.snapshot);
+            Ok(Exit::Ok)
+        }
+        Action::Report { file, output } => report_file(&file, &output),
+        Action::Lab { topology, duration } => hold_lab(topology, duration),
+        Action::Completions(shell) => print(|out| write_completions(shell, out)),
+        Action::Man(None) => print(|out| man_page(out)),
+        Action::Man(Some(dir)) => {
+            man_pages(&dir).with_context(|| format!("cannot write manual pages to {}", dir.display()))?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+fn write_completions(shell: CompletionShell, out: &mut dyn io::Write) -> io::Result<()> {
+    completions(shell, out)
+}
+
+/// Writes to standard output. A reader that has had enough (`| head`) is not an error.
+fn print(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<Exit, Failure> {
+    let mut out = io::stdout().lock();
+    match write(&mut out).and_then(|()| out.flush()) {
+        Ok(()) => Ok(Exit::Ok),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Ok),
+        Err(error) => Err(anyhow::Error::new(error).context("cannot write to standard output").into()),
+    }
+}
+
+fn write_report(snapshot: &Snapshot, output: &Output) -> Result<(), Failure> {
+    let terminal = output.path.is_none() && io::stdout().is_terminal();
+    let color = terminal && std::env::var_os("NO_COLOR").is_none();
+    let options = report::Options { top: output.top, color, ..report::Options::default() };
+    let text = report::render(snapshot, output.format, &options).context("cannot write the report")?;
+    match &output.path {
+        Some(path) => {
+            fs::write(path, text).with_context(|| format!("cannot write report {}", path.display()))?
+        }
+        None => drop(print(|out| out.write_all(text.as_bytes()))?),
+    }
+    Ok(())
+}
+
+/// A recording or a snapshot becomes a report; what is damaged is told, and the rest reported.
+fn report_file(file: &Path, output: &Output) -> Result<Exit, Failure> {
+    let kind = recording::sniff(file).with_context(|| format!("cannot read {}", file.display()));
+    match kind.map_err(Failure::usage)? {
+        FileKind::Recording => {
+            let replayed = replay(file).map_err(|error| match &error {
+                ReplayError::Read(inner) if !inner.is_damage() => Failure::usage(error),
+                _ => Failure { exit: Exit::Damaged, error: error.into() },
+            })?;
+            replayed.damage.iter().for_each(|d| say(d));
+            write_report(&replayed.finished.snapshot, output)?;
+            Ok(if replayed.damage.is_empty() { Exit::Ok } else { Exit::Damaged })
+        }
+        FileKind::Snapshot => {
+            let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let snapshot = Snapshot::from_json(&bytes)
+                .with_context(|| format!("cannot read snapshot {}", file.display()))
+                .map_err(Failure::usage)?;
+            write_report(&snapshot, output)?;
+            Ok(Exit::Ok)
+        }
+        FileKind::Empty => Err(Failure::usage(anyhow::anyhow!("{} is empty", file.display()))),
+        FileKind::Unknown => {
+            let what = "is neither a recording nor a JSON snapshot of nettrace";
+            Err(Failure::usage(anyhow::anyhow!("{} {what}", file.display())))
+        }
+    }
+}
+
+/// Sets the lab up, lets its traffic run, and takes it down.
+fn hold_lab(topology: Topology, duration: Option<Duration>) -> Result<Exit, Failure> {
+    let lab = Lab::start(LabConfig { topology, ..LabConfig::default() })?;
+    print(|out| {
+        writeln!(
+            out,
+            "The lab {} is up. Its namespaces, for `ip netns exec` and `nettrace run --netns`:",
+            lab.id()
+        )?;
+        writeln!(out, "  {:<8} {}", "node", lab.node().netns.name())?;
+        for pod in lab.pods() {
+            writeln!(out, "  {:<8} {}  {}", pod.role.name(), pod.netns.name(), pod.ipv4)?;
+        }
+        writeln!(out, "Ctrl-C takes it down.")
+    })?;
+    let interrupted = run::interrupt()?;
+    let started = std::time::Instant::now();
+    let round = Duration::from_secs(5);
+    while !interrupted.load(std::sync::atomic::Ordering::Relaxed) {
+        let left = duration.map_or(round, |d| d.saturating_sub(started.elapsed()).min(round));
+        if left.is_zero() {
+            break;
+        }
+        lab.demo_traffic(left)?;
+    }
+    lab.stop()?;
+    Ok(Exit::Ok)
+}
