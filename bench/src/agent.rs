@@ -153,7 +153,8 @@ pub(crate) fn run(spec: &str) -> Result<()> {
 }
 
 fn options(spec: &Spec) -> Options {
-    let namespace = |w: &Watched| Namespace { name: w.name.clone(), path: Some(w.path.clone()), wire: w.wire };
+    let namespace =
+        |w: &Watched| Namespace { name: w.name.clone(), path: Some(w.path.clone()), wire: w.wire };
     Options {
         programs: ProgramOptions { empty: spec.empty, ..ProgramOptions::default() },
         namespaces: spec.watched.iter().map(namespace).collect(),

@@ -142,7 +142,9 @@ impl Samples {
                 let start = *first.get_or_insert(before);
                 samples.elapsed = after - start;
                 samples.count += 1;
-                samples.hist.saturating_record(u64::try_from((after - before).as_nanos()).unwrap_or(HIGHEST_NS));
+                samples
+                    .hist
+                    .saturating_record(u64::try_from((after - before).as_nanos()).unwrap_or(HIGHEST_NS));
             }
             before = after;
         }

@@ -122,13 +122,18 @@ fn overhead(args: &OverheadArgs) -> Result<bool> {
     let wrong = overhead::check(&runs);
     wrong.iter().for_each(|line| println!("WRONG: {line}"));
     if wrong.is_empty() {
-        println!("The counts of all {} runs add up: every record and packet was measured or counted as lost.", runs.len());
+        println!(
+            "The counts of all {} runs add up: every record and packet was measured or counted as lost.",
+            runs.len()
+        );
     }
     Ok(wrong.is_empty())
 }
 
 fn plan(args: &OverheadArgs) -> Plan {
-    let or = |given: &[Layout], default: &[Layout]| if given.is_empty() { default.to_vec() } else { given.to_vec() };
+    let or = |given: &[Layout], default: &[Layout]| {
+        if given.is_empty() { default.to_vec() } else { given.to_vec() }
+    };
     let loads = match args.load.as_slice() {
         [] => vec![Load::TcpRr, Load::UdpRr, Load::UdpFlood, Load::TcpCrr],
         given => given.to_vec(),

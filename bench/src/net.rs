@@ -93,7 +93,9 @@ impl Net {
             wire,
         };
         match self {
-            Self::Direct(_) => vec![row("server", self.server().0, true), row("client", self.client(), false)],
+            Self::Direct(_) => {
+                vec![row("server", self.server().0, true), row("client", self.client(), false)]
+            }
             Self::Bridge(lab) => vec![row("node", &lab.node().netns, true)],
         }
     }

@@ -76,7 +76,11 @@ pub(crate) struct Run {
 ///
 /// # Errors
 /// When namespaces, sockets or the agent fail; everything is removed and detached then.
-pub(crate) fn run(plan: &Plan, place: &Placement, mut progress: impl FnMut(usize, usize, &str)) -> Result<Vec<Run>> {
+pub(crate) fn run(
+    plan: &Plan,
+    place: &Placement,
+    mut progress: impl FnMut(usize, usize, &str),
+) -> Result<Vec<Run>> {
     cpu::pin(&place.observer)?;
     let per_load = plan.rounds * Arm::ALL.len() + plan.cost_rounds * 2;
     let all = plan.layouts.len() * plan.loads.len() * per_load;
@@ -163,7 +167,9 @@ pub(crate) fn check(runs: &[Run]) -> Vec<String> {
             let accounted = measured + cost.lost("unmatched") + cost.lost("evicted");
             let read = run.outcome.all * run.load.reads();
             if accounted < read {
-                wrong.push(format!("{at}: {read} packets were read, {measured} measured, {accounted} accounted for"));
+                wrong.push(format!(
+                    "{at}: {read} packets were read, {measured} measured, {accounted} accounted for"
+                ));
             }
         }
         if run.arm == Arm::Empty && !cost.signals.is_empty() {

@@ -88,7 +88,8 @@ fn throughput(f: &mut Formatter<'_>, rows: &[&Summary]) -> fmt::Result {
     writeln!(f, "| load | attached | throughput | by CPU time | p50 | p99 |")?;
     writeln!(f, "| --- | --- | --- | --- | --- | --- |")?;
     for s in rows {
-        let us = |v: Option<Spread>| v.map_or_else(|| "-".to_owned(), |v| format!("{:.1} us", v.median / 1000.0));
+        let us =
+            |v: Option<Spread>| v.map_or_else(|| "-".to_owned(), |v| format!("{:.1} us", v.median / 1000.0));
         writeln!(
             f,
             "| {} | nothing | {:.0} /s | {:.0} % of a CPU | {} | {} |",
@@ -147,7 +148,11 @@ fn footprint(f: &mut Formatter<'_>, rows: &[&Summary]) -> fmt::Result {
 
 fn programs(f: &mut Formatter<'_>, s: &Summary) -> fmt::Result {
     let unit = s.load.unit();
-    writeln!(f, "\n{}: ns per run by the kernel's statistics; *net* is without an empty program\n", s.load.name())?;
+    writeln!(
+        f,
+        "\n{}: ns per run by the kernel's statistics; *net* is without an empty program\n",
+        s.load.name()
+    )?;
     writeln!(f, "| program | runs | runs per {unit} | empty | on | net | net per {unit} |")?;
     writeln!(f, "| --- | --: | --: | --: | --: | --: | --: |")?;
     let concerned = |p: &&Price| p.runs_per_unit >= RARE;
@@ -183,7 +188,8 @@ pub(crate) fn goals(summaries: &[Summary]) -> Vec<String> {
         lines.push(format!("{name}: throughput {got:.3} of off, goal {least:.2}: {}", met(yes)));
         if let Some(dearest) = packet_lane(s).max_by(|a, b| a.net_ns().total_cmp(&b.net_ns())) {
             let (ns, program) = (dearest.net_ns(), &dearest.program);
-            lines.push(format!("{name}: {program} takes {ns:.0} ns net, goal under 100: {}", met(ns < 100.0)));
+            lines
+                .push(format!("{name}: {program} takes {ns:.0} ns net, goal under 100: {}", met(ns < 100.0)));
         }
         let rss = s.peak_rss_bytes.max / f64::from(1 << 20);
         lines.push(format!("{name}: peak RSS {rss:.1} MiB, goal under 50: {}", met(rss < 50.0)));
