@@ -3,7 +3,7 @@
 //!
 //! Source: Documentation/bpf/btf.rst.
 
-use std::{collections::HashMap, fs, path::Path};
+use std::{fs, path::Path};
 
 /// Where the running kernel's own BTF is.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -53,7 +53,9 @@ pub struct Btf {
     strings: usize,
     /// Offset of each type in `raw`, by id; id 0 is void.
     types: Vec<usize>,
-    by_name: HashMap<String, Vec<u32>>,
+    /// Hash of the name and id of each type that can be asked for, ascending. A kernel has some 100,000 of them:
+    /// owned names would take more memory than all the rest of nettrace.
+    by_name: Vec<(u32, u32)>,
 }
 
 mod kind {
@@ -116,17 +118,19 @@ impl Btf {
             return Err(BtfError::Malformed("section beyond the end", 8));
         }
         let types = walk(&raw, start, start + len)?;
-        let mut btf = Self { raw, strings, types, by_name: HashMap::new() };
+        let mut btf = Self { raw, strings, types, by_name: Vec::new() };
         for id in 1..btf.types.len() as u32 {
             let interesting = matches!(
                 btf.kind(id),
                 kind::STRUCT | kind::UNION | kind::ENUM | kind::ENUM64 | kind::TYPEDEF
             );
             if let Some(name) = btf.name(id).filter(|n| interesting && !n.is_empty()) {
-                let name = name.to_owned();
-                btf.by_name.entry(name).or_default().push(id);
+                let entry = (hash(name), id);
+                btf.by_name.push(entry);
             }
         }
+        btf.by_name.sort_unstable();
+        btf.by_name.shrink_to_fit();
         Ok(btf)
     }
 
@@ -173,7 +177,10 @@ impl Btf {
     }
 
     fn find(&self, name: &str, want: impl Fn(u32) -> bool) -> Option<u32> {
-        self.by_name.get(name)?.iter().copied().find(|id| want(self.kind(*id)))
+        let hash = hash(name);
+        let first = self.by_name.partition_point(|(h, _)| *h < hash);
+        let same = self.by_name[first..].iter().take_while(|(h, _)| *h == hash).map(|(_, id)| *id);
+        same.filter(|id| self.name(*id) == Some(name)).find(|id| want(self.kind(*id)))
     }
 
     fn info(&self, id: u32) -> u32 {
@@ -235,6 +242,11 @@ impl Btf {
         }
         None
     }
+}
+
+/// FNV-1a.
+fn hash(name: &str) -> u32 {
+    name.bytes().fold(0x811c_9dc5, |h, byte| (h ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// Offsets of all types.
