@@ -51,7 +51,7 @@ pub(crate) enum Net {
     /// [`Layout::Direct`].
     Direct(Pair),
     /// [`Layout::Bridge`].
-    Bridge(Lab),
+    Bridge(Box<Lab>),
 }
 
 impl Net {
@@ -62,7 +62,7 @@ impl Net {
     pub(crate) fn start(layout: Layout) -> Result<Self, LabError> {
         Ok(match layout {
             Layout::Direct => Self::Direct(Pair::start()?),
-            Layout::Bridge => Self::Bridge(Lab::start(LabConfig::default())?),
+            Layout::Bridge => Self::Bridge(Box::new(Lab::start(LabConfig::default())?)),
         })
     }
 
