@@ -53,9 +53,6 @@ pub struct Btf {
     strings: usize,
     /// Offset of each type in `raw`, by id; id 0 is void.
     types: Vec<usize>,
-    /// Hash of the name and id of each type that can be asked for, ascending. A kernel has some 100,000 of them:
-    /// owned names would take more memory than all the rest of nettrace.
-    by_name: Vec<(u32, u32)>,
 }
 
 mod kind {
@@ -118,20 +115,7 @@ impl Btf {
             return Err(BtfError::Malformed("section beyond the end", 8));
         }
         let types = walk(&raw, start, start + len)?;
-        let mut btf = Self { raw, strings, types, by_name: Vec::new() };
-        for id in 1..btf.types.len() as u32 {
-            let interesting = matches!(
-                btf.kind(id),
-                kind::STRUCT | kind::UNION | kind::ENUM | kind::ENUM64 | kind::TYPEDEF
-            );
-            if let Some(name) = btf.name(id).filter(|n| interesting && !n.is_empty()) {
-                let entry = (hash(name), id);
-                btf.by_name.push(entry);
-            }
-        }
-        btf.by_name.sort_unstable();
-        btf.by_name.shrink_to_fit();
-        Ok(btf)
+        Ok(Self { raw, strings, types })
     }
 
     /// Where a member is: `sock.__sk_common.skc_dport`. Anonymous structures and unions are looked into; an element
@@ -177,10 +161,9 @@ impl Btf {
     }
 
     fn find(&self, name: &str, want: impl Fn(u32) -> bool) -> Option<u32> {
-        let hash = hash(name);
-        let first = self.by_name.partition_point(|(h, _)| *h < hash);
-        let same = self.by_name[first..].iter().take_while(|(h, _)| *h == hash).map(|(_, id)| *id);
-        same.filter(|id| self.name(*id) == Some(name)).find(|id| want(self.kind(*id)))
+        // A walk over all types takes a millisecond; an index of their names, which a start needs some thirty times,
+        // would take megabytes.
+        (1..self.types.len() as u32).find(|id| want(self.kind(*id)) && self.name(*id) == Some(name))
     }
 
     fn info(&self, id: u32) -> u32 {
@@ -242,11 +225,6 @@ impl Btf {
         }
         None
     }
-}
-
-/// FNV-1a.
-fn hash(name: &str) -> u32 {
-    name.bytes().fold(0x811c_9dc5, |h, byte| (h ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// Offsets of all types.

@@ -1,10 +1,10 @@
 //! From the command line to an exit code: one clear line for every failure.
 
-use super::{Cli, CompletionShell, Exit, completions, man_page, man_pages, run};
+use super::{Cli, CompletionShell, Exit, completions, lab, man_page, man_pages, run};
 use crate::{
     capture::{CaptureError, ReplayError, replay},
     config::{self, Action, Output},
-    lab::{Lab, LabConfig, LabError, Topology},
+    lab::LabError,
     preflight::PreflightError,
     recording::{self, FileKind},
     report,
@@ -17,7 +17,6 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     path::Path,
     process::ExitCode,
-    time::Duration,
 };
 
 /// A failure and the exit code that it means.
@@ -114,7 +113,8 @@ fn dispatch(action: Action) -> Result<Exit, Failure> {
             Ok(Exit::Ok)
         }
         Action::Report { file, output } => report_file(&file, &output),
-        Action::Lab { topology, duration } => hold_lab(topology, duration),
+        Action::Lab { topology, serve: true, .. } => lab::serve(topology),
+        Action::Lab { topology, duration, .. } => lab::hold(topology, duration),
         Action::Completions(shell) => print(|out| write_completions(shell, out)),
         Action::Man(None) => print(|out| man_page(out)),
         Action::Man(Some(dir)) => {
@@ -129,7 +129,7 @@ fn write_completions(shell: CompletionShell, out: &mut dyn io::Write) -> io::Res
 }
 
 /// Writes to standard output. A reader that has had enough (`| head`) is not an error.
-fn print(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<Exit, Failure> {
+pub(super) fn print(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<Exit, Failure> {
     let mut out = io::stdout().lock();
     match write(&mut out).and_then(|()| out.flush()) {
         Ok(()) => Ok(Exit::Ok),
@@ -179,33 +179,4 @@ fn report_file(file: &Path, output: &Output) -> Result<Exit, Failure> {
             Err(Failure::usage(anyhow::anyhow!("{} {what}", file.display())))
         }
     }
-}
-
-/// Sets the lab up, lets its traffic run, and takes it down.
-fn hold_lab(topology: Topology, duration: Option<Duration>) -> Result<Exit, Failure> {
-    let lab = Lab::start(LabConfig { topology, ..LabConfig::default() })?;
-    print(|out| {
-        writeln!(
-            out,
-            "The lab {} is up. Its namespaces, for `ip netns exec` and `nettrace run --netns`:",
-            lab.id()
-        )?;
-        writeln!(out, "  {:<8} {}", "node", lab.node().netns.name())?;
-        for pod in lab.pods() {
-            writeln!(out, "  {:<8} {}  {}", pod.role.name(), pod.netns.name(), pod.ipv4)?;
-        }
-        writeln!(out, "Ctrl-C takes it down.")
-    })?;
-    let interrupted = run::interrupt()?;
-    let started = std::time::Instant::now();
-    let round = Duration::from_secs(5);
-    while !interrupted.load(std::sync::atomic::Ordering::Relaxed) {
-        let left = duration.map_or(round, |d| d.saturating_sub(started.elapsed()).min(round));
-        if left.is_zero() {
-            break;
-        }
-        lab.demo_traffic(left)?;
-    }
-    lab.stop()?;
-    Ok(Exit::Ok)
 }

@@ -108,7 +108,7 @@ fn the_filter_is_compiled_and_kept_as_typed() {
 fn the_lab_has_a_topology() {
     assert_eq!(captured("--lab").lab, Some(Topology::Bridge));
     assert_eq!(captured("--lab --topology routed").lab, Some(Topology::Routed));
-    let Action::Lab { topology, duration } = config("lab").unwrap().action else { panic!() };
+    let Action::Lab { topology, duration, .. } = config("lab").unwrap().action else { panic!() };
     assert_eq!((topology, duration), (Topology::Bridge, None));
 }
 
