@@ -1,5 +1,7 @@
 //! What the end-to-end tests share: a lab, a capture of it and nothing else, and a look at the result.
 
+pub mod truth;
+
 use anyhow::Result;
 use nettrace::{
     aggregate::Finished,
