@@ -74,10 +74,21 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(exit) => exit.into(),
         Err(Failure { exit, error }) => {
-            say(&format!("{error:#}"));
+            say(&told(&error));
             exit.into()
         }
     }
+}
+
+/// An error and its causes. Many errors name their cause themselves, and nothing is said twice.
+fn told(error: &anyhow::Error) -> String {
+    let mut message = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !message.contains(&cause) {
+            message = format!("{message}: {cause}");
+        }
+    }
+    message
 }
 
 /// One line to standard error. When even that cannot be said, the exit code must do.
@@ -103,6 +114,7 @@ fn log(verbosity: u8) {
 fn dispatch(action: Action) -> Result<Exit, Failure> {
     match action {
         Action::Run { capture, output } => {
+            check_writable(&output)?;
             let finished = run::measure(&capture, None)?;
             write_report(&finished.snapshot, &output)?;
             Ok(Exit::Ok)
@@ -136,6 +148,16 @@ pub(super) fn print(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) ->
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Ok),
         Err(error) => Err(anyhow::Error::new(error).context("cannot write to standard output").into()),
     }
+}
+
+/// Before measuring, so that no measurement is lost to a mistyped path. A file that is there is left as it is.
+fn check_writable(output: &Output) -> Result<(), Failure> {
+    let Some(path) = &output.path else { return Ok(()) };
+    let opened = fs::OpenOptions::new().append(true).create(true).open(path);
+    opened
+        .map(drop)
+        .with_context(|| format!("cannot write report {}", path.display()))
+        .map_err(Failure::usage)
 }
 
 fn write_report(snapshot: &Snapshot, output: &Output) -> Result<(), Failure> {
