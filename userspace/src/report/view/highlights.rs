@@ -9,7 +9,7 @@ use super::{
     status::{kernel_share, own_share},
 };
 use crate::snapshot::{Drop, Snapshot, Tcp};
-use nettrace_common::Signal;
+use nettrace_common::{Loss, Signal};
 
 /// First retransmission timeout of a SYN (RFC 6298), ns: a handshake of this length lost one.
 const SYN_TIMEOUT_NS: u64 = 1_000_000_000;
@@ -215,6 +215,13 @@ fn drops(snapshot: &Snapshot, list: &mut List) {
 }
 
 fn losses(snapshot: &Snapshot, list: &mut List) {
+    let damaged = snapshot.losses.iter().filter(|l| l.reason == Loss::BadFrame.name());
+    let damaged = damaged.fold(0_u64, |sum, l| sum.saturating_add(l.count));
+    if damaged > 0 {
+        let what = units::plural(damaged, "part", "parts");
+        let text = format!("This report is incomplete: {what} of the recording damaged or missing.");
+        list.add(Level::Bad, "losses", text);
+    }
     let lost: Vec<_> = snapshot
         .losses
         .iter()

@@ -10,11 +10,17 @@ pub(super) fn losses(snapshot: &Snapshot) -> Section {
     if snapshot.losses.iter().all(|loss| loss.count == 0) && ring.lost == 0 {
         section.line("Nothing was lost.");
     } else {
+        let lost: Vec<_> = snapshot.losses.iter().filter(|loss| loss.count > 0).collect();
         let columns =
             [("reason", Kind::Text), ("side", Kind::Text), ("count", Kind::Number), ("meaning", Kind::Text)];
-        section.table(Table::of("", &columns, &snapshot.losses, usize::MAX, |l| {
+        section.table(Table::of("", &columns, &lost, usize::MAX, |l| {
             vec![Cell::text(&l.reason), Cell::text(&l.side), Cell::count(l.count), Cell::text(&l.meaning)]
         }));
+        let others = snapshot.losses.len() - lost.len();
+        if others > 0 {
+            let what = units::plural(others as u64, "other reason", "other reasons");
+            section.line(format!("Nothing was lost for {what}."));
+        }
     }
     section.line(format!(
         "Ring buffer ({}): {} emitted, {} received, {} lost.",
