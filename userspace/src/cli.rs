@@ -57,7 +57,7 @@ macro_rules! after_help {
     };
 }
 
-/// Finds, explains and fixes network latency on this node.
+/// Finds and explains network latency on this node.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "nettrace", version, propagate_version = true, after_help = after_help!(
 "  # Where does this node's network latency come from?
@@ -92,7 +92,7 @@ pub enum Command {
   # Until Ctrl-C, keeping every packet that took longer than 200 us to reach its application
   sudo nettrace run -d 0 --exemplar off --exemplar rx.total=200us
 
-  # Also in a pod's network namespace, by the number of one of its processes
+  # In a pod's network namespace instead, by the number of one of its processes
   sudo nettrace run --netns 4711"))]
     Run(RunArgs),
     /// Measure, and keep everything in a file for `report`.

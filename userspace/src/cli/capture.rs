@@ -22,13 +22,14 @@ pub struct CaptureArgs {
     /// How long, e.g. 500ms, 30s or 2m; 0 for until Ctrl-C
     #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = value::duration)]
     pub duration: Duration,
-    /// Measure these interfaces, e.g. 'eth*' [default: all that carry traffic]
+    /// Measure these interfaces, e.g. 'eth*'; may be given again [default: all but bridges, bonds, VLANs and tunnels]
     #[arg(short, long, value_name = "GLOB", value_parser = value::glob)]
     pub iface: Vec<Pattern>,
-    /// But not these
+    /// But not these; may be given again
     #[arg(long, value_name = "GLOB", value_parser = value::glob)]
     pub exclude: Vec<Pattern>,
-    /// Measure this network namespace instead: a name as in `ip netns`, a path, or the number of a process in it
+    /// Measure this network namespace instead: a name as in `ip netns`, a path, or the number of a process in it; may
+    /// be given again
     #[arg(long, value_name = "NAME|PATH|PID")]
     pub netns: Vec<String>,
     /// Measure only these: names or groups from the report, e.g. 'rx,dns.latency' [default: everything]
@@ -51,7 +52,7 @@ pub struct CaptureArgs {
     /// A bare time holds for all signals, SIGNAL=TIME for one; both can be given.
     #[arg(long, value_name = "[SIGNAL=]TIME", value_parser = value::exemplar)]
     pub exemplar: Vec<Exemplar>,
-    /// Keep one packet in N, whatever its latency; 0 for none
+    /// Keep one latency in N, whatever it is; 0 for none, which in `record` means every one
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub sample: u32,
     /// Size of the ring buffer, a power of two

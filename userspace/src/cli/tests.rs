@@ -78,7 +78,7 @@ fn errors_name_the_option_and_what_was_expected() {
         ("run -d 10", "invalid value '10' for '--duration <TIME>': a time needs a unit: 10s?"),
         ("run --exemplar rx=1ms", "unknown signal `rx`: one of rx.stack, "),
         ("run --ring-size lots", "expected a size like 65536"),
-        ("run --format pdf", "[possible values: text, json, html, markdown]"),
+        ("run --format pdf", "[possible values: text, markdown, json, html]"),
         ("run --topology routed", "--lab"),
         ("run --lab --topology star", "[possible values: bridge, routed]"),
         ("run --dns-port 0", "0 is not in 1..=65535"),

@@ -5,10 +5,11 @@ use super::{
     Highlight, Level, clean,
     dns::counts,
     latency::{in_path_order, quantile_ns},
-    status::{kernel_share, user_share},
+    path::is_discard_at_close,
+    status::{kernel_share, own_share},
 };
-use crate::snapshot::{Snapshot, Tcp};
-use nettrace_common::Signal;
+use crate::snapshot::{Drop, Snapshot, Tcp};
+use nettrace_common::{Loss, Signal};
 
 /// First retransmission timeout of a SYN (RFC 6298), ns: a handshake of this length lost one.
 const SYN_TIMEOUT_NS: u64 = 1_000_000_000;
@@ -194,20 +195,33 @@ fn path_mtu(snapshot: &Snapshot, list: &mut List) {
 }
 
 fn drops(snapshot: &Snapshot, list: &mut List) {
-    let total = snapshot.drops.iter().fold(0_u64, |sum, d| sum.saturating_add(d.count));
-    if let Some(first) = snapshot.drops.first().filter(|_| total > 0) {
+    let (closing, lost): (Vec<_>, Vec<_>) =
+        snapshot.drops.iter().filter(|d| d.count > 0).partition(|d| is_discard_at_close(d));
+    let sum = |drops: &[&Drop]| drops.iter().fold(0_u64, |sum, d| sum.saturating_add(d.count));
+    if let Some(first) = lost.first() {
         let text = format!(
             "{} dropped; most ({}): {} in {}.",
-            units::plural(total, "packet was", "packets were"),
+            units::plural(sum(&lost), "packet was", "packets were"),
             units::count(first.count),
             clean(&first.reason),
             clean(&first.location),
         );
         list.add(Level::Warn, "drops", text);
+    } else if !closing.is_empty() {
+        let what = units::plural(sum(&closing), "packet was", "packets were");
+        let text = format!("No packet was dropped on its way; {what} discarded when sockets closed.");
+        list.add(Level::Note, "drops", text);
     }
 }
 
 fn losses(snapshot: &Snapshot, list: &mut List) {
+    let damaged = snapshot.losses.iter().filter(|l| l.reason == Loss::BadFrame.name());
+    let damaged = damaged.fold(0_u64, |sum, l| sum.saturating_add(l.count));
+    if damaged > 0 {
+        let what = units::plural(damaged, "part", "parts");
+        let text = format!("This report is incomplete: {what} of the recording damaged or missing.");
+        list.add(Level::Bad, "losses", text);
+    }
     let lost: Vec<_> = snapshot
         .losses
         .iter()
@@ -223,9 +237,10 @@ fn losses(snapshot: &Snapshot, list: &mut List) {
 
 fn cost(snapshot: &Snapshot, list: &mut List) {
     let text = format!(
-        "Measuring cost {} of one CPU in user space, {} in the kernel, and {} of memory.",
-        units::percent(user_share(snapshot)),
+        "Measuring cost {} of one CPU in kernel programs, {} in nettrace itself{}, and {} of memory.",
         kernel_share(snapshot).unwrap_or_else(|| "an unmeasured share".to_owned()),
+        units::percent(own_share(snapshot)),
+        if snapshot.meta.lab { " (the lab's traffic included)" } else { "" },
         units::bytes(snapshot.overhead.max_rss_bytes.saturating_add(snapshot.overhead.map_bytes)),
     );
     list.add(Level::Note, "cost", text);

@@ -1,7 +1,7 @@
 //! What happened to packets on their way: fragments and path MTU, drops, and the slowest ones.
 
 use super::{super::units, Cell, Kind, Section, Table, nothing};
-use crate::snapshot::{Ip, Snapshot};
+use crate::snapshot::{Drop, Exemplar, Ip, Snapshot};
 
 /// The section on fragments and path MTU.
 pub(super) fn fragments(snapshot: &Snapshot, top: usize) -> Section {
@@ -41,12 +41,21 @@ pub(super) fn fragments(snapshot: &Snapshot, top: usize) -> Section {
     section
 }
 
+/// Whether the kernel only emptied the queues of a socket that was closed, of a FIN or of data that nobody was going to
+/// read: its tracepoint tells of those as of drops, but no packet was lost on its way.
+pub(super) fn is_discard_at_close(drop: &Drop) -> bool {
+    drop.reason == "QUEUE_PURGE"
+}
+
 /// The section on drops.
 pub(super) fn drops(snapshot: &Snapshot, top: usize) -> Section {
     let mut section = Section::new("drops", "Drops");
     if snapshot.drops.is_empty() && snapshot.drop_flows.is_empty() {
         section.line(nothing(snapshot, "No drops seen", &["drop"]));
         return section;
+    }
+    if snapshot.drops.iter().any(is_discard_at_close) {
+        section.line("QUEUE_PURGE is what was left in the queues of closed sockets: not lost on the way.");
     }
     let columns = [
         ("reason", Kind::Text),
@@ -64,6 +73,22 @@ pub(super) fn drops(snapshot: &Snapshot, top: usize) -> Section {
     section
 }
 
+/// The slowest of each signal in turn, so that a slow one does not hide the others; in the signals' order.
+fn fair(exemplars: &[Exemplar], top: usize) -> Vec<&Exemplar> {
+    let mut place = std::collections::HashMap::new();
+    let mut ranked: Vec<(usize, usize, &Exemplar)> = Vec::new();
+    for (index, exemplar) in exemplars.iter().enumerate() {
+        let rank = place.entry(exemplar.signal.as_str()).or_insert(0);
+        ranked.push((*rank, index, exemplar));
+        *rank += 1;
+    }
+    ranked.sort_by_key(|(rank, index, _)| (*rank, *index));
+    let (shown, rest) = ranked.split_at(top.min(ranked.len()));
+    let mut shown = shown.to_vec();
+    shown.sort_by_key(|(_, index, _)| *index);
+    shown.iter().chain(rest).map(|(_, _, exemplar)| *exemplar).collect()
+}
+
 /// The section on single slow packets.
 pub(super) fn slowest(snapshot: &Snapshot, top: usize) -> Section {
     let mut section = Section::new("slowest", "Slowest packets");
@@ -78,7 +103,7 @@ pub(super) fn slowest(snapshot: &Snapshot, top: usize) -> Section {
         ("size", Kind::Number),
         ("interface", Kind::Text),
     ];
-    section.table(Table::of("", &columns, &snapshot.exemplars, top, |e| {
+    section.table(Table::of("", &columns, &fair(&snapshot.exemplars, top), top, |e| {
         vec![
             Cell::text(&e.signal),
             Cell::duration(e.at_ns),

@@ -1,7 +1,7 @@
 //! How far the report can be trusted, and what it cost: losses, probes, overhead.
 
-use super::{super::units, Cell, Kind, Section, Table};
-use crate::snapshot::Snapshot;
+use super::{super::units, Cell, Kind, Section, Table, clean};
+use crate::snapshot::{Probe, Snapshot};
 
 /// The section on losses; the ring's books are always shown.
 pub(super) fn losses(snapshot: &Snapshot) -> Section {
@@ -10,11 +10,17 @@ pub(super) fn losses(snapshot: &Snapshot) -> Section {
     if snapshot.losses.iter().all(|loss| loss.count == 0) && ring.lost == 0 {
         section.line("Nothing was lost.");
     } else {
+        let lost: Vec<_> = snapshot.losses.iter().filter(|loss| loss.count > 0).collect();
         let columns =
             [("reason", Kind::Text), ("side", Kind::Text), ("count", Kind::Number), ("meaning", Kind::Text)];
-        section.table(Table::of("", &columns, &snapshot.losses, usize::MAX, |l| {
+        section.table(Table::of("", &columns, &lost, usize::MAX, |l| {
             vec![Cell::text(&l.reason), Cell::text(&l.side), Cell::count(l.count), Cell::text(&l.meaning)]
         }));
+        let others = snapshot.losses.len() - lost.len();
+        if others > 0 {
+            let what = units::plural(others as u64, "other reason", "other reasons");
+            section.line(format!("Nothing was lost for {what}."));
+        }
     }
     section.line(format!(
         "Ring buffer ({}): {} emitted, {} received, {} lost.",
@@ -32,13 +38,16 @@ pub(super) fn probes(snapshot: &Snapshot) -> Section {
     if snapshot.probes.is_empty() {
         section.line("No probe was registered.");
     }
-    let columns =
-        [("probe", Kind::Text), ("source", Kind::Text), ("yields", Kind::Text), ("remark", Kind::Text)];
+    // What a probe yields is told only where it is more than the probe's own name.
+    let names = |p: &Probe| match p.yields.as_slice() {
+        [one] if *one == p.name => clean(&p.name),
+        many => format!("{}: {}", clean(&p.name), clean(&many.join(", "))),
+    };
+    let columns = [("probe", Kind::Text), ("source", Kind::Text), ("remark", Kind::Text)];
     section.table(Table::of("", &columns, &snapshot.probes, usize::MAX, |p| {
         vec![
-            Cell::text(&p.name),
+            Cell::text(&names(p)),
             Cell::text(p.source.as_deref().unwrap_or("off")),
-            Cell::text(&p.yields.join(", ")),
             Cell::maybe(p.reason.as_deref()),
         ]
     }));
@@ -50,7 +59,7 @@ pub(super) fn cost(snapshot: &Snapshot, top: usize) -> Section {
     let cost = &snapshot.overhead;
     let mut section = Section::new("cost", "Own cost");
     section.line(format!(
-        "CPU, as a share of one: {}; {} in user space ({} user, {} system).",
+        "CPU, as a share of one: {}; {} in nettrace itself ({} user, {} system{}).",
         match kernel_share(snapshot) {
             Some(share) => format!(
                 "{share} in kernel programs (extrapolated from {} of the run)",
@@ -58,16 +67,17 @@ pub(super) fn cost(snapshot: &Snapshot, top: usize) -> Section {
             ),
             None => "not measured in kernel programs".to_owned(),
         },
-        units::percent(user_share(snapshot)),
+        units::percent(own_share(snapshot)),
         units::duration(cost.user_cpu_ns),
         units::duration(cost.system_cpu_ns),
+        if snapshot.meta.lab { "; the lab's traffic is made by the same process" } else { "" },
     ));
     section.line(format!(
         "Memory: {} resident at most, {} in kernel maps.",
         units::bytes(cost.max_rss_bytes),
         units::bytes(cost.map_bytes),
     ));
-    let columns = [("program", Kind::Text), ("runs", Kind::Number), ("time per run", Kind::Number)];
+    let columns = [("program", Kind::Text), ("runs sampled", Kind::Number), ("time per run", Kind::Number)];
     section.table(Table::of("Kernel programs", &columns, &cost.programs, top, |p| {
         vec![
             Cell::text(&p.program),
@@ -87,8 +97,8 @@ pub(super) fn kernel_share(snapshot: &Snapshot) -> Option<String> {
     (cost.stats_share > 0.0).then(|| units::percent(cost.kernel_cpu_share))
 }
 
-/// CPU time in user space and system calls as a share of one CPU.
-pub(super) fn user_share(snapshot: &Snapshot) -> f64 {
+/// CPU time of this process, in user space and in system calls, as a share of one CPU.
+pub(super) fn own_share(snapshot: &Snapshot) -> f64 {
     let cost = &snapshot.overhead;
     match snapshot.meta.duration_ns {
         0 => 0.0,
