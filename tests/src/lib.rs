@@ -1,8 +1,8 @@
 //! What the end-to-end tests share: a lab, a capture of it and nothing else, and a look at the result.
 
-pub mod truth;
 pub mod program;
 pub mod raw;
+pub mod truth;
 
 use anyhow::Result;
 use nettrace::{
