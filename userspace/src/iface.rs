@@ -84,6 +84,8 @@ pub struct Selection {
     pub exclude: Vec<glob::Pattern>,
     /// Whether received packets are looked at by XDP where the driver can.
     pub xdp: bool,
+    /// Whether TC programs go to a clsact qdisc even where the kernel has tcx.
+    pub clsact: bool,
 }
 
 /// One interface, as netlink tells it.
@@ -259,7 +261,7 @@ impl Looked {
             Err(error) => return failed(error.to_string()),
         };
         tokio::spawn(connection);
-        let mut attached = wire::Attached::new(self.namespace.wire, self.selection.xdp);
+        let mut attached = wire::Attached::new(self.namespace.wire, &self.selection);
         let listed: Result<Vec<LinkMessage>, _> = handle.link().get().execute().try_collect().await;
         let links = match listed {
             Ok(links) => links,

@@ -88,6 +88,7 @@ fn options(
             include: config.ifaces.include.clone(),
             exclude: config.ifaces.exclude.clone(),
             xdp: config.xdp,
+            clsact: false,
         },
         signals: config.signals.clone(),
         dns_timeout: config.dns_timeout,

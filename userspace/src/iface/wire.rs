@@ -1,14 +1,17 @@
 //! The TC and XDP programs at the interfaces of one namespace. Used by that namespace's thread alone, which is in it.
 
-use super::Link;
+use super::{Link, Selection};
 use aya::{
     Ebpf,
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp,
-        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, qdisc_add_clsact},
+        tc::{
+            NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcError, qdisc_add_clsact,
+        },
         xdp::{XdpLink, XdpMode},
     },
 };
+use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::tc::TcHandle;
 use std::collections::HashMap;
 
@@ -25,12 +28,13 @@ struct Links {
 pub(super) struct Attached {
     wanted: bool,
     xdp: bool,
+    tcx: bool,
     links: HashMap<u32, Links>,
 }
 
 impl Attached {
-    pub(super) fn new(wanted: bool, xdp: bool) -> Self {
-        Self { wanted, xdp, links: HashMap::new() }
+    pub(super) fn new(wanted: bool, selection: &Selection) -> Self {
+        Self { wanted, xdp: selection.xdp, tcx: !selection.clsact, links: HashMap::new() }
     }
 
     /// Attaches to one interface. Returns how, or why not.
@@ -50,9 +54,9 @@ impl Attached {
             }
         }
         if links.xdp.is_none() {
-            how.push(links.attach_tc(ebpf, "wire_in", &link.name, TcAttachType::Ingress)?);
+            how.push(links.attach_tc(ebpf, "wire_in", &link.name, TcAttachType::Ingress, self.tcx)?);
         }
-        let out = links.attach_tc(ebpf, "wire_out", &link.name, TcAttachType::Egress)?;
+        let out = links.attach_tc(ebpf, "wire_out", &link.name, TcAttachType::Egress, self.tcx)?;
         if !how.contains(&out) {
             how.push(out);
         }
@@ -85,18 +89,17 @@ impl Links {
         program: &str,
         interface: &str,
         direction: TcAttachType,
+        tcx: bool,
     ) -> Result<String, String> {
         let classifier: &mut SchedClassifier = ebpf
             .program_mut(program)
             .ok_or_else(|| format!("{program} is not in the object"))?
             .try_into()
             .map_err(|e: ProgramError| e.to_string())?;
-        // First in the chain: a program before this one may end it.
-        let tcx = TcAttachOptions::TcxOrder(LinkOrder::first());
-        let (id, how) = match classifier.attach_with_options(interface, direction, tcx) {
+        let (id, how) = match tcx_attach(classifier, interface, direction, tcx) {
             Ok(id) => (id, "tcx"),
-            Err(error) => {
-                tracing::debug!("{interface}: no tcx: {error}");
+            Err(why) => {
+                tracing::debug!("{interface}: no tcx: {why}");
                 match qdisc_add_clsact(interface) {
                     Ok(()) => self.added_clsact = true,
                     Err(TcError::AlreadyAttached) => {}
@@ -114,6 +117,20 @@ impl Links {
     }
 }
 
+/// First in the chain: a program before this one may end it.
+fn tcx_attach(
+    classifier: &mut SchedClassifier,
+    interface: &str,
+    direction: TcAttachType,
+    wanted: bool,
+) -> Result<SchedClassifierLinkId, String> {
+    if !wanted {
+        return Err("clsact is asked for".to_owned());
+    }
+    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+    classifier.attach_with_options(interface, direction, first).map_err(|e| e.to_string())
+}
+
 fn attach_xdp(ebpf: &mut Ebpf, ifindex: u32) -> Result<XdpLink, String> {
     let xdp: &mut Xdp = ebpf
         .program_mut("wire_xdp")
@@ -124,12 +141,31 @@ fn attach_xdp(ebpf: &mut Ebpf, ifindex: u32) -> Result<XdpLink, String> {
     xdp.take_link(id).map_err(|e| e.to_string())
 }
 
-/// Only when it is as empty as we found it: the kernel removes a clsact with others' filters too.
+/// Only while nobody else has filters there: the kernel would remove those too.
 async fn remove_clsact(handle: &rtnetlink::Handle, ifindex: u32) {
     let Ok(index) = i32::try_from(ifindex) else { return };
+    if others_filter(handle, index).await {
+        tracing::warn!(
+            "interface {ifindex}: the clsact qdisc that was added stays, others have filters in it now"
+        );
+        return;
+    }
     let mut request = handle.qdisc().del(index);
     request.message_mut().header.parent = TcHandle::CLSACT;
     if let Err(error) = request.execute().await {
         tracing::warn!("interface {ifindex}: the clsact qdisc that was added could not be removed: {error}");
     }
+}
+
+/// Whether there are filters, now that ours are gone.
+async fn others_filter(handle: &rtnetlink::Handle, index: i32) -> bool {
+    for egress in [false, true] {
+        let request = handle.traffic_filter(index).get();
+        let request = if egress { request.egress() } else { request.ingress() };
+        let mut filters = request.execute();
+        if let Ok(Some(_)) = filters.try_next().await {
+            return true;
+        }
+    }
+    false
 }
