@@ -91,7 +91,7 @@ impl Signal {
             Self::TxDriver => "handed to the driver -> freed on completion (veth, lo: received by the peer)",
             Self::FwdHost => "received on one interface -> handed to another one's driver",
             Self::NetRtt => "data seen on the wire -> its acknowledgement seen on the same interface",
-            Self::TcpSrtt => "TCP's smoothed round trip, at each segment sent",
+            Self::TcpSrtt => "TCP's smoothed round trip, at one segment in eight sent",
             Self::IpReassembly => "first fragment -> datagram complete",
             Self::TcpConnect => "SYN sent -> established",
             Self::TcpAccept => "SYN answered -> established",

@@ -9,12 +9,18 @@
     not(test),
     expect(unreachable_pub, reason = "a binary has no outside; `pub` marks what a module offers")
 )]
+#![expect(clippy::needless_pass_by_value, reason = "a program's signature is given: it owns its context")]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key by value is copied onto the small stack again"
+)]
 
 mod emit;
 mod flight;
 mod hist;
 mod iface;
 mod kernel;
+mod klog;
 mod maps;
 mod packet;
 mod parse;

@@ -23,7 +23,7 @@ use crate::{
 };
 
 #[map]
-pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 #[map]
 pub static HIST: PerCpuArray<KernelHist> =
     PerCpuArray::with_max_entries(MAX_SCOPES * Signal::IN_KERNEL as u32, 0);

@@ -11,7 +11,7 @@ use core::mem::MaybeUninit;
 const MAX_OFFSET: u32 = 1023;
 
 /// What the parser needs of a packet.
-pub trait Packet {
+pub trait Packet: EbpfContext {
     /// Reads a header at an offset; none when the packet ends before.
     fn header<T: Copy>(&self, offset: u32) -> Option<T>;
     /// Copies `len` bytes (1 to `N`) from an offset; false when the packet ends before.

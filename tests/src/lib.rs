@@ -1,5 +1,9 @@
 //! What the end-to-end tests share: a lab, a capture of it and nothing else, and a look at the result.
 
+pub mod program;
+pub mod raw;
+pub mod truth;
+
 use anyhow::Result;
 use nettrace::{
     aggregate::Finished,
@@ -8,6 +12,7 @@ use nettrace::{
     load::ProgramOptions,
     snapshot::Snapshot,
 };
+use nettrace_common::Signal;
 
 /// Options for a capture of a lab alone: the machine's own traffic is not measured.
 #[must_use]
@@ -35,6 +40,19 @@ pub fn captured<T>(
     let capture = Capture::start(options)?;
     let said = work(&lab)?;
     Ok((capture.stop()?, said))
+}
+
+/// Latencies of a signal, over all scopes.
+#[must_use]
+pub fn count(snapshot: &Snapshot, signal: Signal) -> u64 {
+    snapshot.signal(signal).map_or(0, |row| row.hist.count())
+}
+
+/// Latencies of a signal in one scope.
+#[must_use]
+pub fn count_in(snapshot: &Snapshot, signal: Signal, scope: &str) -> u64 {
+    let rows = snapshot.signals.iter().filter(|row| row.signal == signal.name() && row.scope == scope);
+    rows.map(|row| row.hist.count()).sum()
 }
 
 /// Count of a loss, by name.

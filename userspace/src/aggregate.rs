@@ -136,9 +136,8 @@ impl Aggregator {
             }
             Record::Tcp(e) => {
                 self.latest_ns = self.latest_ns.max(e.header.ts_ns);
-                match self.tcp.feed(&e) {
-                    Some((signal, ns)) => self.book(signal, e.header.scope, ns),
-                    None => {}
+                if let Some((signal, ns)) = self.tcp.feed(&e) {
+                    self.book(signal, e.header.scope, ns);
                 }
             }
             Record::Drop(d) => self.drop(&d),

@@ -4,7 +4,7 @@
 //! Programs at interfaces (TC, XDP) are loaded here and attached by [`crate::iface`], as interfaces come and go.
 
 use crate::{
-    load::Loaded,
+    load::{Loaded, Types},
     probes::{Hook, PROBES, Probe, Program, Source, WIRE_XDP},
     snapshot,
 };
@@ -46,6 +46,7 @@ impl Attached {
 /// Verifies what the probes need, so that attaching it is quick. A probe that cannot be had is noted, not an error.
 pub fn programs_ready(
     loaded: &mut Loaded,
+    types: &Types,
     selected: &[&'static Probe],
     all: &[Probe],
     xdp: bool,
@@ -53,7 +54,7 @@ pub fn programs_ready(
     let mut attached = Attached::default();
     if xdp {
         for program in WIRE_XDP {
-            let outcome = bring_up(loaded, program);
+            let outcome = bring_up(loaded, types, program);
             attached.programs.insert(program.name, outcome);
         }
     }
@@ -62,7 +63,7 @@ pub fn programs_ready(
             attached.probes.push(off(probe, "not selected".to_owned()));
             continue;
         }
-        let status = first_source(loaded, probe, &mut attached);
+        let status = first_source(loaded, types, probe, &mut attached);
         attached.probes.push(status);
     }
     attached
@@ -74,12 +75,12 @@ pub fn attach(loaded: &mut Loaded, mut attached: Attached) -> Attached {
         if outcome.is_err() {
             continue;
         }
-        if let Some(AyaProgram::BtfTracePoint(program)) = loaded.ebpf.program_mut(name) {
-            if let Err(error) = program.attach() {
-                let reason = format!("{name}: {}", one_line(&error));
-                mark_off(&mut attached.probes, name, &reason);
-                *outcome = Err(reason);
-            }
+        if let Some(AyaProgram::BtfTracePoint(program)) = loaded.ebpf.program_mut(name)
+            && let Err(error) = program.attach()
+        {
+            let reason = format!("{name}: {}", one_line(&error));
+            mark_off(&mut attached.probes, name, &reason);
+            *outcome = Err(reason);
         }
     }
     attached
@@ -101,10 +102,10 @@ fn mark_off(probes: &mut [snapshot::Probe], program: &str, reason: &str) {
 /// Detaches the tracepoint programs.
 pub fn detach(loaded: &mut Loaded) {
     for (name, program) in loaded.ebpf.programs_mut() {
-        if let AyaProgram::BtfTracePoint(program) = program {
-            if let Err(error) = program.unload() {
-                tracing::debug!("{name}: {error}");
-            }
+        if let AyaProgram::BtfTracePoint(program) = program
+            && let Err(error) = program.unload()
+        {
+            tracing::debug!("{name}: {error}");
         }
     }
 }
@@ -119,10 +120,15 @@ fn off(probe: &Probe, reason: String) -> snapshot::Probe {
 }
 
 /// Takes the first source of a probe that works.
-fn first_source(loaded: &mut Loaded, probe: &Probe, attached: &mut Attached) -> snapshot::Probe {
+fn first_source(
+    loaded: &mut Loaded,
+    types: &Types,
+    probe: &Probe,
+    attached: &mut Attached,
+) -> snapshot::Probe {
     let mut reasons = Vec::new();
     for source in probe.sources {
-        match try_source(loaded, source, attached) {
+        match try_source(loaded, types, source, attached) {
             Ok(name) => {
                 reasons.extend(probe.note.map(str::to_owned));
                 return snapshot::Probe {
@@ -138,14 +144,19 @@ fn first_source(loaded: &mut Loaded, probe: &Probe, attached: &mut Attached) -> 
     off(probe, reasons.join("; "))
 }
 
-fn try_source(loaded: &mut Loaded, source: &Source, attached: &mut Attached) -> Result<String, String> {
+fn try_source(
+    loaded: &mut Loaded,
+    types: &Types,
+    source: &Source,
+    attached: &mut Attached,
+) -> Result<String, String> {
     let (name, programs) = match source {
         Source::Procfs(path) => return Ok(format!("procfs {path}")),
         Source::Programs(name, programs) => (name, programs),
     };
     for program in *programs {
         if !attached.programs.contains_key(program.name) {
-            let outcome = bring_up(loaded, program);
+            let outcome = bring_up(loaded, types, program);
             attached.programs.insert(program.name, outcome);
         }
         if let Some(Err(reason)) = attached.programs.get(program.name) {
@@ -159,17 +170,16 @@ fn try_source(loaded: &mut Loaded, source: &Source, attached: &mut Attached) -> 
 }
 
 /// Has the kernel verify one program.
-fn bring_up(loaded: &mut Loaded, program: &Program) -> Outcome {
-    if let Hook::TpBtf(hook) = program.hook {
-        if loaded.btf.tracepoint_args(hook).is_none() {
-            return Err(format!("this kernel has no tracepoint {hook}"));
-        }
+fn bring_up(loaded: &mut Loaded, types: &Types, program: &Program) -> Outcome {
+    if let Hook::TpBtf(hook) = program.hook
+        && types.btf.tracepoint_args(hook).is_none()
+    {
+        return Err(format!("this kernel has no tracepoint {hook}"));
     }
-    let Loaded { ebpf, aya_btf, .. } = loaded;
-    let Some(found) = ebpf.program_mut(program.name) else {
+    let Some(found) = loaded.ebpf.program_mut(program.name) else {
         return Err(format!("program {} is not in the object", program.name));
     };
-    verify(found, program, aya_btf).map_err(|e| format!("{}: {}", program.name, one_line(&e)))
+    verify(found, program, &types.aya).map_err(|e| format!("{}: {}", program.name, one_line(&e)))
 }
 
 fn verify(found: &mut AyaProgram, program: &Program, btf: &aya::Btf) -> Result<(), ProgramError> {

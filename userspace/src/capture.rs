@@ -180,11 +180,14 @@ impl Capture {
     /// When the object cannot be loaded, no probe can be attached, an interface or namespace that was asked for is
     /// not there, or the recording cannot be created. Nothing stays attached then.
     pub fn start(options: Options) -> Result<Self, CaptureError> {
-        let mut loaded = load::load(&options.programs)?;
+        let (mut loaded, types) = load::load(&options.programs)?;
         let ring = ring(&mut loaded, options.programs.ring_bytes)?;
         let table = Arc::new(Mutex::new(Table::new(iface_map(&mut loaded)?)));
         let selected = probes::select(&options.signals);
-        let attached = attach::programs_ready(&mut loaded, &selected, PROBES, options.selection.xdp);
+        let attached = attach::programs_ready(&mut loaded, &types, &selected, PROBES, options.selection.xdp);
+        drop(types);
+        // There only when the object was built with `--kernel-log`.
+        let kernel_log = aya_log::EbpfLogger::init(&mut loaded.ebpf).ok();
         let loaded = Arc::new(Mutex::new(loaded));
         let watchers = watch(&options, &table, &loaded, attached.wire)?;
         attached.any().map_err(CaptureError::NoProbe)?;
@@ -206,7 +209,8 @@ impl Capture {
             ring_bytes: u64::from(options.programs.ring_bytes),
         };
         let listen = ListenCounts::read(&options.namespaces, options.programs.others);
-        let collector = Collector::start(ring, aggregator, writer, &start).map_err(CaptureError::Thread)?;
+        let collector =
+            Collector::start(ring, kernel_log, aggregator, writer, &start).map_err(CaptureError::Thread)?;
         // Last, so that nothing is counted that happened while others were being attached.
         let attached = attach::attach(&mut lock(&loaded), attached);
         let meter = Meter::start();
@@ -249,7 +253,7 @@ impl Capture {
         let Collected { aggregator, writer, unwritten } =
             self.collector.stop().ok_or(CaptureError::Collector)?;
         let loaded = lock(&self.loaded);
-        let mut kernel = kernel_state::read(&loaded.ebpf, &loaded.btf)?;
+        let mut kernel = kernel_state::read(&loaded)?;
         (kernel.listen_overflows, kernel.listen_drops) = listen.since(&self.listen);
         let mut meta = self.meta;
         meta.duration_ns = end_ns - self.start_ns;

@@ -6,6 +6,7 @@
 mod capture;
 mod commands;
 mod docs;
+mod lab;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -180,6 +181,9 @@ pub struct LabArgs {
     /// How long, e.g. 30s or 2m; 0 for until Ctrl-C
     #[arg(short, long, value_name = "TIME", default_value = "0", value_parser = value::duration)]
     pub duration: Duration,
+    /// Obey a capture: see `cli/lab.rs`
+    #[arg(long, hide = true)]
+    pub serve: bool,
 }
 
 /// `completions`.

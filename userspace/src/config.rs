@@ -65,6 +65,8 @@ pub enum Action {
         topology: Topology,
         /// How long; none for until Ctrl-C.
         duration: Option<Duration>,
+        /// Whether a capture commands it.
+        serve: bool,
     },
     /// Write a completion script.
     Completions(CompletionShell),
@@ -225,7 +227,9 @@ pub fn resolve(cli: Cli, page_bytes: u64) -> Result<Config, UsageError> {
             Action::Record { capture: capture(args.capture, page_bytes)?, file: args.file, limits }
         }
         Command::Report(args) => Action::Report { file: args.file, output: output(args.output) },
-        Command::Lab(args) => Action::Lab { topology: args.topology, duration: limit(args.duration) },
+        Command::Lab(args) => {
+            Action::Lab { topology: args.topology, duration: limit(args.duration), serve: args.serve }
+        }
         Command::Completions(args) => Action::Completions(args.shell),
         Command::Man(args) => Action::Man(args.dir),
     };

@@ -83,15 +83,15 @@ impl Iterator for Records {
             let mut record = self.batch.split_to(need);
             if word & DISCARDED == 0 {
                 record.advance(RECORD_HEADER);
-                return Some(decode(record));
+                return Some(decode(&record));
             }
         }
     }
 }
 
 /// One record's bytes.
-fn decode(bytes: Bytes) -> Result<Record, DecodeError> {
-    let header: Header = prefix(&bytes, 0)?;
+fn decode(bytes: &Bytes) -> Result<Record, DecodeError> {
+    let header: Header = prefix(bytes, 0)?;
     let kind = Kind::from_u8(header.kind).ok_or(DecodeError::Kind(header.kind))?;
     let need = usize::from(header.len);
     if bytes.len() < need {

@@ -19,6 +19,7 @@ use rtnetlink::{
         link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
     },
 };
+use serde::{Deserialize, Serialize};
 use std::{
     fs::File,
     io,
@@ -30,7 +31,7 @@ use std::{
 use tokio::sync::watch;
 
 /// A network namespace that is looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
     /// Name for reports; `host` for the one nettrace runs in.
     pub name: String,
@@ -210,10 +211,10 @@ impl Watcher {
     fn end(&mut self) {
         // A receiver that is gone has ended already.
         let _ = self.stop.send(true);
-        if let Some(thread) = self.thread.take() {
-            if thread.join().is_err() {
-                tracing::error!("a namespace's thread panicked");
-            }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a namespace's thread panicked");
         }
     }
 }

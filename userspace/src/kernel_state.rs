@@ -1,11 +1,7 @@
 //! What the kernel side knows at the end: histograms, counts, losses, drops. Read once, after everything is
 //! detached; a recording keeps it, so that a replay reports the same.
 
-use crate::{
-    btf::Btf,
-    snapshot::Hist,
-    symbols::{Symbols, drop_reasons},
-};
+use crate::{load::Loaded, snapshot::Hist, symbols::Symbols};
 use aya::{
     Ebpf,
     maps::{HashMap as BpfHashMap, MapError, PerCpuArray, PerCpuHashMap},
@@ -98,7 +94,8 @@ impl KernelState {
 ///
 /// # Errors
 /// When a map is missing or the kernel refuses to read it.
-pub fn read(ebpf: &Ebpf, btf: &Btf) -> Result<KernelState, StateError> {
+pub fn read(loaded: &Loaded) -> Result<KernelState, StateError> {
+    let ebpf = &loaded.ebpf;
     let mut state = KernelState { signals: signals(ebpf)?, ..KernelState::default() };
     let books: PerCpuArray<_, Books> = open(ebpf, "BOOKS", PerCpuArray::try_from)?;
     state.counters = vec![0; Counter::COUNT];
@@ -109,7 +106,7 @@ pub fn read(ebpf: &Ebpf, btf: &Btf) -> Result<KernelState, StateError> {
     }
     let frags: BpfHashMap<_, FragKey, FragState> = open(ebpf, "FRAGS", BpfHashMap::try_from)?;
     state.incomplete = frags.keys().filter(Result::is_ok).count() as u64;
-    state.reasons = drop_reasons(btf).into_iter().collect();
+    state.reasons = loaded.reasons.clone();
     state.drops = drops(ebpf, &state.reasons)?;
     Ok(state)
 }

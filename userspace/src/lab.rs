@@ -20,12 +20,14 @@ pub mod dns;
 mod error;
 mod netlink;
 pub mod netns;
+pub mod pair;
 mod state;
 pub mod topology;
 pub mod traffic;
 
 pub use error::LabError;
 pub use netns::Netns;
+pub use pair::Pair;
 pub use state::{STATE_DIR, remove_leftovers};
 pub use topology::{Interface, NarrowLeg, Node, Pod, Role, Topology};
 pub use traffic::{Family, Path, TrafficTotals};

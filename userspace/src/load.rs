@@ -2,8 +2,10 @@
 //!
 //! The object is built by `cargo xtask build-ebpf` and kept in the tree, so that a build needs stable Rust alone.
 
-use crate::{btf::Btf, offsets};
+use crate::{btf::Btf, offsets, symbols::drop_reasons};
 use aya::{Ebpf, EbpfLoader};
+use std::collections::BTreeMap;
+
 use nettrace_common::{
     SCOPE_IGNORED, SCOPE_OTHER, Signal, WIRE_VERSION,
     config::{Config, Offsets, flag},
@@ -45,7 +47,7 @@ impl Default for ProgramOptions {
             others: true,
             dns_ports: vec![53],
             filter: Filter::default(),
-            ring_bytes: 8 << 20,
+            ring_bytes: 4 << 20,
             empty: false,
         }
     }
@@ -65,14 +67,20 @@ pub enum LoadError {
     Object(#[from] aya::EbpfError),
 }
 
-/// The object in the kernel, with what is known of the kernel.
+/// The object in the kernel.
 pub struct Loaded {
     /// Programs and maps.
     pub ebpf: Ebpf,
-    /// The kernel's types.
+    /// The kernel's names for drop reasons.
+    pub reasons: BTreeMap<u32, String>,
+}
+
+/// The kernel's types; large, and needed only until all programs are verified.
+pub struct Types {
+    /// For us.
     pub btf: Btf,
-    /// The same, as aya wants them.
-    pub aya_btf: aya::Btf,
+    /// As aya wants them.
+    pub aya: aya::Btf,
     /// Members that this kernel does not have.
     pub missing: Vec<&'static str>,
 }
@@ -81,18 +89,22 @@ pub struct Loaded {
 ///
 /// # Errors
 /// When there is no BTF, or the kernel refuses the object (privileges, memory).
-pub fn load(options: &ProgramOptions) -> Result<Loaded, LoadError> {
+pub fn load(options: &ProgramOptions) -> Result<(Loaded, Types), LoadError> {
     let btf = Btf::vmlinux()?;
     let resolved = offsets::resolve(&btf);
     let config = configure(options, &btf, resolved.offsets);
+    let mut loader = EbpfLoader::new();
+    // It has read the kernel's types on its own by now; they take tens of megabytes, so only one copy is kept.
+    loader.btf(None);
     let aya_btf = aya::Btf::from_sys_fs()?;
-    let ebpf = EbpfLoader::new()
+    let ebpf = loader
         .btf(Some(&aya_btf))
         .override_global("CONFIG", &config, true)
         .override_global("WIRE_VERSION", &WIRE_VERSION, true)
         .map_max_entries("EVENTS", options.ring_bytes)
         .load(OBJECT)?;
-    Ok(Loaded { ebpf, btf, aya_btf, missing: resolved.missing })
+    let reasons = drop_reasons(&btf);
+    Ok((Loaded { ebpf, reasons }, Types { btf, aya: aya_btf, missing: resolved.missing }))
 }
 
 fn configure(options: &ProgramOptions, btf: &Btf, offsets: Offsets) -> Config {

@@ -1,7 +1,7 @@
 //! Names for what the kernel tells as numbers: code addresses and drop reasons.
 
 use crate::btf::Btf;
-use std::{collections::HashMap, fs};
+use std::{collections::BTreeMap, fs};
 
 /// Kernel functions by address.
 pub struct Symbols(Vec<(u64, String)>);
@@ -47,7 +47,7 @@ impl Symbols {
 
 /// Drop reasons by number, without their prefix; the running kernel's own list.
 #[must_use]
-pub fn drop_reasons(btf: &Btf) -> HashMap<u32, String> {
+pub fn drop_reasons(btf: &Btf) -> BTreeMap<u32, String> {
     btf.enum_values("skb_drop_reason")
         .into_iter()
         .filter_map(|(name, value)| {

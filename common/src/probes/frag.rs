@@ -38,26 +38,32 @@ pub struct FragKey {
     pub protocol: u32,
 }
 
+/// Fragments of a datagram whose places are remembered, so that a copy of one is not taken for another: those of
+/// 64 KiB at an MTU of 1280 bytes, and some more.
+pub const PLACES: usize = 64;
+
 /// What was seen of a datagram.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FragState {
     /// When the first fragment to be seen was seen, CLOCK_MONOTONIC, ns.
     pub first_ns: u64,
-    /// Bytes seen.
+    /// Bytes seen, those of copies left out.
     pub bytes: u32,
     /// Bytes in all; 0 until the last fragment is seen.
     pub total: u32,
-    /// Fragments seen.
+    /// Fragments seen, copies left out.
     pub fragments: u32,
     /// Source port, when the first fragment was seen.
     pub sport: u16,
     /// Destination port, likewise.
     pub dport: u16,
+    /// Their places: offset / 8 + 1; 0 for none.
+    pub places: [u16; PLACES],
 }
 
 const _: () = assert!(size_of::<FragKey>() == 44);
-const _: () = assert!(size_of::<FragState>() == 24);
+const _: () = assert!(size_of::<FragState>() == 152);
 const _: () = assert!(size_of::<Reassembly>() == 88);
 #[cfg(feature = "user")]
 // SAFETY: `repr(C)`, integers only, size asserted to leave no padding.

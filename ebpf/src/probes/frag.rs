@@ -2,13 +2,13 @@
 //!
 //! Hooks: TC / XDP (see `wire`). No tracepoint tells when the kernel has put a datagram together, so the fragments'
 //! places are added up here, without looking into them: complete means that as many bytes as the last fragment
-//! announces have been seen.
+//! announces have been seen, each place once: a copy of a fragment adds nothing, as in the kernel.
 //! Yields: exact counts, a histogram, an event a datagram.
 //! Cost: one hash entry a fragmented datagram; nothing for other packets.
 
 use nettrace_common::{
     Counter, Loss, Signal,
-    probes::frag::{FragKey, FragState, Reassembly},
+    probes::frag::{FragKey, FragState, PLACES, Reassembly},
     wire::{Direction, Kind},
 };
 
@@ -45,15 +45,18 @@ fn gather<P: Packet>(seen: &Seen<'_, P>, fragment: &Fragment) {
     };
     let now = now_ns();
     let last = if fragment.more { 0 } else { fragment.offset + fragment.len };
+    let place = (fragment.offset / 8 + 1) as u16;
     let Some(state) = FRAGS.get_ptr_mut(&key) else {
-        let state = FragState {
+        let mut state = FragState {
             first_ns: now,
             bytes: fragment.len,
             total: last,
             fragments: 1,
             sport: flow.sport,
             dport: flow.dport,
+            places: [0; PLACES],
         };
+        state.places[0] = place;
         if FRAGS.insert(&key, &state, 0).is_err() {
             lost(Loss::MapFull);
         }
@@ -62,6 +65,12 @@ fn gather<P: Packet>(seen: &Seen<'_, P>, fragment: &Fragment) {
     // SAFETY: the value lives at least until the program ends; fragments of one datagram come in on one CPU but for
     // rare exceptions, which leave the datagram incomplete.
     let state = unsafe { &mut *state };
+    if state.places.contains(&place) {
+        return;
+    }
+    if let Some(free) = state.places.get_mut(state.fragments as usize) {
+        *free = place;
+    }
     state.bytes += fragment.len;
     state.fragments += 1;
     if last != 0 {

@@ -106,8 +106,10 @@ pub fn look<P: Packet>(seen: &Seen<'_, P>, segment: &Segment) {
     let [inbound, outbound] = &mut slot.samples;
     let (mine, theirs) =
         if matches!(seen.direction, Direction::In) { (inbound, outbound) } else { (outbound, inbound) };
+    // Request and response: a segment acknowledges the last one and begins the next sample. One clock reading will do.
+    let mut now = 0;
     if segment.flags & ACK != 0 && theirs.sent_ns != 0 && after_or_at(segment.ack, theirs.end) {
-        let now = now_ns();
+        now = now_ns();
         let rtt = now - theirs.sent_ns;
         theirs.sent_ns = 0;
         if rtt < STALE_NS {
@@ -120,7 +122,7 @@ pub fn look<P: Packet>(seen: &Seen<'_, P>, segment: &Segment) {
     let end = segment.seq.wrapping_add(consumes);
     if mine.sent_ns == 0 {
         mine.end = end;
-        mine.sent_ns = now_ns();
+        mine.sent_ns = if now == 0 { now_ns() } else { now };
     } else if after_or_at(mine.end, end) || !after_or_at(segment.seq, mine.end) {
         // Bytes of the sample are sent again: whichever copy is acknowledged, the time would be a guess.
         mine.sent_ns = 0;

@@ -18,6 +18,7 @@ use nettrace_common::{
 use crate::{
     iface::{self, Place},
     kernel,
+    klog::klog,
     maps::{count, lost},
     packet::Packet,
     parse::{Parsed, Skip, parse},
@@ -70,7 +71,10 @@ fn look<P: Packet>(packet: &P, direction: Direction) {
     let parsed = match parse(packet, slot.flags & iface_flag::NO_ETHERNET == 0) {
         Ok(p) => p,
         Err(Skip::NotIp) => return,
-        Err(Skip::Bad) => return lost(Loss::Unparsable),
+        Err(Skip::Bad) => {
+            klog!(packet, "unparsable packet of {} bytes at interface {}", packet.len(), ifindex);
+            return lost(Loss::Unparsable);
+        }
     };
     if kernel::flag_set(flag::FILTER) && !kernel::filter_matches(&parsed.flow) {
         return;

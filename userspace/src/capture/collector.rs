@@ -45,12 +45,14 @@ pub(super) struct Collector {
 impl Collector {
     pub(super) fn start(
         ring: RingReader,
+        kernel_log: Option<KernelLog>,
         aggregator: Aggregator,
         writer: Option<Writer>,
         start: &StartFrame,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared { stop: AtomicBool::new(false), received: AtomicU64::new(0) });
-        let mut work = Work { ring, buffer: BytesMut::new(), aggregator, writer, unwritten: None };
+        let mut work =
+            Work { ring, kernel_log, buffer: BytesMut::new(), aggregator, writer, unwritten: None };
         work.write_json(Kind::Start, start);
         let theirs = shared.clone();
         let thread =
@@ -75,8 +77,12 @@ impl Drop for Collector {
     }
 }
 
+/// What programs built with `--kernel-log` say.
+pub(super) type KernelLog = aya_log::EbpfLogger<&'static dyn log::Log>;
+
 struct Work {
     ring: RingReader,
+    kernel_log: Option<KernelLog>,
     buffer: BytesMut,
     aggregator: Aggregator,
     writer: Option<Writer>,
@@ -89,6 +95,9 @@ impl Work {
             // Read before the look: what was emitted before the stop is then seen by this look or the next one.
             let last = shared.stop.load(Ordering::Acquire);
             let found = self.look();
+            if let Some(log) = &mut self.kernel_log {
+                log.flush();
+            }
             shared.received.store(self.aggregator.received(), Ordering::Relaxed);
             match (found, last) {
                 (false, true) => break,

@@ -37,6 +37,13 @@ pub fn replay(path: &Path) -> Result<Replayed, ReplayError> {
     let start = first_frame(&mut reader)?;
     let mut aggregator = Aggregator::new(dns_config(Duration::from_nanos(start.dns_timeout_ns)));
     let mut damage = Vec::new();
+    let dropped = reader.dropped();
+    if dropped.files > 0 {
+        damage.push(format!(
+            "the recording had reached its size: its first {} frames ({} bytes in {} files) were deleted",
+            dropped.frames, dropped.bytes, dropped.files
+        ));
+    }
     let mut end: Option<EndFrame> = None;
     for frame in reader.by_ref() {
         match frame {

@@ -56,7 +56,7 @@ pub struct CaptureArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub sample: u32,
     /// Size of the ring buffer, a power of two
-    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = value::size)]
+    #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = value::size)]
     pub ring_size: u64,
     /// Take this port for DNS, at most 4 of them
     #[arg(long, value_name = "PORT", default_value = "53", value_parser = value_parser!(u16).range(1..))]

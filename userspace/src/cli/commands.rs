@@ -1,10 +1,10 @@
 //! From the command line to an exit code: one clear line for every failure.
 
-use super::{Cli, CompletionShell, Exit, completions, man_page, man_pages, run};
+use super::{Cli, CompletionShell, Exit, completions, lab, man_page, man_pages, run};
 use crate::{
     capture::{CaptureError, ReplayError, replay},
     config::{self, Action, Output},
-    lab::{Lab, LabConfig, LabError, Topology},
+    lab::LabError,
     preflight::PreflightError,
     recording::{self, FileKind},
     report,
@@ -17,7 +17,6 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     path::Path,
     process::ExitCode,
-    time::Duration,
 };
 
 /// A failure and the exit code that it means.
@@ -75,10 +74,21 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(exit) => exit.into(),
         Err(Failure { exit, error }) => {
-            say(&format!("{error:#}"));
+            say(&told(&error));
             exit.into()
         }
     }
+}
+
+/// An error and its causes. Many errors name their cause themselves, and nothing is said twice.
+fn told(error: &anyhow::Error) -> String {
+    let mut message = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !message.contains(&cause) {
+            message = format!("{message}: {cause}");
+        }
+    }
+    message
 }
 
 /// One line to standard error. When even that cannot be said, the exit code must do.
@@ -104,6 +114,7 @@ fn log(verbosity: u8) {
 fn dispatch(action: Action) -> Result<Exit, Failure> {
     match action {
         Action::Run { capture, output } => {
+            check_writable(&output)?;
             let finished = run::measure(&capture, None)?;
             write_report(&finished.snapshot, &output)?;
             Ok(Exit::Ok)
@@ -114,7 +125,8 @@ fn dispatch(action: Action) -> Result<Exit, Failure> {
             Ok(Exit::Ok)
         }
         Action::Report { file, output } => report_file(&file, &output),
-        Action::Lab { topology, duration } => hold_lab(topology, duration),
+        Action::Lab { topology, serve: true, .. } => lab::serve(topology),
+        Action::Lab { topology, duration, .. } => lab::hold(topology, duration),
         Action::Completions(shell) => print(|out| write_completions(shell, out)),
         Action::Man(None) => print(|out| man_page(out)),
         Action::Man(Some(dir)) => {
@@ -129,13 +141,23 @@ fn write_completions(shell: CompletionShell, out: &mut dyn io::Write) -> io::Res
 }
 
 /// Writes to standard output. A reader that has had enough (`| head`) is not an error.
-fn print(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<Exit, Failure> {
+pub(super) fn print(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<Exit, Failure> {
     let mut out = io::stdout().lock();
     match write(&mut out).and_then(|()| out.flush()) {
         Ok(()) => Ok(Exit::Ok),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Ok),
         Err(error) => Err(anyhow::Error::new(error).context("cannot write to standard output").into()),
     }
+}
+
+/// Before measuring, so that no measurement is lost to a mistyped path. A file that is there is left as it is.
+fn check_writable(output: &Output) -> Result<(), Failure> {
+    let Some(path) = &output.path else { return Ok(()) };
+    let opened = fs::OpenOptions::new().append(true).create(true).open(path);
+    opened
+        .map(drop)
+        .with_context(|| format!("cannot write report {}", path.display()))
+        .map_err(Failure::usage)
 }
 
 fn write_report(snapshot: &Snapshot, output: &Output) -> Result<(), Failure> {
@@ -145,7 +167,7 @@ fn write_report(snapshot: &Snapshot, output: &Output) -> Result<(), Failure> {
     let text = report::render(snapshot, output.format, &options).context("cannot write the report")?;
     match &output.path {
         Some(path) => {
-            fs::write(path, text).with_context(|| format!("cannot write report {}", path.display()))?
+            fs::write(path, text).with_context(|| format!("cannot write report {}", path.display()))?;
         }
         None => drop(print(|out| out.write_all(text.as_bytes()))?),
     }
@@ -179,33 +201,4 @@ fn report_file(file: &Path, output: &Output) -> Result<Exit, Failure> {
             Err(Failure::usage(anyhow::anyhow!("{} {what}", file.display())))
         }
     }
-}
-
-/// Sets the lab up, lets its traffic run, and takes it down.
-fn hold_lab(topology: Topology, duration: Option<Duration>) -> Result<Exit, Failure> {
-    let lab = Lab::start(LabConfig { topology, ..LabConfig::default() })?;
-    print(|out| {
-        writeln!(
-            out,
-            "The lab {} is up. Its namespaces, for `ip netns exec` and `nettrace run --netns`:",
-            lab.id()
-        )?;
-        writeln!(out, "  {:<8} {}", "node", lab.node().netns.name())?;
-        for pod in lab.pods() {
-            writeln!(out, "  {:<8} {}  {}", pod.role.name(), pod.netns.name(), pod.ipv4)?;
-        }
-        writeln!(out, "Ctrl-C takes it down.")
-    })?;
-    let interrupted = run::interrupt()?;
-    let started = std::time::Instant::now();
-    let round = Duration::from_secs(5);
-    while !interrupted.load(std::sync::atomic::Ordering::Relaxed) {
-        let left = duration.map_or(round, |d| d.saturating_sub(started.elapsed()).min(round));
-        if left.is_zero() {
-            break;
-        }
-        lab.demo_traffic(left)?;
-    }
-    lab.stop()?;
-    Ok(Exit::Ok)
 }

@@ -1,12 +1,14 @@
 //! `run` and `record`: one capture, with or without the lab, with progress and a clean end by Ctrl-C.
 
-use super::commands::{Failure, say};
+use super::{
+    commands::{Failure, say},
+    lab::ChildLab,
+};
 use crate::{
     aggregate::Finished,
     capture::{Capture, Options},
     config,
     iface::{Namespace, Selection},
-    lab::{Lab, LabConfig},
     load::ProgramOptions,
     preflight::{self, Host, Needs},
     recording::WriterOptions,
@@ -39,44 +41,31 @@ pub(super) fn measure(
         tracing::info!("{warning}");
     }
     let interrupted = interrupt()?;
-    let lab = match config.lab {
-        Some(topology) => Some(Arc::new(Lab::start(LabConfig { topology, ..LabConfig::default() })?)),
-        None => None,
-    };
-    let capture = Capture::start(options(config, lab.as_deref(), record))?;
-    let traffic = lab.clone().map(|lab| start_traffic(lab, config.duration)).transpose()?;
-    let capture = wait(capture, config, &interrupted);
-    // What the lab has begun is finished before the books are closed, so that they show all of it.
-    if let Some(traffic) = traffic.filter(|_| !interrupted.load(Ordering::Relaxed)) {
-        match traffic.join() {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => say(&format!("the lab's traffic: {error}")),
-            Err(_) => say("the lab's traffic panicked"),
-        }
+    let mut lab = config.lab.map(ChildLab::start).transpose()?;
+    let capture = Capture::start(options(config, lab.as_ref(), record))?;
+    if let Some(lab) = &mut lab {
+        lab.run(config.duration.unwrap_or(UNTIL_INTERRUPTED))?;
     }
-    let finished = capture.stop()?;
-    // Dropped here at the latest; a thread that still runs traffic after Ctrl-C holds it until the process ends, and
-    // the next start removes what that leaves.
-    drop(lab);
-    Ok(finished)
+    let mut capture = wait(capture, config, &interrupted);
+    // What the lab has begun is finished before the books are closed, so that they show all of it.
+    if let Some(lab) = lab.as_ref().filter(|_| !interrupted.load(Ordering::Relaxed)) {
+        lab.wait();
+        capture.tick();
+    }
+    Ok(capture.stop()?)
 }
 
+/// How long the lab's traffic lasts when nothing but Ctrl-C ends it.
+const UNTIL_INTERRUPTED: Duration = Duration::from_secs(24 * 3600);
 /// Kernel maps besides the ring, roughly, bytes: for the memory lock limit of kernels before 5.11.
 const MAP_BYTES: u64 = 64 << 20;
 
-type Traffic = std::thread::JoinHandle<Result<crate::lab::TrafficTotals, crate::lab::LabError>>;
-
-fn start_traffic(lab: Arc<Lab>, duration: Option<Duration>) -> Result<Traffic, Failure> {
-    const UNTIL_INTERRUPTED: Duration = Duration::from_secs(24 * 3600);
-    let duration = duration.unwrap_or(UNTIL_INTERRUPTED);
-    let thread = std::thread::Builder::new().name("lab traffic".to_owned());
-    let started =
-        thread.spawn(move || lab.demo_traffic(duration)).context("cannot start the lab's traffic")?;
-    Ok(started)
-}
-
 /// What was typed, as the capture wants it.
-fn options(config: &config::Capture, lab: Option<&Lab>, record: Option<(PathBuf, WriterOptions)>) -> Options {
+fn options(
+    config: &config::Capture,
+    lab: Option<&ChildLab>,
+    record: Option<(PathBuf, WriterOptions)>,
+) -> Options {
     let namespaces = match lab {
         Some(lab) => lab.namespaces(),
         None if config.netns.is_empty() => vec![Namespace::host()],

@@ -31,7 +31,7 @@ fn nothing_typed_means_the_defaults() {
     assert!(capture.netns.is_empty() && capture.filter.is_empty() && capture.filter_text.is_none());
     assert_eq!(capture.lab, None);
     assert_eq!(capture.exemplar_ns, [1_000_000; Signal::COUNT]);
-    assert_eq!((capture.sample_every, capture.ring_bytes), (0, 8 << 20));
+    assert_eq!((capture.sample_every, capture.ring_bytes), (0, 4 << 20));
     assert_eq!((capture.dns_ports, capture.dns_timeout), ([53, 0, 0, 0], Duration::from_secs(5)));
     assert!(!capture.xdp && capture.progress);
     assert_eq!(output, Output { format: Format::Text, path: None, top: 10 });
@@ -108,7 +108,7 @@ fn the_filter_is_compiled_and_kept_as_typed() {
 fn the_lab_has_a_topology() {
     assert_eq!(captured("--lab").lab, Some(Topology::Bridge));
     assert_eq!(captured("--lab --topology routed").lab, Some(Topology::Routed));
-    let Action::Lab { topology, duration } = config("lab").unwrap().action else { panic!() };
+    let Action::Lab { topology, duration, .. } = config("lab").unwrap().action else { panic!() };
     assert_eq!((topology, duration), (Topology::Bridge, None));
 }
 

@@ -1,0 +1,55 @@
+//! Rules that drop known packets, with the counter that says how many.
+
+use anyhow::{Context, Result, bail};
+use nettrace::lab::Netns;
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
+/// One table `inet t` with one chain `c`, as a hook and its rules. Rules may count in `counter name n`.
+#[derive(Clone, Copy, Debug)]
+pub struct Nft<'a> {
+    /// Such as `type filter hook input priority 0`.
+    pub hook: &'a str,
+    /// One a line.
+    pub rules: &'a [&'a str],
+}
+
+/// Loads rules into a namespace, where they stay.
+///
+/// # Errors
+/// When `nft` is missing or refuses them.
+pub fn nft(netns: &Netns, what: &Nft<'_>) -> Result<()> {
+    let script = format!(
+        "add table inet t\nadd counter inet t n\nadd chain inet t c {{ {}; }}\n{}",
+        what.hook,
+        what.rules.iter().map(|rule| format!("add rule inet t c {rule}\n")).collect::<String>(),
+    );
+    let output = netns.run(|| {
+        let mut child = Command::new("nft")
+            .args(["-f", "-"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("nft cannot be run; install the package nftables")?;
+        // Dropped at once, so that nft sees the end.
+        child.stdin.take().context("nft")?.write_all(script.as_bytes())?;
+        anyhow::Ok(child.wait_with_output()?)
+    })??;
+    if !output.status.success() {
+        bail!("nft refused\n{script}{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
+/// Packets that `counter name n` has counted.
+///
+/// # Errors
+/// When nft cannot say.
+pub fn counted(netns: &Netns) -> Result<u64> {
+    let text = super::output(netns, "nft", "nftables", &["list", "counter", "inet", "t", "n"])?;
+    let mut words = text.split_whitespace();
+    words.find(|word| *word == "packets").context("nft counts no packets")?;
+    Ok(words.next().context("nft says no number")?.parse()?)
+}

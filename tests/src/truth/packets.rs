@@ -1,0 +1,215 @@
+//! Packets made by hand, and the few socket options that the standard library has not.
+
+use anyhow::{Context, Result, bail};
+use nettrace::lab::Path;
+use std::{
+    io,
+    mem::{size_of, size_of_val, zeroed},
+    net::{IpAddr, SocketAddr, UdpSocket},
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+};
+
+const UDP: u8 = 17;
+const FRAGMENT_HEADER: u8 = 44;
+const UDP_HEADER: usize = 8;
+
+/// A fragment of a UDP datagram: a whole IP packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fragment(Vec<u8>);
+
+/// Cuts a UDP datagram into fragments of `bytes` (a multiple of 8) of IP payload each, the last one the rest.
+///
+/// # Errors
+/// When the addresses are of two families.
+pub fn fragments(
+    from: SocketAddr,
+    to: SocketAddr,
+    id: u16,
+    payload: usize,
+    bytes: usize,
+) -> Result<Vec<Fragment>> {
+    let mut datagram = Vec::with_capacity(UDP_HEADER + payload);
+    let length = u16::try_from(UDP_HEADER + payload)?;
+    for word in [from.port(), to.port(), length, 0] {
+        datagram.extend(word.to_be_bytes());
+    }
+    datagram.extend((0..payload).map(|n| n as u8));
+    if from.is_ipv6() {
+        let sum = checksum_v6(from.ip(), to.ip(), &datagram);
+        datagram[6..8].copy_from_slice(&sum.to_be_bytes());
+    }
+    let count = datagram.len().div_ceil(bytes);
+    let mut packets = Vec::with_capacity(count);
+    for (number, part) in datagram.chunks(bytes).enumerate() {
+        let more = number + 1 < count;
+        let offset = u16::try_from(number * bytes)?;
+        let mut packet = match (from.ip(), to.ip()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                let total = u16::try_from(20 + part.len())?.to_be_bytes();
+                let place = (offset / 8 | u16::from(more) << 13).to_be_bytes();
+                let [id_high, id_low] = id.to_be_bytes();
+                // The kernel fills in the checksum.
+                let mut packet =
+                    vec![0x45, 0, total[0], total[1], id_high, id_low, place[0], place[1], 64, UDP, 0, 0];
+                packet.extend(from.octets());
+                packet.extend(to.octets());
+                packet
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                let length = u16::try_from(8 + part.len())?.to_be_bytes();
+                let mut packet = vec![0x60, 0, 0, 0, length[0], length[1], FRAGMENT_HEADER, 64];
+                packet.extend(from.octets());
+                packet.extend(to.octets());
+                packet.extend([UDP, 0]);
+                packet.extend((offset | u16::from(more)).to_be_bytes());
+                packet.extend(u32::from(id).to_be_bytes());
+                packet
+            }
+            _ => bail!("{from} and {to} are of two families"),
+        };
+        packet.extend(part);
+        packets.push(Fragment(packet));
+    }
+    Ok(packets)
+}
+
+/// The checksum of a UDP datagram over IPv6, which must have one (RFC 8200, 8.1).
+fn checksum_v6(from: IpAddr, to: IpAddr, datagram: &[u8]) -> u16 {
+    let mut bytes = Vec::new();
+    for address in [from, to] {
+        if let IpAddr::V6(address) = address {
+            bytes.extend(address.octets());
+        }
+    }
+    bytes.extend((datagram.len() as u32).to_be_bytes());
+    bytes.extend([0, 0, 0, UDP]);
+    bytes.extend(datagram);
+    let words = bytes.chunks(2).map(|w| u32::from(w[0]) << 8 | w.get(1).map_or(0, |low| u32::from(*low)));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    match !(sum as u16) {
+        0 => 0xffff,
+        sum => sum,
+    }
+}
+
+/// Sends whole IP packets from a path's first pod to its second.
+pub struct RawSender {
+    socket: OwnedFd,
+    to: SocketAddr,
+}
+
+impl RawSender {
+    /// Opens one; `path` says the family too.
+    ///
+    /// # Errors
+    /// When the kernel gives no raw socket.
+    pub fn open(path: &Path<'_>) -> Result<Self> {
+        let to = path.server_address(0);
+        let family = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        let socket = path.from().netns.run(|| {
+            // SAFETY: a plain system call; the new descriptor is owned by what is made of it and by nothing else.
+            let fd = unsafe { libc::socket(family, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_RAW) };
+            // SAFETY: as above; a negative one is none.
+            if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(fd) }) }
+        })?;
+        Ok(Self { socket: socket.context("raw socket")?, to })
+    }
+
+    /// Sends one packet.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn send(&self, packet: &Fragment) -> Result<()> {
+        // SAFETY: zeroes are a value of these C structures of integers.
+        let (mut v4, mut v6): (libc::sockaddr_in, libc::sockaddr_in6) = unsafe { (zeroed(), zeroed()) };
+        let (address, length) = match self.to.ip() {
+            IpAddr::V4(ip) => {
+                v4.sin_family = libc::AF_INET as libc::sa_family_t;
+                v4.sin_addr.s_addr = u32::from_ne_bytes(ip.octets());
+                (std::ptr::from_ref(&v4).cast(), size_of_val(&v4))
+            }
+            IpAddr::V6(ip) => {
+                v6.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+                v6.sin6_addr.s6_addr = ip.octets();
+                (std::ptr::from_ref(&v6).cast(), size_of_val(&v6))
+            }
+        };
+        // SAFETY: packet and address live through the call and are as long as said.
+        let sent = unsafe {
+            libc::sendto(
+                self.socket.as_raw_fd(),
+                packet.0.as_ptr().cast(),
+                packet.0.len(),
+                0,
+                address,
+                length as libc::socklen_t,
+            )
+        };
+        if sent < 0 {
+            return Err(io::Error::last_os_error()).context("send a packet made by hand");
+        }
+        Ok(())
+    }
+}
+
+fn set_option(socket: &impl AsFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> Result<()> {
+    // SAFETY: the descriptor is open for the length of the borrow; pointer and length name one integer.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_ref(&value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error()).context("socket option");
+    }
+    Ok(())
+}
+
+/// Has a socket send with DF whatever it has learnt of the path's MTU.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn set_probing(socket: &UdpSocket) -> Result<()> {
+    if socket.local_addr()?.is_ipv4() {
+        set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
+    } else {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)
+    }
+}
+
+/// The kernel's own smoothed round trip of a connection (TCP_INFO), us.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn srtt_us(stream: &impl AsFd) -> Result<u32> {
+    // SAFETY: zeroes are a value of this C structure of integers.
+    let mut info: libc::tcp_info = unsafe { zeroed() };
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the descriptor is open for the length of the borrow; the kernel writes at most `length` bytes.
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error()).context("TCP_INFO");
+    }
+    Ok(info.tcpi_rtt)
+}
+
+/// Prefers this thread, and those that it starts, to whatever else the machine does: for what is compared by time.
+pub fn favour_this_thread() {
+    // SAFETY: a plain system call. Where it is refused, the comparison is the stricter.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
+}
