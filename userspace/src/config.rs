@@ -169,7 +169,7 @@ pub struct Output {
 pub enum UsageError {
     /// `--filter` cannot be understood.
     #[error("--filter: {0}")]
-    Filter(#[from] FilterError),
+    Filter(FilterError),
     /// `--netns` is no namespace's name.
     #[error("--netns `{0}`: expected a name as in `ip netns`, a path, or the number of a process")]
     Netns(String),
@@ -237,7 +237,13 @@ pub fn resolve(cli: Cli, page_bytes: u64) -> Result<Config, UsageError> {
 }
 
 fn capture(args: CaptureArgs, page_bytes: u64) -> Result<Capture, UsageError> {
-    let filter = args.filter.as_deref().map(filter::parse).transpose()?.unwrap_or_default();
+    let filter = args
+        .filter
+        .as_deref()
+        .map(filter::parse)
+        .transpose()
+        .map_err(UsageError::Filter)?
+        .unwrap_or_default();
     if args.dns_timeout.is_zero() {
         return Err(UsageError::DnsTimeout);
     }

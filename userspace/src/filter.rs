@@ -49,7 +49,9 @@ pub enum Problem {
     #[error("expected {TERMS}, found {0}")]
     Term(Found),
     /// An operator of other filter languages.
-    #[error("`{0}` is not supported: terms are joined by `and`; for either of two values write `host A,B`")]
+    #[error(
+        "`{0}` is not supported: terms are joined by `and`; for either of two values write a list, e.g. `port 53,853`"
+    )]
     Operator(String),
     /// `and` was expected.
     #[error("expected `and` or the end, found {0}")]
@@ -81,7 +83,7 @@ pub enum Problem {
     #[error("expected a protocol number, 1 to 255, or a name like tcp, udp, icmp, sctp, found {0}")]
     Protocol(Found),
     /// A kind of term comes twice.
-    #[error("{0} is given twice; for either of several values write them in one list: `host A,B`")]
+    #[error("{0} is given twice; for either of several values write one list, e.g. `port 53,853`")]
     Twice(&'static str),
     /// A second protocol: no packet has two.
     #[error("a protocol is given already, and no packet has two")]

@@ -237,10 +237,9 @@ fn losses(snapshot: &Snapshot, list: &mut List) {
 
 fn cost(snapshot: &Snapshot, list: &mut List) {
     let text = format!(
-        "Measuring cost {} of one CPU in kernel programs, {} in nettrace itself{}, and {} of memory.",
+        "Measuring cost {} of one CPU in kernel programs, {} in nettrace itself, and {} of memory.",
         kernel_share(snapshot).unwrap_or_else(|| "an unmeasured share".to_owned()),
         units::percent(own_share(snapshot)),
-        if snapshot.meta.lab { " (the lab's traffic included)" } else { "" },
         units::bytes(snapshot.overhead.max_rss_bytes.saturating_add(snapshot.overhead.map_bytes)),
     );
     list.add(Level::Note, "cost", text);

@@ -59,7 +59,7 @@ pub(super) fn cost(snapshot: &Snapshot, top: usize) -> Section {
     let cost = &snapshot.overhead;
     let mut section = Section::new("cost", "Own cost");
     section.line(format!(
-        "CPU, as a share of one: {}; {} in nettrace itself ({} user, {} system{}).",
+        "CPU, as a share of one: {}; {} in nettrace itself ({} user, {} system).",
         match kernel_share(snapshot) {
             Some(share) => format!(
                 "{share} in kernel programs (extrapolated from {} of the run)",
@@ -70,7 +70,6 @@ pub(super) fn cost(snapshot: &Snapshot, top: usize) -> Section {
         units::percent(own_share(snapshot)),
         units::duration(cost.user_cpu_ns),
         units::duration(cost.system_cpu_ns),
-        if snapshot.meta.lab { "; the lab's traffic is made by the same process" } else { "" },
     ));
     section.line(format!(
         "Memory: {} resident at most, {} in kernel maps.",
