@@ -35,9 +35,8 @@ impl Running {
     /// # Errors
     /// When it is not installed.
     pub fn start(netns: &Netns, program: &str, package: &str, args: &[&str]) -> Result<Self> {
-        let child = netns.run(|| {
-            Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
-        })?;
+        let child = netns
+            .run(|| Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn())?;
         Ok(Self(child.with_context(|| format!("{program} cannot be run; install the package {package}"))?))
     }
 

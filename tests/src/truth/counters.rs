@@ -17,7 +17,8 @@ pub type Counters = BTreeMap<String, u64>;
 /// When the namespace cannot be entered or the files cannot be read.
 pub fn counters(netns: &Netns) -> Result<Counters> {
     netns.run(|| {
-        let read = |name: &str| fs::read_to_string(format!("/proc/thread-self/net/{name}")).context("counters");
+        let read =
+            |name: &str| fs::read_to_string(format!("/proc/thread-self/net/{name}")).context("counters");
         let mut all = Counters::new();
         for text in [read("snmp")?, read("netstat")?] {
             add_tables(&text, &mut all);

@@ -111,8 +111,7 @@ impl RawSender {
         let family = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
         let socket = path.from().netns.run(|| {
             // SAFETY: a plain system call; the new descriptor is owned by what is made of it and by nothing else.
-            let fd =
-                unsafe { libc::socket(family, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_RAW) };
+            let fd = unsafe { libc::socket(family, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_RAW) };
             // SAFETY: as above; a negative one is none.
             if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(fd) }) }
         })?;

@@ -69,7 +69,8 @@ fn fragments_cut_again_are_counted_as_they_are() {
             let path = lab.path(Role::Client, Role::Server, Family::V4)?;
             let reader = path.to().netns.run(|| UdpSocket::bind(path.server_address(PORT)))??;
             reader.set_read_timeout(Some(Duration::from_secs(5)))?;
-            let mut packets = truth::fragments(path.client_address(PORT), path.server_address(PORT), 99, 1400, 1480)?;
+            let mut packets =
+                truth::fragments(path.client_address(PORT), path.server_address(PORT), 99, 1400, 1480)?;
             truth::RawSender::open(&path)?.send(&packets.remove(0))?;
             assert_eq!(reader.recv(&mut [0; 1500])?, 1400);
             let server = truth::counters(&lab.pod(Role::Server).netns)?;
@@ -88,8 +89,7 @@ fn fragments_cut_again_are_counted_as_they_are() {
 
 /// The fragments of one datagram in a given order, each sent `gap` after the one before.
 fn send_by_hand(path: &Path<'_>, id: u16, order: &[usize], gap: Duration) -> anyhow::Result<()> {
-    let packets =
-        truth::fragments(path.client_address(PORT), path.server_address(PORT), id, 2400 - 8, 800)?;
+    let packets = truth::fragments(path.client_address(PORT), path.server_address(PORT), id, 2400 - 8, 800)?;
     let sender = truth::RawSender::open(path)?;
     for (number, &index) in order.iter().enumerate() {
         if number > 0 {
@@ -125,8 +125,7 @@ fn by_hand(lab: &Lab, orders: &[&[usize]], gap: Duration) -> anyhow::Result<(u64
 fn reassembly_takes_as_long_as_the_fragments_do() {
     const GAP: Duration = Duration::from_millis(15);
     let orders: [&[usize]; 4] = [&[0, 1, 2], &[2, 1, 0], &[1, 2, 0], &[2, 0, 1]];
-    let (finished, truth) =
-        captured(LabConfig::default(), |_| {}, |lab| by_hand(lab, &orders, GAP)).unwrap();
+    let (finished, truth) = captured(LabConfig::default(), |_| {}, |lab| by_hand(lab, &orders, GAP)).unwrap();
     let snapshot = &finished.snapshot;
     assert_eq!(truth, (8, 8));
     assert_eq!((snapshot.ip.reassembled, snapshot.ip.incomplete), (8, 0));

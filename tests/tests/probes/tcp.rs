@@ -97,8 +97,7 @@ fn give_up(path: &Path<'_>, attempts: u32) -> anyhow::Result<()> {
     }
     path.from().netns.run(|| {
         for _ in 0..attempts {
-            let gave_up =
-                TcpStream::connect_timeout(&path.server_address(PORT), Duration::from_millis(20));
+            let gave_up = TcpStream::connect_timeout(&path.server_address(PORT), Duration::from_millis(20));
             assert_eq!(gave_up.unwrap_err().kind(), io::ErrorKind::TimedOut);
         }
     })?;
@@ -128,7 +127,9 @@ fn connecting_includes_the_time_of_a_lost_syn() {
         config,
         |_| {},
         |lab| {
-            let rules = ["tcp dport 7777 tcp flags & (syn | ack) == syn numgen inc mod 1000 == 0 counter name n drop"];
+            let rules = [
+                "tcp dport 7777 tcp flags & (syn | ack) == syn numgen inc mod 1000 == 0 counter name n drop",
+            ];
             lose(lab, &rules)?;
             let what = RequestResponse { requests: 1, connections: 1, port: PORT, ..Default::default() };
             tcp::request_response(&path(lab, Family::V4)?, &what)?;
@@ -223,8 +224,7 @@ fn listen_overflows_are_counted() {
         LabConfig::default(),
         |_| {},
         |lab| {
-            let full =
-                tcp::listen_overflow(&path(lab, Family::V4)?, 1, 7, Duration::from_millis(100))?;
+            let full = tcp::listen_overflow(&path(lab, Family::V4)?, 1, 7, Duration::from_millis(100))?;
             let sum = |name| truth::sum_counters(lab, name);
             Ok((sum("TcpExtListenOverflows")?, sum("TcpExtListenDrops")?, full))
         },
