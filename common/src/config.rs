@@ -72,6 +72,10 @@ pub struct Offsets {
     pub up_reader_queue_qlen: u32,
     /// `tcp_sock.srtt_us`
     pub tp_srtt_us: u32,
+    /// `sk_buff.cb`
+    pub skb_cb: u32,
+    /// `tcp_skb_cb.tcp_gso_segs`, from `sk_buff.cb` on.
+    pub cb_gso_segs: u32,
 }
 
 /// Bits of [`Config::flags`].
@@ -82,6 +86,8 @@ pub mod flag {
     pub const DROP_REASON: u32 = 2;
     /// Programs return at once: what an empty hook costs (bench only).
     pub const EMPTY: u32 = 4;
+    /// `tcp_retransmit_skb` also tells of attempts that failed, with their errno (6.16 on).
+    pub const RETRANSMIT_ERROR: u32 = 8;
 }
 
 /// Everything that kernel programs need to know.
@@ -138,6 +144,8 @@ impl Offsets {
         sk_receive_queue_qlen: ABSENT,
         up_reader_queue_qlen: ABSENT,
         tp_srtt_us: ABSENT,
+        skb_cb: ABSENT,
+        cb_gso_segs: ABSENT,
     };
 }
 
@@ -181,4 +189,4 @@ unsafe impl aya::Pod for Config {}
 // SAFETY: `repr(C)`, integers only, no padding.
 unsafe impl aya::Pod for IfaceSlot {}
 
-const _: () = assert!(size_of::<Config>() == 14 * 8 + 31 * 4 + 12 + 8 + 152);
+const _: () = assert!(size_of::<Config>() == 14 * 8 + 33 * 4 + 12 + 8 + 152);

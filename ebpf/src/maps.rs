@@ -60,6 +60,14 @@ pub fn count(what: Counter) {
     }
 }
 
+/// Counts several.
+#[inline(always)]
+pub fn count_by(what: Counter, n: u64) {
+    if let Some(b) = books() {
+        b.counters[what as usize] += n;
+    }
+}
+
 /// Counts one loss.
 #[inline(always)]
 pub fn lost(why: Loss) {

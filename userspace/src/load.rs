@@ -116,6 +116,10 @@ fn configure(options: &ProgramOptions, btf: &Btf, offsets: Offsets) -> Config {
     if btf.tracepoint_args("kfree_skb").is_some_and(|n| n >= 3) {
         flags |= flag::DROP_REASON;
     }
+    // tcp_retransmit_skb(sk, skb[, err])
+    if btf.tracepoint_args("tcp_retransmit_skb").is_some_and(|n| n >= 3) {
+        flags |= flag::RETRANSMIT_ERROR;
+    }
     if options.empty {
         flags |= flag::EMPTY;
     }

@@ -43,6 +43,8 @@ const TABLE: &[Entry] = &[
     (|o| &mut o.sk_receive_queue_qlen, &["sock.sk_receive_queue.qlen"]),
     (|o| &mut o.up_reader_queue_qlen, &["udp_sock.reader_queue.qlen"]),
     (|o| &mut o.tp_srtt_us, &["tcp_sock.srtt_us"]),
+    (|o| &mut o.skb_cb, &["sk_buff.cb"]),
+    (|o| &mut o.cb_gso_segs, &["tcp_skb_cb.tcp_gso_segs"]),
 ];
 
 /// Resolves every member.

@@ -65,6 +65,7 @@ const XMIT: Program = tp("tx_xmit", "net_dev_start_xmit");
 const CONSUMED: Program = tp("tx_consumed", "consume_skb");
 const STATE: Program = tp("tcp_state", "inet_sock_set_state");
 const RETRANSMIT: Program = tp("tcp_retransmit", "tcp_retransmit_skb");
+const RETRANSMIT_SYNACK: Program = tp("tcp_retransmit_synack", "tcp_retransmit_synack");
 const RESET_IN: Program = tp("tcp_reset_in", "tcp_receive_reset");
 const RESET_OUT: Program = tp("tcp_reset_out", "tcp_send_reset");
 const DROP: Program = tp("drop_skb", "kfree_skb");
@@ -96,7 +97,7 @@ pub const PROBES: &[Probe] = &[
     probe(Signal::TcpSrtt.name(), &[Source::Programs("tp_btf", &[QUEUE])]),
     probe(Signal::TcpConnect.name(), &[Source::Programs("tp_btf", &[STATE])]),
     probe(Signal::TcpAccept.name(), &[Source::Programs("tp_btf", &[STATE])]),
-    probe("tcp.retransmit", &[Source::Programs("tp_btf", &[RETRANSMIT])]),
+    probe("tcp.retransmit", &[Source::Programs("tp_btf", &[RETRANSMIT, RETRANSMIT_SYNACK])]),
     probe("tcp.reset", &[Source::Programs("tp_btf", &[RESET_IN, RESET_OUT])]),
     probe("tcp.listen_overflow", &[Source::Procfs("/proc/PID/net/netstat")]),
     probe(Signal::DnsLatency.name(), WIRE),

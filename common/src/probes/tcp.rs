@@ -14,7 +14,7 @@ pub enum TcpEventKind {
     Accepted = 3,
     /// An established connection ended.
     Closed = 4,
-    /// A segment was sent again.
+    /// Segments were sent again: `segments`.
     Retransmit = 5,
     /// RST sent.
     ResetSent = 6,
@@ -43,7 +43,9 @@ pub struct TcpEvent {
     /// TCP state after.
     pub new_state: u8,
     /// Zero.
-    pub pad: [u8; 5],
+    pub pad: u8,
+    /// Segments sent again, for `Retransmit`: what one skb holds may be several; else 0.
+    pub segments: u32,
 }
 
 const _: () = assert!(size_of::<TcpEvent>() == 88);

@@ -1,6 +1,7 @@
 //! `dns`: messages from and to DNS ports, for user space to parse and pair.
 //!
-//! Hooks: TC / XDP (see `wire`). Yields: one record a UDP datagram or TCP segment, with up to 512 bytes of it.
+//! Hooks: TC / XDP (see `wire`). Yields: one record a UDP datagram or TCP segment, with up to 512 bytes of it; of a datagram in
+//! fragments, the first one.
 //! Cost: nothing but a port comparison for other packets.
 
 use nettrace_common::{

@@ -1,6 +1,6 @@
 //! `tcp`: tcp.connect, tcp.accept, failures with their errno, retransmissions, resets.
 //!
-//! Hooks: tp_btf inet_sock_set_state, tcp_retransmit_skb, tcp_send_reset, tcp_receive_reset.
+//! Hooks: tp_btf inet_sock_set_state, tcp_retransmit_skb, tcp_retransmit_synack, tcp_send_reset, tcp_receive_reset.
 //! Needs: Linux 5.5. Yields: events; exact counts beside them.
 //! Cost: nothing on a packet's way; one hash entry for each connection being opened.
 
@@ -16,7 +16,7 @@ use crate::{
     emit::{header, now_ns, reserve, submit},
     iface::Place,
     kernel::{self, AF_INET, AF_INET6, TCP, cfg_get, load, sock_flow},
-    maps::{CONNECTS, count, lost},
+    maps::{CONNECTS, count, count_by, lost},
 };
 
 const ESTABLISHED: i32 = 1;
@@ -32,12 +32,13 @@ struct Event {
     errno: u32,
     old: u8,
     new: u8,
+    segments: u32,
 }
 
 impl Event {
     #[inline(always)]
     fn of(kind: TcpEventKind) -> Self {
-        Self { kind, duration_ns: 0, errno: 0, old: 0, new: 0 }
+        Self { kind, duration_ns: 0, errno: 0, old: 0, new: 0, segments: 0 }
     }
 }
 
@@ -130,23 +131,77 @@ fn send(sk: *const u8, event: &Event) {
         (*record).event = event.kind as u8;
         (*record).old_state = event.old;
         (*record).new_state = event.new;
-        (*record).pad = [0; 5];
+        (*record).pad = 0;
+        (*record).segments = event.segments;
     }
     submit(entry);
 }
 
-/// A segment is sent again.
+/// Segments are sent again.
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub fn tcp_retransmit(ctx: BtfTracePointContext) -> i32 {
     let sk: *const u8 = ctx.arg(0);
-    if !kernel::empty() && wanted(sk) {
-        count(Counter::TcpRetransmit);
-        let mut event = Event::of(TcpEventKind::Retransmit);
-        event.old = load(sk, cfg_get!(offsets.sk_state));
-        event.new = event.old;
-        send(sk, &event);
+    if kernel::empty() || !wanted(sk) {
+        return 0;
+    }
+    // An attempt that failed sent nothing.
+    if kernel::flag_set(flag::RETRANSMIT_ERROR) && ctx.arg::<i32>(2) != 0 {
+        return 0;
+    }
+    let mut event = Event::of(TcpEventKind::Retransmit);
+    event.old = load(sk, cfg_get!(offsets.sk_state));
+    event.new = event.old;
+    event.segments = segments(ctx.arg(1));
+    count_by(Counter::TcpRetransmit, u64::from(event.segments));
+    send(sk, &event);
+    0
+}
+
+/// Segments that an skb in TCP's send queue holds, as TcpRetransSegs counts them.
+#[inline(always)]
+fn segments(skb: *const u8) -> u32 {
+    let cb = u64::from(cfg_get!(offsets.skb_cb)) + u64::from(cfg_get!(offsets.cb_gso_segs));
+    match kernel::read::<u16>(kernel::address(skb), cb) {
+        0 => 1,
+        segments => u32::from(segments),
+    }
+}
+
+/// SYN-ACK is sent again. The request is no whole socket, but its addresses lie where those of one do.
+#[btf_tracepoint(function = "tcp_retransmit_synack")]
+pub fn tcp_retransmit_synack(ctx: BtfTracePointContext) -> i32 {
+    if !kernel::empty() {
+        synack(ctx.arg(0), ctx.arg(1));
     }
     0
+}
+
+#[inline(always)]
+fn synack(listener: *const u8, request: *const u8) {
+    let place = Place::of_sock(listener);
+    if place.ignored() {
+        return;
+    }
+    let mut flow = Flow::default();
+    sock_flow(request, TCP, &mut flow);
+    if kernel::flag_set(flag::FILTER) && !kernel::filter_matches(&flow) {
+        return;
+    }
+    count(Counter::TcpRetransmit);
+    let Some(mut entry) = reserve::<TcpEvent>() else { return };
+    // SAFETY: the reservation is as large as the record, which is written as a whole.
+    unsafe {
+        *entry.as_mut_ptr() = TcpEvent {
+            header: header::<TcpEvent>(Kind::Tcp, Direction::None, &place, now_ns()),
+            flow,
+            event: TcpEventKind::Retransmit as u8,
+            old_state: SYN_RECV as u8,
+            new_state: SYN_RECV as u8,
+            segments: 1,
+            ..TcpEvent::default()
+        };
+    }
+    submit(entry);
 }
 
 /// RST is received.

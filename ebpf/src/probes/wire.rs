@@ -102,11 +102,15 @@ fn watched(ifindex: u32) -> bool {
 
 #[inline(always)]
 fn probe<P: Packet>(seen: &Seen<'_, P>) {
+    let Flow { protocol, sport, dport, .. } = seen.parsed.flow;
     if let Some(fragment) = seen.parsed.fragment {
         frag::look(seen, &fragment);
+        // The others have no ports. A long answer's first one says what there is to know of it.
+        if protocol == kernel::UDP && (dns::is_port(sport) || dns::is_port(dport)) {
+            dns::look_udp(seen);
+        }
         return;
     }
-    let Flow { protocol, sport, dport, .. } = seen.parsed.flow;
     match protocol {
         kernel::TCP => {
             let Some(segment) = rtt::segment(seen) else { return lost(Loss::Unparsable) };

@@ -53,3 +53,15 @@ pub fn counted(netns: &Netns) -> Result<u64> {
     words.find(|word| *word == "packets").context("nft counts no packets")?;
     Ok(words.next().context("nft says no number")?.parse()?)
 }
+
+/// Has a namespace send everything that it forwards under an address of its own.
+///
+/// # Errors
+/// As [`nft`].
+pub fn masquerade(netns: &Netns, address: std::net::Ipv4Addr) -> Result<()> {
+    let chain = "{ type nat hook postrouting priority 100; }";
+    super::output(netns, "nft", "nftables", &["add", "chain", "inet", "t", "s", chain])?;
+    let to = address.to_string();
+    super::output(netns, "nft", "nftables", &["add", "rule", "inet", "t", "s", "snat", "ip", "to", &to])?;
+    Ok(())
+}

@@ -1,25 +1,290 @@
-//! `tcp`: connections, accepts and failures are counted exactly.
+//! `tcp`: connections, accepts and failures are counted exactly, and sent again is what the kernel says was.
 
-use nettrace::lab::{Family, LabConfig, Role};
+use nettrace::lab::traffic::tcp::{self, RequestResponse};
+use nettrace::lab::{Family, Lab, LabConfig, Path, Role, Topology};
+use nettrace::snapshot::Snapshot;
 use nettrace_common::Signal;
-use nettrace_tests::captured;
+use nettrace_tests::{captured, lost, truth};
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+/// SYN and data to this port are lost where a test says so.
+const PORT: u16 = 7777;
+
+fn failures(snapshot: &Snapshot) -> BTreeMap<&str, u64> {
+    snapshot.tcp.failures.iter().map(|f| (f.name.as_str(), f.count)).collect()
+}
+
+fn path<'a>(lab: &'a Lab, family: Family) -> anyhow::Result<Path<'a>> {
+    Ok(lab.path(Role::Client, Role::Server, family)?)
+}
 
 /// C connections give C connects and C accepts, each with its time.
 #[test]
 fn connections_are_counted_on_both_sides() {
-    const CONNECTIONS: u32 = 40;
-    let (finished, _) = captured(
+    const V4: u32 = 40;
+    const V6: u32 = 30;
+    for topology in [Topology::Bridge, Topology::Routed] {
+        let config = LabConfig { topology, ..LabConfig::default() };
+        let (finished, ()) = captured(
+            config,
+            |_| {},
+            |lab| {
+                tcp::http_gets(&path(lab, Family::V4)?, V4)?;
+                tcp::http_gets(&path(lab, Family::V6)?, V6)?;
+                assert_eq!(truth::sum_counters(lab, "TcpActiveOpens")?, u64::from(V4 + V6));
+                assert_eq!(truth::sum_counters(lab, "TcpPassiveOpens")?, u64::from(V4 + V6));
+                Ok(())
+            },
+        )
+        .unwrap();
+        let tcp = &finished.snapshot.tcp;
+        assert_eq!((tcp.connects, tcp.accepts, tcp.connect_failures), (70, 70, 0), "{topology:?}");
+        assert_eq!((tcp.retransmits, tcp.resets_sent, tcp.resets_received), (0, 0, 0));
+        for signal in [Signal::TcpConnect, Signal::TcpAccept] {
+            let count = finished.snapshot.signal(signal).unwrap().hist.count();
+            assert_eq!(count, 70, "{}", signal.name());
+        }
+        // As the client sees the server and the server the client.
+        let peers: Vec<_> = tcp.peers.iter().map(|p| (p.peer.is_ipv4(), p.connections)).collect();
+        assert_eq!(peers, [(true, 40), (true, 40), (false, 30), (false, 30)]);
+    }
+}
+
+/// Each way to fail is told apart: refused, timed out, no such host, given up by the application.
+#[test]
+fn every_failure_has_its_errno() {
+    const TIMED_OUT: u32 = 3;
+    const NO_HOST: usize = 2;
+    let (finished, again) = captured(
         LabConfig::default(),
         |_| {},
         |lab| {
-            let path = lab.path(Role::Client, Role::Server, Family::V4)?;
-            Ok(nettrace::lab::traffic::tcp::http_gets(&path, CONNECTIONS)?)
+            let (v4, v6) = (path(lab, Family::V4)?, path(lab, Family::V6)?);
+            assert_eq!(tcp::refused(&v4, 7)?.refused, 7);
+            assert_eq!(tcp::refused(&v6, 5)?.refused, 5);
+            give_up(&v4, 4)?;
+            give_up(&v6, 2)?;
+            std::thread::scope(|scope| {
+                let hosts = scope.spawn(|| no_host(lab, NO_HOST));
+                assert_eq!(tcp::timed_out(&v4, TIMED_OUT)?.timed_out, u64::from(TIMED_OUT));
+                hosts.join().unwrap()
+            })?;
+            assert_eq!(truth::sum_counters(lab, "TcpOutRsts")?, 12);
+            truth::sum_counters(lab, "TcpRetransSegs")
         },
     )
     .unwrap();
     let tcp = &finished.snapshot.tcp;
-    assert_eq!((tcp.connects, tcp.accepts, tcp.connect_failures), (40, 40, 0));
-    for signal in [Signal::TcpConnect, Signal::TcpAccept] {
-        assert_eq!(finished.snapshot.signal(signal).unwrap().hist.count(), 40, "{}", signal.name());
+    let expected =
+        BTreeMap::from([("ECONNREFUSED", 12), ("ETIMEDOUT", 3), ("EHOSTUNREACH", 2), ("aborted", 6)]);
+    assert_eq!(failures(&finished.snapshot), expected);
+    assert_eq!((tcp.connects, tcp.accepts, tcp.connect_failures), (0, 0, 23));
+    assert_eq!((tcp.resets_sent, tcp.resets_received), (12, 12), "one each for those that were refused");
+    assert!(again >= u64::from(TIMED_OUT), "a SYN of each that timed out, and those to nobody: {again}");
+    assert_eq!(tcp.retransmits, again);
+    assert_eq!(tcp.peers.iter().map(|p| p.failures).sum::<u64>(), 23);
+}
+
+/// Connects to a port whose SYNs are lost, and closes the socket while it still tries.
+fn give_up(path: &Path<'_>, attempts: u32) -> anyhow::Result<()> {
+    if path.server_address(0).is_ipv4() {
+        let rules = ["tcp dport 7777 drop"];
+        let hook = "type filter hook input priority 0";
+        truth::nft(&path.to().netns, &truth::Nft { hook, rules: &rules })?;
     }
+    path.from().netns.run(|| {
+        for _ in 0..attempts {
+            let gave_up = TcpStream::connect_timeout(&path.server_address(PORT), Duration::from_millis(20));
+            assert_eq!(gave_up.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        }
+    })?;
+    Ok(())
+}
+
+/// Connects to addresses of the subnet that nobody has.
+fn no_host(lab: &Lab, attempts: usize) -> anyhow::Result<()> {
+    lab.pod(Role::Client).netns.run(|| {
+        std::thread::scope(|scope| {
+            let connect = || {
+                let nobody = SocketAddr::new(IpAddr::from([10, 244, 0, 99]), PORT);
+                let error = TcpStream::connect_timeout(&nobody, Duration::from_secs(10)).unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(113), "EHOSTUNREACH");
+            };
+            (0..attempts).for_each(|_| drop(scope.spawn(connect)));
+        });
+    })?;
+    Ok(())
+}
+
+/// A connection whose SYN was lost once takes its retransmission timeout longer, a second at least.
+#[test]
+fn connecting_includes_the_time_of_a_lost_syn() {
+    let config = LabConfig { topology: Topology::Routed, ..LabConfig::default() };
+    let (finished, ()) = captured(
+        config,
+        |_| {},
+        |lab| {
+            let rules = [
+                "tcp dport 7777 tcp flags & (syn | ack) == syn numgen inc mod 1000 == 0 counter name n drop",
+            ];
+            lose(lab, &rules)?;
+            let what = RequestResponse { requests: 1, connections: 1, port: PORT, ..Default::default() };
+            tcp::request_response(&path(lab, Family::V4)?, &what)?;
+            assert_eq!(truth::counted(&lab.node().netns)?, 1);
+            Ok(())
+        },
+    )
+    .unwrap();
+    let snapshot = &finished.snapshot;
+    assert_eq!((snapshot.tcp.connects, snapshot.tcp.retransmits), (1, 1));
+    let connect = snapshot.signal(Signal::TcpConnect).unwrap();
+    assert_eq!(connect.hist.count(), 1);
+    assert!(connect.max_ns >= 1_000_000_000, "{}", connect.max_ns);
+}
+
+/// Rules on what the node forwards.
+fn lose(lab: &Lab, rules: &[&str]) -> anyhow::Result<()> {
+    truth::nft(&lab.node().netns, &truth::Nft { hook: "type filter hook forward priority 0", rules })
+}
+
+/// Segments lost on their way are sent again, as many as TcpRetransSegs of both ends count: data in skbs of one
+/// segment and of many, and SYN-ACKs.
+#[test]
+fn retransmissions_are_what_the_kernel_counts() {
+    const BYTES: u64 = 3_000_000;
+    let config = LabConfig { topology: Topology::Routed, ..LabConfig::default() };
+    let (finished, (dropped, client, server)) = captured(
+        config,
+        |_| {},
+        |lab| {
+            let rules = [
+                "tcp dport 7777 tcp flags & (syn | fin | rst) == 0 meta length > 200 numgen inc mod 9 == 0 counter name n drop",
+                "tcp sport 7777 tcp flags & (syn | ack) == syn | ack numgen inc mod 1000 == 0 counter name n drop",
+            ];
+            lose(lab, &rules)?;
+            assert_eq!(tcp::bulk(&path(lab, Family::V4)?, BYTES, PORT)?.request_bytes, BYTES);
+            let again = |role| anyhow::Ok(truth::counters(&lab.pod(role).netns)?["TcpRetransSegs"]);
+            Ok((truth::counted(&lab.node().netns)?, again(Role::Client)?, again(Role::Server)?))
+        },
+    )
+    .unwrap();
+    let snapshot = &finished.snapshot;
+    assert!(dropped > 2 && client > 2 && server >= 1, "{dropped} {client} {server}");
+    assert_eq!(snapshot.tcp.retransmits, client + server, "TcpRetransSegs; {dropped} skbs were lost");
+    let of_peers: u64 = snapshot.tcp.peers.iter().map(|p| p.retransmits).sum();
+    assert_eq!(of_peers, client + server);
+    assert_eq!(lost(snapshot, "ring_full"), 0);
+}
+
+/// Resets of established connections, both ways, are what TcpOutRsts counts.
+#[test]
+fn resets_of_connections_are_counted() {
+    const EACH: u64 = 6;
+    let (finished, out) = captured(
+        LabConfig::default(),
+        |_| {},
+        |lab| {
+            for &family in lab.families() {
+                for _ in 0..EACH / 2 {
+                    reset(&path(lab, family)?)?;
+                }
+            }
+            truth::sum_counters(lab, "TcpOutRsts")
+        },
+    )
+    .unwrap();
+    let tcp = &finished.snapshot.tcp;
+    assert_eq!(out, EACH);
+    assert_eq!((tcp.resets_sent, tcp.resets_received), (EACH, EACH));
+    assert_eq!(tcp.peers.iter().map(|p| p.resets).sum::<u64>(), 2 * EACH);
+}
+
+/// The server closes a connection with data unread, which resets it.
+fn reset(path: &Path<'_>) -> anyhow::Result<()> {
+    let listener = path.to().netns.run(|| TcpListener::bind(path.server_address(0)))??;
+    let address = listener.local_addr()?;
+    let mut client = path.from().netns.run(|| TcpStream::connect(address))??;
+    let (server, _) = listener.accept()?;
+    client.write_all(b"never read")?;
+    // Until it is there.
+    server.peek(&mut [0; 10])?;
+    drop(server);
+    let error = client.read(&mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    Ok(())
+}
+
+/// Full accept queues are what TcpExtListenOverflows says, of all namespaces together.
+#[test]
+fn listen_overflows_are_counted() {
+    let (finished, (overflows, drops, full)) = captured(
+        LabConfig::default(),
+        |_| {},
+        |lab| {
+            let full = tcp::listen_overflow(&path(lab, Family::V4)?, 1, 7, Duration::from_millis(100))?;
+            let sum = |name| truth::sum_counters(lab, name);
+            Ok((sum("TcpExtListenOverflows")?, sum("TcpExtListenDrops")?, full))
+        },
+    )
+    .unwrap();
+    let tcp = &finished.snapshot.tcp;
+    assert_eq!((full.established, full.given_up), (2, 5));
+    assert_eq!(overflows, 5, "one for each SYN beyond the queue");
+    assert_eq!((tcp.listen_overflows, tcp.listen_drops), (Some(overflows), Some(drops)));
+    assert_eq!((tcp.connects, tcp.connect_failures), (2, 5));
+    assert_eq!(failures(&finished.snapshot), BTreeMap::from([("aborted", 5)]));
+}
+
+/// tcp.srtt has the size of what the kernel tells the connection's own socket (TCP_INFO).
+#[test]
+fn smoothed_round_trips_are_the_kernels() {
+    const ROUNDS: u32 = 300;
+    let (finished, (address, own_us)) = captured(
+        LabConfig::default(),
+        |options| options.programs.sample_every = 1,
+        |lab| {
+            let path = path(lab, Family::V4)?;
+            let listener = path.to().netns.run(|| TcpListener::bind(path.server_address(0)))??;
+            let address = listener.local_addr()?;
+            let client = path.from().netns.run(|| TcpStream::connect(address))??;
+            let (server, _) = listener.accept()?;
+            let echo = std::thread::spawn(move || echo(server));
+            let own = ask(client, ROUNDS)?;
+            echo.join().unwrap()?;
+            Ok((address.ip(), own))
+        },
+    )
+    .unwrap();
+    let peer = finished.snapshot.tcp.peers.iter().find(|p| p.peer == address).unwrap();
+    let (p50, max) = (peer.srtt.quantile_ns(0.5) / 1000, own_us.iter().max().copied().unwrap());
+    let min = own_us.iter().min().copied().unwrap();
+    assert!(peer.srtt.count() >= u64::from(ROUNDS), "{}", peer.srtt.count());
+    // The histogram's buckets are 0.8 % wide, and a segment is seen before its own answer is in.
+    assert!((min * 98 / 100..=max * 102 / 100).contains(&p50), "{min} <= {p50} <= {max} us");
+    let signal = finished.snapshot.signal(Signal::TcpSrtt).unwrap();
+    assert!(signal.hist.count() >= u64::from(ROUNDS));
+}
+
+fn echo(mut stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut byte = [0];
+    while stream.read(&mut byte)? > 0 {
+        stream.write_all(&byte)?;
+    }
+    Ok(())
+}
+
+/// Sends and receives a byte so often, and yields the kernel's smoothed round trip before and after each time, us.
+fn ask(mut stream: TcpStream, rounds: u32) -> anyhow::Result<Vec<u64>> {
+    stream.set_nodelay(true)?;
+    let mut own = vec![u64::from(truth::srtt_us(&stream)?)];
+    for _ in 0..rounds {
+        stream.write_all(&[1])?;
+        stream.read_exact(&mut [0])?;
+        own.push(truth::srtt_us(&stream)?.into());
+    }
+    Ok(own)
 }

@@ -75,6 +75,7 @@ impl TcpBook {
     pub(super) fn feed(&mut self, event: &TcpEvent) -> Option<(Signal, u64)> {
         let kind = TcpEventKind::from_u8(event.event)?;
         let mut yields = None;
+        let segments = u64::from(event.segments);
         match kind {
             TcpEventKind::Connected => {
                 self.totals.connects += 1;
@@ -88,7 +89,7 @@ impl TcpBook {
                 self.totals.accepts += 1;
                 yields = Some((Signal::TcpAccept, event.duration_ns));
             }
-            TcpEventKind::Retransmit => self.totals.retransmits += 1,
+            TcpEventKind::Retransmit => self.totals.retransmits += segments,
             TcpEventKind::ResetSent => self.totals.resets_sent += 1,
             TcpEventKind::ResetReceived => self.totals.resets_received += 1,
             TcpEventKind::Closed => {}
@@ -97,7 +98,7 @@ impl TcpBook {
             match kind {
                 TcpEventKind::Connected | TcpEventKind::Accepted => peer.connections += 1,
                 TcpEventKind::ConnectFailed => peer.failures += 1,
-                TcpEventKind::Retransmit => peer.retransmits += 1,
+                TcpEventKind::Retransmit => peer.retransmits += segments,
                 TcpEventKind::ResetSent | TcpEventKind::ResetReceived => peer.resets += 1,
                 TcpEventKind::Closed => {}
             }
