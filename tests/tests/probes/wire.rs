@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use nettrace::{
     lab::{
-        Family, Lab, LabConfig, Role,
+        Family, Lab, LabConfig, Role, Topology,
         dns::{Client, DnsServer, NOERROR, Query, Question, TYPE_A, decode, encode_query, encode_response},
         traffic::udp::{self, Datagrams},
     },
@@ -222,18 +222,17 @@ fn broken() -> Vec<Vec<u8>> {
         v4(&ipv4(CLIENT, DNS, UDP, &udp(1, 4789, &[8, 0, 0, 0, 0, 0, 42, 0, 1, 2, 3]))),
         v6(&ipv6(CLIENT, DNS, UDP, &[])[..30]),
         v6(&ipv6(CLIENT, DNS, 0, &[UDP, 200, 1, 4, 0, 0, 0, 0])),
-        ethernet(CLIENT, NOBODY, ETH_VLAN, &[0, 7]),
     ]
 }
 
-/// Each broken frame is counted wherever it is seen, where it comes in and at the two veths that the bridge floods it
-/// to, and nothing else is.
+/// Each broken frame is counted once, where it comes in, and nothing else is: pods that are routed to see nothing of it,
+/// whereas a bridge passes some on.
 #[test]
 fn broken_packets_are_counted() {
     const TIMES: usize = 20;
     let frames = broken();
     let (finished, ()) = captured(
-        LabConfig::default(),
+        LabConfig { topology: Topology::Routed, ..LabConfig::default() },
         |_| {},
         |lab| {
             let injector = injector(lab, Role::Client)?;
@@ -243,7 +242,7 @@ fn broken_packets_are_counted() {
         },
     )
     .unwrap();
-    assert_eq!(lost(&finished.snapshot, "unparsable"), (TIMES * frames.len() * 3) as u64);
+    assert_eq!(lost(&finished.snapshot, "unparsable"), (TIMES * frames.len()) as u64);
     assert_eq!(finished.snapshot.dns.transactions, 0);
 }
 
@@ -328,7 +327,8 @@ fn xdp_counts_what_tc_counts() {
         for row in snapshot.interfaces.iter().filter(|row| row.name.starts_with("veth")) {
             assert_eq!(row.attached, if xdp { &["xdp", "tcx"][..] } else { &["tcx"] }, "{row:?}");
         }
-        (snapshot.dns.transactions, snapshot.dns.answered, snapshot.ip, lost(&snapshot, "unparsable"))
+        let unparsable = lost(&snapshot, "unparsable");
+        (snapshot.dns.transactions, snapshot.dns.answered, snapshot.ip, unparsable)
     };
     let (by_tc, by_xdp) = (seen(false), seen(true));
     assert_eq!((by_tc.0, by_tc.1, by_tc.2.reassembled), (30, 30, 16));
