@@ -154,7 +154,8 @@ pub fn skb_flow_received(skb: *const u8, flow: &mut Flow) {
     packet_flow(load(skb, cfg_get!(offsets.skb_data)), flow);
 }
 
-/// Reads addresses and ports at an IP header. Extension headers are not walked: then ports stay zero.
+/// Reads addresses and ports at an IP header. A fragment that is not the first has no ports: what is at their place
+/// is payload.
 #[inline(always)]
 fn packet_flow(ip: u64, flow: &mut Flow) {
     *flow = Flow::default();
@@ -165,14 +166,19 @@ fn packet_flow(ip: u64, flow: &mut Flow) {
             flow.protocol = read(ip, 9);
             flow.saddr = v4(read(ip, 12));
             flow.daddr = v4(read(ip, 16));
+            if u16::from_be(read(ip, 6)) & 0x1fff != 0 {
+                return;
+            }
             u64::from(first & 15) * 4
         }
         6 => {
             flow.family = 6;
-            flow.protocol = read(ip, 6);
             flow.saddr = read(ip, 8);
             flow.daddr = read(ip, 24);
-            40
+            match extensions(ip, flow) {
+                Some(transport) => transport,
+                None => return,
+            }
         }
         _ => return,
     };
@@ -181,6 +187,37 @@ fn packet_flow(ip: u64, flow: &mut Flow) {
         flow.sport = u16::from_be(ports[0]);
         flow.dport = u16::from_be(ports[1]);
     }
+}
+
+/// Sets the protocol behind an IPv6 packet's extension headers, and yields where its header is; none in a fragment
+/// that is not the first.
+#[inline(always)]
+fn extensions(ip: u64, flow: &mut Flow) -> Option<u64> {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const DEST_OPTS: u8 = 60;
+    const MAX_EXTENSIONS: u32 = 4;
+    let mut at = 40;
+    flow.protocol = read(ip, 6);
+    for _ in 0..MAX_EXTENSIONS {
+        let header = flow.protocol;
+        match header {
+            HOP_BY_HOP | ROUTING | DEST_OPTS | FRAGMENT => {}
+            _ => break,
+        }
+        let [next, length]: [u8; 2] = read(ip, at);
+        flow.protocol = next;
+        if header == FRAGMENT {
+            if u16::from_be(read(ip, at + 2)) & 0xfff8 != 0 {
+                return None;
+            }
+            at += 8;
+        } else {
+            at += (u64::from(length) + 1) * 8;
+        }
+    }
+    Some(at)
 }
 
 /// IPPROTO_TCP

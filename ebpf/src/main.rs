@@ -4,6 +4,7 @@
 //! per-CPU histograms ([`hist`]); what needs identity goes through the ring buffer ([`emit`]). Member offsets and
 //! switches come from a frozen block ([`kernel`]), so the verifier prunes what a kernel lacks.
 #![no_std]
+#![feature(asm_experimental_arch)]
 #![no_main]
 #![cfg_attr(
     not(test),

@@ -4,6 +4,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
+use core::arch::asm;
 use nettrace_common::{
     Books, Counter, Loss, MAX_SCOPES, Signal,
     config::{IFACE_SLOTS, IfaceSlot},
@@ -47,16 +48,25 @@ pub static RTTS: Array<RttSlot> = Array::with_max_entries(RTT_SLOTS, 0);
 /// This CPU's books. There always are some; the verifier wants it asked.
 #[inline(always)]
 pub fn books() -> Option<&'static mut Books> {
-    // SAFETY: the value lives as long as the map, this CPU alone writes it, and a program that interrupts another on
-    // the same CPU loses at most one count.
+    // SAFETY: the value lives as long as the map, and this CPU alone writes it. Counts that programs in interrupts and
+    // the programs that they interrupt share are added to by `add`.
     BOOKS.get_ptr_mut(0).map(|p| unsafe { &mut *p })
+}
+
+/// Adds one in a single instruction: between a load and a store, an interrupt on this CPU might count many, all of
+/// which the store would undo.
+#[inline(always)]
+fn add(n: &mut u64) {
+    // SAFETY: a reference is valid and aligned, and one 8-byte word is all that is written. `AtomicU64` has no
+    // `fetch_add` on this target.
+    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) n, in(reg) 1_u64, options(nostack)) };
 }
 
 /// Counts one.
 #[inline(always)]
 pub fn count(what: Counter) {
     if let Some(b) = books() {
-        b.counters[what as usize] += 1;
+        add(&mut b.counters[what as usize]);
     }
 }
 
@@ -72,6 +82,6 @@ pub fn count_by(what: Counter, n: u64) {
 #[inline(always)]
 pub fn lost(why: Loss) {
     if let Some(b) = books() {
-        b.losses[why as usize] += 1;
+        add(&mut b.losses[why as usize]);
     }
 }

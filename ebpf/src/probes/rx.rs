@@ -83,16 +83,16 @@ fn queued(sk: *const u8) {
     // The packet that made the socket readable is the last of its queue.
     let tail = load_ptr(sk, cfg_get!(offsets.sk_receive_queue_prev));
     let Some((flight, key)) = flight::slot(tail) else { return };
-    if flight.key != key || !flight.has(stage::RECEIVED) {
-        if flight.key != key
+    if flight.key != key || !flight.has(stage::RECEIVED) || flight.has(stage::QUEUED) {
+        if protocol == UDP {
+            let known = flight.key == key && !flight.has(stage::RECEIVED);
+            udp::pass_over(sk, known);
+        } else if flight.key != key
             && load::<u32>(sk, cfg_get!(offsets.sk_receive_queue_qlen)) != 0
             && !listening(sk)
         {
             lost(Loss::Unmatched);
         }
-        return;
-    }
-    if flight.has(stage::QUEUED) {
         return;
     }
     let now = now_ns();

@@ -22,10 +22,16 @@ pub const UDP_SLOTS: u32 = 512;
 /// Datagrams kept of one socket; a power of two. Those of a longer queue count as evicted.
 const DEPTH: u32 = 256;
 
+/// [`Queued::received_ns`] of a datagram that is not to be measured.
+const IGNORED: u64 = 0;
+/// [`Queued::received_ns`] of a datagram whose reception is not known.
+const UNKNOWN: u64 = 1;
+
 /// Times of one datagram.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Queued {
+    /// Received, ns; or [`IGNORED`], or [`UNKNOWN`].
     received_ns: u64,
     /// Queued, ns after it was received.
     stack_ns: u32,
@@ -45,7 +51,9 @@ pub struct UdpQueue {
     netns: u32,
     ifindex: u32,
     scope: u16,
-    pad: [u16; 3],
+    pad: u16,
+    /// Datagrams before the oldest, of which nothing is known.
+    ahead: u32,
     ring: [Queued; DEPTH as usize],
 }
 
@@ -70,15 +78,37 @@ pub fn push(sk: *const u8, flight: &Flight) {
         queue.head = 0;
         queue.tail = 0;
     }
+    if queue.head == queue.tail {
+        // Those that were not measured, or came before the start, are read before this one.
+        queue.ahead = waiting(sk).saturating_sub(1);
+    }
     queue.netns = flight.netns;
     queue.ifindex = flight.ifindex;
     queue.scope = flight.scope;
+    let stack_ns = (flight.queued_ns - flight.received_ns).min(u64::from(u32::MAX)) as u32;
+    append(queue, flight.received_ns, stack_ns);
+}
+
+/// Keeps the place of a datagram that is not measured, so that its read does not take another's times. `known` tells
+/// those that are not to be measured from those whose start was not seen.
+#[inline(always)]
+pub fn pass_over(sk: *const u8, known: bool) {
+    let Some((queue, key)) = slot(sk) else { return };
+    // With nothing measured in the queue there is nothing to keep in order.
+    if queue.key != key || queue.head == queue.tail {
+        return;
+    }
+    let kept = queue.tail.wrapping_sub(queue.head).wrapping_add(queue.ahead);
+    if kept < waiting(sk) {
+        append(queue, if known { IGNORED } else { UNKNOWN }, 0);
+    }
+}
+
+#[inline(always)]
+fn append(queue: &mut UdpQueue, received_ns: u64, stack_ns: u32) {
     let number = queue.tail;
     queue.tail = number.wrapping_add(1);
-    let entry = &mut queue.ring[(number & (DEPTH - 1)) as usize];
-    entry.received_ns = flight.received_ns;
-    entry.stack_ns = (flight.queued_ns - flight.received_ns).min(u64::from(u32::MAX)) as u32;
-    entry.number = number;
+    queue.ring[(number & (DEPTH - 1)) as usize] = Queued { received_ns, stack_ns, number };
 }
 
 /// A read from a socket returns.
@@ -106,21 +136,26 @@ fn read(sk: *const u8, ret: i32, flags: i32) {
     }
     let Some((queue, key)) = slot(sk) else { return };
     if queue.key != key || queue.head == queue.tail {
-        if !Place::of_sock(sk).ignored() && !kernel::flag_set(nettrace_common::config::flag::FILTER) {
-            lost(Loss::Unmatched);
-        }
-        return;
+        return unmatched(sk);
+    }
+    if queue.ahead != 0 {
+        queue.ahead -= 1;
+        return unmatched(sk);
     }
     let number = queue.head;
     queue.head = number.wrapping_add(1);
     let entry = queue.ring[(number & (DEPTH - 1)) as usize];
-    if emptied(sk) {
+    if waiting(sk) == 0 {
         // Whatever was not read by now never will be: dropped for its checksum, or its entry came late.
         queue.head = queue.tail;
     }
     if entry.number != number {
-        lost(Loss::Evicted);
-        return;
+        return lost(Loss::Evicted);
+    }
+    match entry.received_ns {
+        IGNORED => return,
+        UNKNOWN => return unmatched(sk),
+        _ => {}
     }
     let now = now_ns();
     let place = Place { netns: queue.netns, ifindex: queue.ifindex, scope: queue.scope };
@@ -130,9 +165,18 @@ fn read(sk: *const u8, ret: i32, flags: i32) {
     measure(Signal::RxTotal, &place, total, now, flow);
 }
 
-/// Whether nothing waits at the socket any more.
+/// A read of a datagram that was not seen to be received: a loss, unless it was not to be measured.
 #[inline(always)]
-fn emptied(sk: *const u8) -> bool {
-    load::<u32>(sk, cfg_get!(offsets.sk_receive_queue_qlen)) == 0
-        && kernel::read::<u32>(kernel::address(sk), u64::from(cfg_get!(offsets.up_reader_queue_qlen))) == 0
+fn unmatched(sk: *const u8) {
+    if !Place::of_sock(sk).ignored() && !kernel::flag_set(nettrace_common::config::flag::FILTER) {
+        lost(Loss::Unmatched);
+    }
+}
+
+/// Datagrams that wait at the socket.
+#[inline(always)]
+fn waiting(sk: *const u8) -> u32 {
+    let new = load::<u32>(sk, cfg_get!(offsets.sk_receive_queue_qlen));
+    let taken = kernel::read::<u32>(kernel::address(sk), u64::from(cfg_get!(offsets.up_reader_queue_qlen)));
+    new.saturating_add(taken)
 }

@@ -1,1 +1,78 @@
-//! `rtt`.
+//! `rtt`: net.rtt against what tshark makes of the same packets.
+
+use anyhow::{Context as _, Result};
+use nettrace::lab::{
+    Family, Lab, LabConfig, Role,
+    traffic::tcp::{self, RequestResponse},
+};
+use nettrace_tests::captured;
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+const INTERFACE: &str = "veth-client";
+
+/// A packet capture at an interface of the node, once it runs.
+fn sniff(lab: &Lab, file: &str) -> Result<Child> {
+    let command =
+        || Command::new("dumpcap").args(["-q", "-i", INTERFACE, "-w", file]).stderr(Stdio::piped()).spawn();
+    let mut child =
+        lab.node().netns.run(command)?.context("cannot run dumpcap (package wireshark-common)")?;
+    let lines = BufReader::new(child.stderr.take().context("no stderr")?).lines();
+    // It says where it writes to when it has begun.
+    let began = lines.map_while(Result::ok).any(|line| line.starts_with("File: "));
+    anyhow::ensure!(began, "dumpcap did not begin");
+    Ok(child)
+}
+
+/// Round trips by tshark's `tcp.analysis.ack_rtt`, ns, sorted.
+fn by_tshark(file: &str) -> Result<Vec<u64>> {
+    let output = Command::new("tshark")
+        .args(["-r", file, "-T", "fields", "-e", "tcp.analysis.ack_rtt", "-Y", "tcp.analysis.ack_rtt"])
+        .output()
+        .context("cannot run tshark (package tshark)")?;
+    let text = String::from_utf8(output.stdout)?;
+    let mut rtts =
+        text.lines().map(|l| Ok((l.trim().parse::<f64>()? * 1e9) as u64)).collect::<Result<Vec<_>>>()?;
+    rtts.sort_unstable();
+    Ok(rtts)
+}
+
+/// The median round trip at an interface is tshark's, within 20 us or 10 %. Each request is read after 1 ms, so that
+/// there is a round trip to be seen that is not the lab's few microseconds alone.
+#[test]
+fn round_trips_are_those_of_tshark() {
+    let file = format!("{}/rtt.pcapng", env!("CARGO_TARGET_TMPDIR"));
+    let (finished, ()) = captured(
+        LabConfig::default(),
+        |_| {},
+        |lab| {
+            let mut sniffer = sniff(lab, &file)?;
+            let path = lab.path(Role::Client, Role::Server, Family::V4)?;
+            let what = RequestResponse {
+                requests: 200,
+                read_delay: Duration::from_millis(1),
+                ..RequestResponse::default()
+            };
+            let done = tcp::request_response(&path, &what)?;
+            std::thread::sleep(Duration::from_millis(300));
+            // SAFETY: a call without pointers; the child has not been waited for, so the number is its own.
+            unsafe { libc::kill(sniffer.id() as i32, libc::SIGINT) };
+            sniffer.wait()?;
+            anyhow::ensure!(done.requests == 200);
+            Ok(())
+        },
+    )
+    .unwrap();
+    let theirs = by_tshark(&file).unwrap();
+    let scope = format!("node/{INTERFACE}");
+    let ours = finished.snapshot.signals.iter().find(|r| r.signal == "net.rtt" && r.scope == scope).unwrap();
+    let (p50, median) = (ours.hist.quantile_ns(0.5), theirs[theirs.len() / 2]);
+    println!("net.rtt {} times, p50 {p50} ns; tshark {} times, {median} ns", ours.hist.count(), theirs.len());
+    // 200 requests and as many responses, each acknowledged.
+    assert!(theirs.len() >= 400, "{}", theirs.len());
+    assert_eq!(ours.hist.count(), theirs.len() as u64);
+    assert!(p50.abs_diff(median) <= (median / 10).max(20_000), "{p50} ns, tshark says {median} ns");
+}

@@ -1,1 +1,42 @@
-//! `softirq`.
+//! `softirq`: the wait of NET_RX softirqs for their CPU.
+
+use nettrace::lab::{
+    Family, LabConfig, Role,
+    traffic::udp::{self, RequestResponse},
+};
+use nettrace_common::Signal;
+use nettrace_tests::captured;
+use std::fs;
+
+/// NET_RX softirqs that have run, over all CPUs.
+fn ran() -> u64 {
+    let text = fs::read_to_string("/proc/softirqs").unwrap();
+    let line = text.lines().find(|line| line.trim_start().starts_with("NET_RX:")).unwrap();
+    line.split_whitespace().skip(1).map(|n| n.parse::<u64>().unwrap()).sum()
+}
+
+/// Each wait has its raise and its run: no more waits are counted than NET_RX softirqs ran by the kernel's own count,
+/// and, since each of the packets makes one run that was raised, no fewer than half of those that ran meanwhile.
+#[test]
+fn waits_are_counted_as_softirqs_run() {
+    let before = ran();
+    let (finished, inside) = captured(
+        LabConfig::default(),
+        |_| {},
+        |lab| {
+            let before = ran();
+            let path = lab.path(Role::Client, Role::Server, Family::V4)?;
+            let what = RequestResponse { requests: 500, ..RequestResponse::default() };
+            assert_eq!(udp::request_response(&path, &what)?.answered, 500);
+            Ok(ran() - before)
+        },
+    )
+    .unwrap();
+    let outside = ran() - before;
+    let row = finished.snapshot.signal(Signal::RxSoftirq).unwrap();
+    let count = row.hist.count();
+    println!("rx.softirq {count}, NET_RX ran {inside} to {outside}, p50 {} ns", row.hist.quantile_ns(0.5));
+    assert!(inside > 0 && count <= outside, "{count} of at most {outside}");
+    assert!(count >= inside / 2, "{count} of at least {inside}");
+    assert!(row.sum_ns >= count && row.max_ns <= finished.snapshot.meta.duration_ns);
+}
