@@ -104,6 +104,10 @@ pub struct Config {
     pub sample_every: u32,
     /// Scope of interfaces that are not in the table.
     pub default_scope: u32,
+    /// `SKB_DROP_REASON_QUEUE_PURGE` of this kernel; 0 when it has none.
+    pub purge_reason: u32,
+    /// Zero.
+    pub pad: u32,
     /// Ports taken for DNS; 0 for none.
     pub dns_ports: [u16; dns::MAX_PORTS],
     /// Compiled `--filter`.
@@ -189,4 +193,4 @@ unsafe impl aya::Pod for Config {}
 // SAFETY: `repr(C)`, integers only, no padding.
 unsafe impl aya::Pod for IfaceSlot {}
 
-const _: () = assert!(size_of::<Config>() == 14 * 8 + 33 * 4 + 12 + 8 + 152);
+const _: () = assert!(size_of::<Config>() == 14 * 8 + 33 * 4 + 20 + 8 + 152);

@@ -64,8 +64,8 @@ pub fn header<T>(kind: Kind, direction: Direction, place: &Place, ts_ns: u64) ->
 pub enum FlowOf {
     /// A packet with its network header set.
     Skb(*const u8),
-    /// A socket and its protocol.
-    Sock(*const u8, u8),
+    /// A socket, its protocol, and the bytes that were moved, where that is known.
+    Sock(*const u8, u8, u32),
     /// Nowhere.
     Nothing,
 }
@@ -121,7 +121,10 @@ fn send_measure(signal: Signal, place: &Place, ns: u64, now: u64, flow: FlowOf, 
                 skb_flow(skb, &mut (*record).flow);
                 (*record).bytes = load(skb, cfg_get!(offsets.skb_len));
             }
-            FlowOf::Sock(sk, protocol) => sock_flow(sk, protocol, &mut (*record).flow),
+            FlowOf::Sock(sk, protocol, bytes) => {
+                sock_flow(sk, protocol, &mut (*record).flow);
+                (*record).bytes = bytes;
+            }
             FlowOf::Nothing => {}
         }
     }

@@ -8,7 +8,9 @@ use crate::{
     probes::{Hook, PROBES, Probe, Program, Source, WIRE_XDP},
     snapshot,
 };
-use aya::programs::{BtfTracePoint, Program as AyaProgram, ProgramError, SchedClassifier, Xdp};
+use aya::programs::{
+    BtfTracePoint, Program as AyaProgram, ProgramError, SchedClassifier, Xdp, tp_btf::BtfTracePointLink,
+};
 use std::collections::HashMap;
 
 /// What became of one program: attached (or ready for interfaces), or why not.
@@ -26,6 +28,12 @@ pub struct Attached {
 }
 
 impl Attached {
+    /// Whether a program is in use.
+    #[must_use]
+    pub fn ok(&self, program: &str) -> bool {
+        matches!(self.programs.get(program), Some(Ok(())))
+    }
+
     /// Whether any probe is in use; if not, why not.
     ///
     /// # Errors
@@ -69,10 +77,13 @@ pub fn programs_ready(
     attached
 }
 
+/// Programs that come and go while a capture runs, see [`hold`].
+const HELD: [&str; 2] = ["softirq_raise", "softirq_entry"];
+
 /// Attaches the tracepoint programs that are ready. One that cannot be attached takes its probes with it.
 pub fn attach(loaded: &mut Loaded, mut attached: Attached) -> Attached {
     for (name, outcome) in &mut attached.programs {
-        if outcome.is_err() {
+        if outcome.is_err() || HELD.contains(name) {
             continue;
         }
         if let Some(AyaProgram::BtfTracePoint(program)) = loaded.ebpf.program_mut(name)
@@ -97,6 +108,13 @@ fn mark_off(probes: &mut [snapshot::Probe], program: &str, reason: &str) {
         probe.source = None;
         probe.reason = Some(reason.to_owned());
     }
+}
+
+/// Attaches one tracepoint program for as long as what this yields is kept.
+pub fn hold(loaded: &mut Loaded, name: &str) -> Option<BtfTracePointLink> {
+    let Some(AyaProgram::BtfTracePoint(program)) = loaded.ebpf.program_mut(name) else { return None };
+    let link = program.attach().and_then(|id| program.take_link(id));
+    link.inspect_err(|error| tracing::warn!("{name}: {error}")).ok()
 }
 
 /// Detaches the tracepoint programs.

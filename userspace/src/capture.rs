@@ -4,6 +4,7 @@
 //! so that they balance: emitted = received + lost.
 
 mod collector;
+mod duty;
 mod netstat;
 mod overhead;
 mod replay;
@@ -24,6 +25,7 @@ use crate::{
 };
 use aya::maps::{Array, Map, MapError};
 use collector::{Collected, Collector};
+use duty::Duty;
 use netstat::ListenCounts;
 use overhead::Meter;
 use serde::{Deserialize, Serialize};
@@ -46,6 +48,8 @@ pub struct Options {
     pub selection: Selection,
     /// Signals by name or group; empty for all.
     pub signals: Vec<String>,
+    /// Whether hooks that are dear stay attached all the time, rather than a share of it.
+    pub always: bool,
     /// When a DNS query has waited long enough.
     pub dns_timeout: Duration,
     /// The filter as typed, for the report.
@@ -63,6 +67,7 @@ impl Default for Options {
             namespaces: vec![Namespace::host()],
             selection: Selection::default(),
             signals: Vec::new(),
+            always: false,
             dns_timeout: Duration::from_secs(5),
             filter_text: None,
             lab: false,
@@ -167,6 +172,7 @@ pub struct Capture {
     attached: Attached,
     collector: Collector,
     meter: Meter,
+    duty: Duty,
     listen: ListenCounts,
     options: Options,
     meta: Meta,
@@ -214,7 +220,21 @@ impl Capture {
         // Last, so that nothing is counted that happened while others were being attached.
         let attached = attach::attach(&mut lock(&loaded), attached);
         let meter = Meter::start();
-        Ok(Self { loaded, table, watchers, attached, collector, meter, listen, options, meta, start_ns })
+        let both = attached.ok("softirq_raise") && attached.ok("softirq_entry");
+        let duty = Duty::start(&mut lock(&loaded), both, !options.always);
+        Ok(Self {
+            loaded,
+            table,
+            watchers,
+            attached,
+            collector,
+            meter,
+            duty,
+            listen,
+            options,
+            meta,
+            start_ns,
+        })
     }
 
     /// Records received so far.
@@ -237,7 +257,9 @@ impl Capture {
 
     /// Keeps the books on cost; to be called now and then.
     pub fn tick(&mut self) {
-        self.meter.tick(&lock(&self.loaded).ebpf);
+        let mut loaded = lock(&self.loaded);
+        self.duty.tick(&mut loaded);
+        self.meter.tick(&loaded.ebpf);
     }
 
     /// Detaches everything and closes the books.
@@ -249,6 +271,7 @@ impl Capture {
         let overhead = self.meter.finish(&lock(&self.loaded).ebpf);
         let listen = ListenCounts::read(&self.options.namespaces, self.options.programs.others);
         self.watchers.drain(..).for_each(Watcher::stop);
+        drop(self.duty);
         attach::detach(&mut lock(&self.loaded));
         let Collected { aggregator, writer, unwritten } =
             self.collector.stop().ok_or(CaptureError::Collector)?;

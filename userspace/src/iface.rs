@@ -272,7 +272,10 @@ impl Looked {
             drop(ready.send(Err(error.into())));
             return;
         }
-        links.iter().filter_map(link_of).for_each(|link| self.appeared(inode, &link, &mut attached));
+        let mut links: Vec<Link> = links.iter().filter_map(link_of).collect();
+        // Scopes are few: the node's own interfaces come before the many of its pods.
+        links.sort_by_key(|link| link.kind == Some(InfoKind::Veth));
+        links.iter().for_each(|link| self.appeared(inode, link, &mut attached));
         drop(ready.send(Ok(())));
         loop {
             tokio::select! {

@@ -127,12 +127,17 @@ fn configure(options: &ProgramOptions, btf: &Btf, offsets: Offsets) -> Config {
     for (slot, port) in dns_ports.iter_mut().zip(&options.dns_ports) {
         *slot = *port;
     }
+    let purge =
+        btf.enum_values("skb_drop_reason").into_iter().find(|(n, _)| n == "SKB_DROP_REASON_QUEUE_PURGE");
+    let purge_reason = purge.and_then(|(_, value)| u32::try_from(value).ok()).unwrap_or(0);
     Config {
         exemplar_ns: options.exemplar_ns,
         offsets,
         flags,
         sample_every: options.sample_every,
         default_scope: u32::from(if options.others { SCOPE_OTHER } else { SCOPE_IGNORED }),
+        purge_reason,
+        pad: 0,
         dns_ports,
         filter: options.filter,
     }

@@ -55,6 +55,10 @@ fn dropped(skb: *const u8, location: u64, reason: u32) {
     }
     count(Counter::Drop);
     tally(DropKey { location, reason, scope: u32::from(place.scope) });
+    if reason != 0 && reason == cfg_get!(purge_reason) {
+        // What was left unread when its socket closed: counted, but not worth an event.
+        return;
+    }
     let Some(mut entry) = reserve::<Drop>() else { return };
     let record = entry.as_mut_ptr();
     // SAFETY: the reservation is as large as the record; every member is written.

@@ -1,15 +1,12 @@
 //! `rtt`: net.rtt, the passive round trip by sequence and acknowledgement numbers.
 //!
-//! Hooks: TC / XDP (see `wire`). Each flow has one sample in flight each way: a data segment (or SYN) is noted, the
-//! first acknowledgement that covers it ends the sample, and a retransmission voids it (Karn's algorithm,
-//! RFC 6298, 3).
+//! Hooks: TC / XDP (see `wire`). Each flow has one sample in flight: a segment with data (or SYN) that leaves is noted,
+//! the first acknowledgement that comes in and covers it ends the sample, and a retransmission voids it (Karn's
+//! algorithm, RFC 6298, 3). What comes in and is acknowledged by what leaves would measure this side, not the network.
 //! Yields: a histogram by interface. A receiver that delays its acknowledgements shows that delay here.
 //! Cost: one slot a segment, a clock reading only at the ends of a sample.
 
-use nettrace_common::{
-    Signal,
-    wire::{Direction, Flow},
-};
+use nettrace_common::{Signal, wire::Direction};
 use network_types::tcp::TcpHdr;
 
 use crate::{
@@ -26,25 +23,18 @@ pub const RTT_SLOTS: u32 = 8192;
 /// A sample older than this is void: the peer is gone.
 const STALE_NS: u64 = 30_000_000_000;
 
-/// A sample in flight.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Sample {
-    /// When the segment was seen, ns; 0 when there is no sample.
-    sent_ns: u64,
-    /// The sequence number that acknowledges it.
-    end: u32,
-    pad: u32,
-}
-
-/// One flow at one interface.
+/// One flow at one interface, with its sample in flight.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct RttSlot {
-    /// Hash of the flow.
+    /// Hash of the flow and the interface.
     tag: u64,
-    /// By direction of the data: in, out.
-    samples: [Sample; 2],
+    /// When the segment left, ns; 0 when there is no sample.
+    sent_ns: u64,
+    /// The sequence number that acknowledges it.
+    end: u32,
+    /// Hash of the segment's sender: on loopback what leaves comes in, too, and does not acknowledge itself.
+    sender: u32,
 }
 
 /// The numbers of a TCP segment.
@@ -89,43 +79,48 @@ pub fn segment<P: Packet>(seen: &Seen<'_, P>) -> Option<Segment> {
     })
 }
 
-/// Notes or ends samples.
+/// Notes or ends a sample.
 #[inline(always)]
 pub fn look<P: Packet>(seen: &Seen<'_, P>, segment: &Segment) {
-    let tag = tag(&seen.parsed.flow, seen.place.ifindex);
+    let flow = &seen.parsed.flow;
+    let from = end_hash(&flow.saddr, flow.sport);
+    let to = end_hash(&flow.daddr, flow.dport);
+    let tag = mix(from.wrapping_add(to) ^ u64::from(seen.place.ifindex)) | 1;
     let Some(slot) = RTTS.get_ptr_mut((tag >> 51) as u32 & (RTT_SLOTS - 1)) else { return };
     // SAFETY: the value lives as long as the map; a race between two CPUs spoils one sample at the most.
     let slot = unsafe { &mut *slot };
+    if matches!(seen.direction, Direction::Out) {
+        left(slot, segment, tag, from as u32);
+    } else if slot.tag == tag && slot.sender == to as u32 {
+        came_in(seen, slot, segment);
+    }
+}
+
+#[inline(always)]
+fn left(slot: &mut RttSlot, segment: &Segment, tag: u64, sender: u32) {
     let consumes = segment.len + u32::from(segment.flags & (SYN | FIN) != 0);
-    if slot.tag != tag {
-        if consumes == 0 {
-            return;
-        }
-        *slot = RttSlot { tag, samples: [Sample { sent_ns: 0, end: 0, pad: 0 }; 2] };
-    }
-    let [inbound, outbound] = &mut slot.samples;
-    let (mine, theirs) =
-        if matches!(seen.direction, Direction::In) { (inbound, outbound) } else { (outbound, inbound) };
-    // Request and response: a segment acknowledges the last one and begins the next sample. One clock reading will do.
-    let mut now = 0;
-    if segment.flags & ACK != 0 && theirs.sent_ns != 0 && after_or_at(segment.ack, theirs.end) {
-        now = now_ns();
-        let rtt = now - theirs.sent_ns;
-        theirs.sent_ns = 0;
-        if rtt < STALE_NS {
-            measure(seen, rtt, now);
-        }
-    }
     if consumes == 0 || segment.flags & RST != 0 {
         return;
     }
     let end = segment.seq.wrapping_add(consumes);
-    if mine.sent_ns == 0 {
-        mine.end = end;
-        mine.sent_ns = if now == 0 { now_ns() } else { now };
-    } else if after_or_at(mine.end, end) || !after_or_at(segment.seq, mine.end) {
+    if slot.tag != tag || slot.sent_ns == 0 {
+        *slot = RttSlot { tag, sent_ns: now_ns(), end, sender };
+    } else if slot.sender == sender && (after_or_at(slot.end, end) || !after_or_at(segment.seq, slot.end)) {
         // Bytes of the sample are sent again: whichever copy is acknowledged, the time would be a guess.
-        mine.sent_ns = 0;
+        slot.sent_ns = 0;
+    }
+}
+
+#[inline(always)]
+fn came_in<P: Packet>(seen: &Seen<'_, P>, slot: &mut RttSlot, segment: &Segment) {
+    if segment.flags & ACK == 0 || slot.sent_ns == 0 || !after_or_at(segment.ack, slot.end) {
+        return;
+    }
+    let now = now_ns();
+    let rtt = now - slot.sent_ns;
+    slot.sent_ns = 0;
+    if rtt < STALE_NS {
+        measure(seen, rtt, now);
     }
 }
 
@@ -156,13 +151,6 @@ fn send<P: Packet>(seen: &Seen<'_, P>, rtt: u64, now: u64, cause: Cause) {
         (*record).pad = [0; 2];
     }
     submit(entry);
-}
-
-/// The same for both directions of a flow at one interface.
-#[inline(always)]
-fn tag(flow: &Flow, ifindex: u32) -> u64 {
-    let ends = end_hash(&flow.saddr, flow.sport).wrapping_add(end_hash(&flow.daddr, flow.dport));
-    mix(ends ^ u64::from(ifindex)) | 1
 }
 
 #[inline(always)]

@@ -53,7 +53,10 @@ pub fn tcp_state(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn state(sk: *const u8, old: i32, new: i32) {
-    if load::<u16>(sk, cfg_get!(offsets.sk_protocol)) as u8 != TCP || !wanted(sk) {
+    // Most changes of state tell nothing here, and need no look at whose socket it is.
+    let opens = new == SYN_SENT || old == SYN_SENT || (old == SYN_RECV && new == ESTABLISHED);
+    let ends = new == CLOSE && old != LISTEN && old != SYN_RECV && old != CLOSE;
+    if !(opens || ends) || load::<u16>(sk, cfg_get!(offsets.sk_protocol)) as u8 != TCP || !wanted(sk) {
         return;
     }
     if new == SYN_SENT {
@@ -82,8 +85,6 @@ fn state(sk: *const u8, old: i32, new: i32) {
         // TCP measured the handshake: SYN answered -> acknowledged is its first round trip.
         event.duration_ns = u64::from(kernel::srtt_us(sk)) * 1000;
         count(Counter::TcpAccept);
-    } else if new != CLOSE || old == LISTEN || old == SYN_RECV || old == CLOSE {
-        return;
     }
     send(sk, &event);
 }

@@ -88,7 +88,7 @@ fn left(skb: *const u8, place: &Place, now: u64) {
     if now & 7 == 0 && full(load(sk, cfg_get!(offsets.sk_state))) {
         let srtt_us = u64::from(kernel::srtt_us(sk));
         if srtt_us != 0 {
-            measure(Signal::TcpSrtt, place, srtt_us * 1000, now, FlowOf::Sock(sk, TCP));
+            measure(Signal::TcpSrtt, place, srtt_us * 1000, now, FlowOf::Sock(sk, TCP, 0));
         }
     }
 }

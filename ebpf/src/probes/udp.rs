@@ -18,9 +18,9 @@ use crate::{
 };
 
 /// Sockets whose queues are kept; a power of two.
-pub const UDP_SLOTS: u32 = 512;
+pub const UDP_SLOTS: u32 = 256;
 /// Datagrams kept of one socket; a power of two. Those of a longer queue count as evicted.
-const DEPTH: u32 = 256;
+const DEPTH: u32 = 1024;
 
 /// [`Queued::received_ns`] of a datagram that is not to be measured.
 const IGNORED: u64 = 0;
@@ -60,7 +60,7 @@ pub struct UdpQueue {
 #[inline(always)]
 fn slot(sk: *const u8) -> Option<(&'static mut UdpQueue, u64)> {
     let key = kernel::key(sk);
-    let index = (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 55) as u32 & (UDP_SLOTS - 1);
+    let index = (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u32 & (UDP_SLOTS - 1);
     // SAFETY: the value lives as long as the map; two CPUs that push to one socket at once may lose an entry, which
     // its read then counts as unmatched.
     UDP_QUEUES.get_ptr_mut(index).map(|p| (unsafe { &mut *p }, key))
@@ -145,7 +145,7 @@ fn read(sk: *const u8, ret: i32, flags: i32) {
     let number = queue.head;
     queue.head = number.wrapping_add(1);
     let entry = queue.ring[(number & (DEPTH - 1)) as usize];
-    if waiting(sk) == 0 {
+    if queue.head != queue.tail && waiting(sk) == 0 {
         // Whatever was not read by now never will be: dropped for its checksum, or its entry came late.
         queue.head = queue.tail;
     }
@@ -159,7 +159,7 @@ fn read(sk: *const u8, ret: i32, flags: i32) {
     }
     let now = now_ns();
     let place = Place { netns: queue.netns, ifindex: queue.ifindex, scope: queue.scope };
-    let flow = FlowOf::Sock(sk, UDP);
+    let flow = FlowOf::Sock(sk, UDP, ret as u32);
     let total = now - entry.received_ns;
     measure(Signal::RxSocket, &place, total.saturating_sub(u64::from(entry.stack_ns)), now, flow);
     measure(Signal::RxTotal, &place, total, now, flow);

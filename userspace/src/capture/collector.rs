@@ -15,13 +15,25 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How long to wait after a look that found nothing, and after one that found something. A longer wait costs ring
 /// room, a shorter one CPU time; producers never wake us.
 const IDLE: Duration = Duration::from_millis(10);
 const BUSY: Duration = Duration::from_millis(2);
+
+/// How much of a recording a crash may cost.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Written now and then.
+#[derive(Serialize)]
+struct TickFrame {
+    /// Records received so far.
+    received: u64,
+    /// Time of the latest one, CLOCK_MONOTONIC, ns.
+    latest_ns: u64,
+}
 
 /// What the thread leaves.
 pub(super) struct Collected {
@@ -91,7 +103,12 @@ struct Work {
 
 impl Work {
     fn run(mut self, shared: &Shared) -> Collected {
+        let mut ticked = Instant::now();
         loop {
+            if ticked.elapsed() >= TICK {
+                ticked = Instant::now();
+                self.tick();
+            }
             // Read before the look: what was emitted before the stop is then seen by this look or the next one.
             let last = shared.stop.load(Ordering::Acquire);
             let found = self.look();
@@ -119,7 +136,16 @@ impl Work {
         true
     }
 
+    /// A sign of life, with which the recording so far goes to its file.
+    fn tick(&mut self) {
+        let tick = TickFrame { received: self.aggregator.received(), latest_ns: self.aggregator.latest_ns() };
+        self.write_json(Kind::Tick, &tick);
+    }
+
     fn write_json(&mut self, kind: Kind, value: &impl Serialize) {
+        if self.writer.is_none() {
+            return;
+        }
         match serde_json::to_vec(value) {
             Ok(json) => self.write(kind, &json),
             Err(error) => tracing::error!("cannot encode a frame: {error}"),

@@ -91,6 +91,7 @@ fn options(
             clsact: false,
         },
         signals: config.signals.clone(),
+        always: false,
         dns_timeout: config.dns_timeout,
         filter_text: config.filter_text.clone(),
         lab: lab.is_some(),
