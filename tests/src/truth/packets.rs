@@ -46,7 +46,7 @@ pub fn fragments(
         let mut packet = match (from.ip(), to.ip()) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
                 let total = u16::try_from(20 + part.len())?.to_be_bytes();
-                let place = (offset / 8 | u16::from(more) << 13).to_be_bytes();
+                let place = ((offset / 8) | (u16::from(more) << 13)).to_be_bytes();
                 let [id_high, id_low] = id.to_be_bytes();
                 // The kernel fills in the checksum.
                 let mut packet =
@@ -84,7 +84,7 @@ fn checksum_v6(from: IpAddr, to: IpAddr, datagram: &[u8]) -> u16 {
     bytes.extend((datagram.len() as u32).to_be_bytes());
     bytes.extend([0, 0, 0, UDP]);
     bytes.extend(datagram);
-    let words = bytes.chunks(2).map(|w| u32::from(w[0]) << 8 | w.get(1).map_or(0, |low| u32::from(*low)));
+    let words = bytes.chunks(2).map(|w| (u32::from(w[0]) << 8) | w.get(1).map_or(0, |low| u32::from(*low)));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

@@ -41,12 +41,15 @@ fn transport(outcome: &Outcome) -> &'static str {
     if outcome.transport == Transport::Tcp { "tcp" } else { "udp" }
 }
 
+/// Transactions, those without an answer, and the answers by code, of one name.
+type NameCounts<'a> = (u64, u64, BTreeMap<&'a str, u64>);
+
 /// Every count of a snapshot is that of the outcomes as the client saw them.
 fn assert_counts(snapshot: &Snapshot, outcomes: &[Outcome]) {
     let dns = &snapshot.dns;
     let mut rcodes = BTreeMap::new();
     let mut servers: BTreeMap<(IpAddr, &str), (u64, u64, u64)> = BTreeMap::new();
-    let mut names: BTreeMap<(&str, &str), (u64, u64, BTreeMap<&str, u64>)> = BTreeMap::new();
+    let mut names: BTreeMap<(&str, &str), NameCounts<'_>> = BTreeMap::new();
     for outcome in outcomes {
         let server = servers.entry((outcome.server.ip(), transport(outcome))).or_default();
         let question = &outcome.query.question;
