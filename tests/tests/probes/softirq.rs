@@ -1,5 +1,7 @@
 //! `softirq`: the wait of NET_RX softirqs for their CPU.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
 use nettrace::lab::{
     Family, LabConfig, Role,
     traffic::udp::{self, RequestResponse},

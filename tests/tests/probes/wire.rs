@@ -266,7 +266,9 @@ fn mutations_do_no_harm() {
             let client = Client::new(DnsServer::address(lab.pod(Role::Dns), Family::V4)?);
             let mut state = 0x9e37_79b9_7f4a_7c15_u64;
             let mut random = move |below: usize| {
-                (state ^= state << 13, state ^= state >> 7, state ^= state << 17);
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
                 (state % below as u64) as usize
             };
             for number in 0..MUTATIONS {

@@ -1,5 +1,7 @@
 //! The program from outside: what it says and how it ends when it cannot work, and what it writes when it can.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
 use crate::ifaces::{attached_in, wait_for};
 use nettrace::{
     lab::{Lab, LabConfig},

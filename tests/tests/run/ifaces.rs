@@ -1,5 +1,7 @@
 //! Interfaces that come and go, and what is left of a capture when it is over: nothing.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
 use anyhow::{Result, ensure};
 use aya::programs::{SchedClassifier, tc::TcAttachType};
 use nettrace::{

@@ -1,5 +1,7 @@
 //! Recordings: what is replayed is what was seen, and what is damaged is told.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
 use nettrace::{
     aggregate::Finished,
     capture::{Replayed, replay},
