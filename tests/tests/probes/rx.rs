@@ -131,10 +131,10 @@ fn datagrams_show_the_readers_delay() {
 }
 
 /// Of a queue that is longer than what is kept of one socket, the oldest are counted as evicted, and the others have
-/// their own times: the first 300 datagrams are 300 ms older than the last 256, which alone are measured.
+/// their own times: the first 100 datagrams are 300 ms older than the last 1,024, which alone are measured.
 #[test]
 fn a_queue_that_is_too_long_evicts_its_oldest() {
-    const KEPT: u64 = 256;
+    const KEPT: u64 = 1024;
     const OLDEST: u64 = 100;
     let (finished, elapsed) = captured(
         LabConfig::default(),
