@@ -36,13 +36,11 @@ pub enum Counter {
     Drop = 13,
     /// DNS messages sent to user space.
     DnsMessage = 14,
-    /// Packets that the TC or XDP programs looked at.
-    Packet = 15,
 }
 
 impl Counter {
     /// All counters, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 15] = [
         Self::Emitted,
         Self::TcpConnect,
         Self::TcpConnectFailed,
@@ -58,7 +56,6 @@ impl Counter {
         Self::PacketTooBig,
         Self::Drop,
         Self::DnsMessage,
-        Self::Packet,
     ];
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();

@@ -85,7 +85,7 @@ impl Signal {
             Self::RxStack => "netif_receive_skb -> queued on the socket",
             Self::RxSocket => "queued on the socket -> copied to the application",
             Self::RxTotal => "netif_receive_skb -> copied to the application",
-            Self::RxSoftirq => "NET_RX softirq raised -> running, whole node, a fifth of the time",
+            Self::RxSoftirq => "NET_RX softirq raised -> running, whole node, a tenth of the time",
             Self::TxStack => "TCP hands the segment down -> enters the qdisc",
             Self::TxQdisc => "enters the qdisc -> handed to the driver",
             Self::TxDriver => "handed to the driver -> freed on completion (veth, lo: received by the peer)",

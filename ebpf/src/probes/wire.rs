@@ -10,7 +10,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use nettrace_common::{
-    Counter, Loss,
+    Loss,
     config::{IfaceSlot, flag, iface_flag},
     wire::{Direction, Flow},
 };
@@ -19,7 +19,7 @@ use crate::{
     iface::{self, Place},
     kernel,
     klog::klog,
-    maps::{count, lost},
+    maps::lost,
     packet::Packet,
     parse::{Parsed, Skip, parse},
     probes::{dns, frag, ptb, rtt},
@@ -67,7 +67,6 @@ fn look<P: Packet>(packet: &P, direction: Direction) {
     }
     let ifindex = packet.ifindex();
     let Some(slot) = iface::slot(0, ifindex) else { return };
-    count(Counter::Packet);
     let parsed = match parse(packet, slot.flags & iface_flag::NO_ETHERNET == 0) {
         Ok(p) => p,
         Err(Skip::NotIp) => return,

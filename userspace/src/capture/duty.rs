@@ -1,4 +1,4 @@
-//! Probes whose hooks are too dear to stay: `rx.softirq` is attached for a fifth of the time.
+//! Probes whose hooks are too dear to stay: `rx.softirq` is attached for a tenth of the time.
 //!
 //! Its two hooks run for every softirq of the node, whatever it is for. What they measure, how long a CPU takes to
 //! get to its NET_RX softirq, belongs to no packet, so that a sample of the time says as much as all of it.
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const RAISE: &str = "softirq_raise";
 const ENTRY: &str = "softirq_entry";
 /// Attached for this long ...
-const ON: Duration = Duration::from_millis(200);
+const ON: Duration = Duration::from_millis(100);
 /// ... out of this long.
 const PERIOD: Duration = Duration::from_secs(1);
 
