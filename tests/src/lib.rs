@@ -34,11 +34,22 @@ pub fn captured<T>(
     change: impl FnOnce(&mut Options),
     work: impl FnOnce(&Lab) -> Result<T>,
 ) -> Result<(Finished, T)> {
-    let lab = Lab::start(config)?;
-    let mut options = options(&lab);
+    captured_in(&Lab::start(config)?, change, work)
+}
+
+/// The same in a lab that is there already and stays.
+///
+/// # Errors
+/// When the capture or `work` fails.
+pub fn captured_in<T>(
+    lab: &Lab,
+    change: impl FnOnce(&mut Options),
+    work: impl FnOnce(&Lab) -> Result<T>,
+) -> Result<(Finished, T)> {
+    let mut options = options(lab);
     change(&mut options);
     let capture = Capture::start(options)?;
-    let said = work(&lab)?;
+    let said = work(lab)?;
     Ok((capture.stop()?, said))
 }
 

@@ -86,8 +86,8 @@ mod tests {
         assert!(complaint(&elf(BPF, ".BTF", 0, b""), &[]).contains("no .BTF"));
         assert!(complaint(&elf(BPF, ".BTF", 0, b"x"), &[]).contains("no programs"));
         // A section that is both, to keep the file above small.
-        let good = elf(BPF, ".BTF", 6, b"at /work/tree/x.rs");
+        let good = elf(BPF, ".BTF", 6, b"at /src/tree/x.rs");
         assert!(complaint(&good, &["/elsewhere", ""]).contains("programs: 1"));
-        assert!(complaint(&good, &["/work/tree"]).contains("names the directory /work/tree"));
+        assert!(complaint(&good, &["/src/tree"]).contains("names the directory /src/tree"));
     }
 }

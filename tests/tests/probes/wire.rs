@@ -9,7 +9,7 @@ use nettrace::{
     },
     snapshot::{DnsName, Snapshot},
 };
-use nettrace_tests::{captured, lost, raw::Injector};
+use nettrace_tests::{captured, captured_in, lost, raw::Injector};
 use std::{net::UdpSocket, process::Command, thread::sleep, time::Duration};
 
 const ETH_IPV4: u16 = 0x0800;
@@ -303,13 +303,18 @@ fn mutations_do_no_harm() {
     );
 }
 
-/// By XDP the same is counted as by TC, and the interfaces' rows say which it was.
+/// By XDP and by filters of a clsact qdisc (before Linux 6.6) the same is counted as by tcx, the interfaces' rows say
+/// which it was, and a clsact qdisc that was added is gone afterwards.
 #[test]
-fn xdp_counts_what_tc_counts() {
-    let seen = |xdp: bool| {
-        let (finished, ()) = captured(
-            LabConfig::default(),
-            |options| options.selection.xdp = xdp,
+fn every_way_to_attach_counts_the_same() {
+    let seen = |xdp: bool, clsact: bool| {
+        let lab = Lab::start(LabConfig::default()).unwrap();
+        let (finished, ()) = captured_in(
+            &lab,
+            |options| {
+                options.selection.xdp = xdp;
+                options.selection.clsact = clsact;
+            },
             |lab| {
                 let _server = DnsServer::start(lab.pod(Role::Dns))?;
                 for &family in lab.families() {
@@ -327,12 +332,25 @@ fn xdp_counts_what_tc_counts() {
         .unwrap();
         let snapshot = finished.snapshot;
         for row in snapshot.interfaces.iter().filter(|row| row.name.starts_with("veth")) {
-            assert_eq!(row.attached, if xdp { &["xdp", "tcx"][..] } else { &["tcx"] }, "{row:?}");
+            let expected: &[&str] = match (xdp, clsact) {
+                (true, _) => &["xdp", "tcx"],
+                (_, true) => &["clsact"],
+                _ => &["tcx"],
+            };
+            assert_eq!(row.attached, expected, "{row:?}");
         }
+        assert!(!qdiscs(&lab).contains("clsact"), "{}", qdiscs(&lab));
         let unparsable = lost(&snapshot, "unparsable");
         (snapshot.dns.transactions, snapshot.dns.answered, snapshot.ip, unparsable)
     };
-    let (by_tc, by_xdp) = (seen(false), seen(true));
-    assert_eq!((by_tc.0, by_tc.1, by_tc.2.reassembled), (30, 30, 16));
-    assert_eq!(by_xdp, by_tc);
+    let by_tcx = seen(false, false);
+    assert_eq!((by_tcx.0, by_tcx.1, by_tcx.2.reassembled), (30, 30, 16));
+    assert_eq!(seen(true, false), by_tcx);
+    assert_eq!(seen(false, true), by_tcx);
+}
+
+/// What `tc qdisc show` lists in the node.
+fn qdiscs(lab: &Lab) -> String {
+    let show = || Command::new("tc").args(["qdisc", "show"]).output();
+    String::from_utf8(lab.node().netns.run(show).unwrap().unwrap().stdout).unwrap()
 }

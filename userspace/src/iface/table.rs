@@ -68,7 +68,8 @@ impl Table {
         let slot = IfaceSlot { netns: inode, ifindex: link.ifindex, scope: u32::from(scope), flags };
         self.set(&slot, &label)?;
         if wire {
-            self.set(&IfaceSlot { netns: 0, ..slot }, &label)?;
+            let scope = self.wire_scope(link.ifindex, slot.scope);
+            self.set(&IfaceSlot { netns: 0, scope, ..slot }, &label)?;
         }
         let shown = Interface {
             name: link.name.clone(),
@@ -81,6 +82,18 @@ impl Table {
         };
         self.rows.push(Row { inode, scope, shown });
         Ok(self.rows.len() - 1)
+    }
+
+    /// TC and XDP programs cannot tell the namespace: interfaces of two namespaces with the same index share `other`.
+    fn wire_scope(&self, ifindex: u32, wanted: u32) -> u32 {
+        match self.map.get(&iface_slot(0, ifindex), 0) {
+            Ok(there)
+                if there.netns == 0 && there.ifindex == ifindex && ![0, wanted].contains(&there.scope) =>
+            {
+                u32::from(SCOPE_OTHER)
+            }
+            _ => wanted,
+        }
     }
 
     /// An interface of the same name that came back has its scope again: pods restart.
