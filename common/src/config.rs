@@ -36,6 +36,10 @@ pub struct Offsets {
     pub skb_tstamp_type_mask: u32,
     /// What the masked byte is for a monotonic stamp.
     pub skb_tstamp_type_mono: u32,
+    /// Byte that holds `sk_buff.cloned`.
+    pub skb_cloned: u32,
+    /// Mask of that bit within its byte.
+    pub skb_cloned_mask: u32,
     /// `net_device.ifindex`
     pub dev_ifindex: u32,
     /// `net_device.nd_net.net`
@@ -130,6 +134,8 @@ impl Offsets {
         skb_tstamp_type: ABSENT,
         skb_tstamp_type_mask: 0,
         skb_tstamp_type_mono: 0,
+        skb_cloned: ABSENT,
+        skb_cloned_mask: 0,
         dev_ifindex: ABSENT,
         dev_net: ABSENT,
         net_inum: ABSENT,
@@ -193,4 +199,4 @@ unsafe impl aya::Pod for Config {}
 // SAFETY: `repr(C)`, integers only, no padding.
 unsafe impl aya::Pod for IfaceSlot {}
 
-const _: () = assert!(size_of::<Config>() == 14 * 8 + 33 * 4 + 20 + 8 + 152);
+const _: () = assert!(size_of::<Config>() == 14 * 8 + 35 * 4 + 20 + 8 + 152);

@@ -234,6 +234,12 @@ pub fn skb_head(skb: *const u8) -> u32 {
     load::<u64>(skb, cfg_get!(offsets.skb_head)) as u32
 }
 
+/// Whether a packet shares its data with another `sk_buff`: a copy that a bridge floods, or that a capture looks at.
+#[inline(always)]
+pub fn skb_cloned(skb: *const u8) -> bool {
+    u32::from(load::<u8>(skb, cfg_get!(offsets.skb_cloned))) & cfg_get!(offsets.skb_cloned_mask) != 0
+}
+
 /// A kernel address as the helper that reads it wants it.
 #[inline(always)]
 pub fn address(p: *const u8) -> u64 {

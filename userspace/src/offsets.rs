@@ -57,6 +57,13 @@ pub fn resolve(btf: &Btf) -> Resolved {
             None => resolved.missing.extend(paths.first()),
         }
     }
+    match btf.member("sk_buff.cloned") {
+        Some(member) => {
+            resolved.offsets.skb_cloned = member.byte();
+            resolved.offsets.skb_cloned_mask = member.mask();
+        }
+        None => resolved.missing.push("sk_buff.cloned"),
+    }
     timestamp_kind(btf, &mut resolved.offsets);
     resolved
 }

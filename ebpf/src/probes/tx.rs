@@ -139,10 +139,22 @@ fn xmit(skb: *const u8) {
     let place = flight.place();
     measure(Signal::TxQdisc, &place, now - flight.sent_ns, now, FlowOf::Skb(skb));
     if flight.has(stage::RECEIVED) {
-        measure(Signal::FwdHost, &place, now - flight.received_ns, now, FlowOf::Skb(skb));
+        forwarded(flight, skb, now);
     }
     flight.sent_ns = now;
     flight.stages = (flight.stages & !stage::IN_QDISC) | stage::IN_DRIVER;
+}
+
+/// A copy that a bridge floods was never received itself, and may have address and data of a packet that is gone: one
+/// that seems to have been here for long is not believed.
+#[inline(always)]
+fn forwarded(flight: &Flight, skb: *const u8, now: u64) {
+    const LONG_NS: u64 = 100_000;
+    let latency = now - flight.received_ns;
+    if latency > LONG_NS && kernel::skb_cloned(skb) {
+        return lost(Loss::Unmatched);
+    }
+    measure(Signal::FwdHost, &flight.place(), latency, now, FlowOf::Skb(skb));
 }
 
 /// A packet is done with.
