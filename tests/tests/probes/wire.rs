@@ -339,7 +339,8 @@ fn every_way_to_attach_counts_the_same() {
             };
             assert_eq!(row.attached, expected, "{row:?}");
         }
-        assert!(!qdiscs(&lab).contains("clsact"), "{}", qdiscs(&lab));
+        let left = qdiscs(&lab).unwrap();
+        assert!(!left.contains("clsact"), "{left}");
         let unparsable = lost(&snapshot, "unparsable");
         (snapshot.dns.transactions, snapshot.dns.answered, snapshot.ip, unparsable)
     };
@@ -350,7 +351,7 @@ fn every_way_to_attach_counts_the_same() {
 }
 
 /// What `tc qdisc show` lists in the node.
-fn qdiscs(lab: &Lab) -> String {
+fn qdiscs(lab: &Lab) -> Result<String> {
     let show = || Command::new("tc").args(["qdisc", "show"]).output();
-    String::from_utf8(lab.node().netns.run(show).unwrap().unwrap().stdout).unwrap()
+    Ok(String::from_utf8(lab.node().netns.run(show)??.stdout)?)
 }
