@@ -66,6 +66,34 @@ pub fn count_in(snapshot: &Snapshot, signal: Signal, scope: &str) -> u64 {
     rows.map(|row| row.hist.count()).sum()
 }
 
+/// Two measures of the same thing, ns, and how far they may be apart.
+#[derive(Clone, Copy, Debug)]
+pub struct Compared {
+    /// nettrace's.
+    pub ours: u64,
+    /// The other tool's.
+    pub theirs: u64,
+    /// The tolerance.
+    pub within: u64,
+}
+
+/// Compares up to five times until the measures agree: the noise of a machine that does other work comes and goes,
+/// an error of measurement stays.
+///
+/// # Panics
+/// When they never agree.
+pub fn agree(mut compare: impl FnMut() -> Compared) {
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        let compared = compare();
+        seen.push(compared);
+        if compared.ours.abs_diff(compared.theirs) <= compared.within {
+            return;
+        }
+    }
+    panic!("never agreed, ns: {seen:?}");
+}
+
 /// Count of a loss, by name.
 #[must_use]
 pub fn lost(snapshot: &Snapshot, reason: &str) -> u64 {

@@ -1,5 +1,8 @@
 //! Each probe against known truth, in the lab. A probe's tests have its name.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot look has failed")]
+#![expect(clippy::print_stdout, reason = "figures, for who runs it with --nocapture")]
+
 mod dns;
 mod drop;
 mod frag;

@@ -5,7 +5,7 @@ use nettrace::lab::{
     Family, Lab, LabConfig, Role,
     traffic::tcp::{self, RequestResponse},
 };
-use nettrace_tests::captured;
+use nettrace_tests::{Compared, agree, captured};
 use std::{
     io::{BufRead as _, BufReader},
     net::IpAddr,
@@ -46,6 +46,10 @@ fn by_tshark(file: &str, from: IpAddr) -> Result<Vec<u64>> {
 /// there is a round trip to be seen that is not the lab's few microseconds alone.
 #[test]
 fn round_trips_are_those_of_tshark() {
+    agree(ours_and_tsharks);
+}
+
+fn ours_and_tsharks() -> Compared {
     let file = format!("{}/rtt.pcapng", env!("CARGO_TARGET_TMPDIR"));
     let (finished, server) = captured(
         LabConfig::default(),
@@ -76,5 +80,5 @@ fn round_trips_are_those_of_tshark() {
     // The requests that left towards the server, each acknowledged.
     assert!(theirs.len() >= 200, "{}", theirs.len());
     assert_eq!(ours.hist.count(), theirs.len() as u64);
-    assert!(p50.abs_diff(median) <= (median / 10).max(20_000), "{p50} ns, tshark says {median} ns");
+    Compared { ours: p50, theirs: median, within: (median / 10).max(20_000) }
 }

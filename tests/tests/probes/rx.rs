@@ -12,7 +12,7 @@ use nettrace::{
     snapshot::Snapshot,
 };
 use nettrace_common::Signal;
-use nettrace_tests::{captured, count, lost, raw::set_receive_buffer};
+use nettrace_tests::{Compared, agree, captured, count, lost, raw::set_receive_buffer};
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -52,6 +52,10 @@ fn sockets(lab: &Lab, servers: usize) -> Result<(Vec<UdpSocket>, UdpSocket)> {
 /// read, within 10 % or 2 us; and each datagram counts once.
 #[test]
 fn datagrams_take_as_long_as_their_receiver_says() {
+    agree(rx_total_and_its_receivers);
+}
+
+fn rx_total_and_its_receivers() -> Compared {
     const COUNT: u32 = 500;
     let (finished, delivery) = captured(
         LabConfig::default(),
@@ -71,7 +75,7 @@ fn datagrams_take_as_long_as_their_receiver_says() {
     let theirs = theirs[theirs.len() / 2];
     let ours = snapshot.signal(Signal::RxTotal).unwrap().hist.quantile_ns(0.5);
     println!("rx.total p50 {ours} ns, by SO_TIMESTAMPNS {theirs} ns");
-    assert!(ours.abs_diff(theirs) <= (theirs / 10).max(2000), "{ours} ns, its receiver says {theirs} ns");
+    Compared { ours, theirs, within: (theirs / 10).max(2000) }
 }
 
 /// N exchanges over TCP are 2 N segments with data, each read once: N requests and N responses. A request that is left
