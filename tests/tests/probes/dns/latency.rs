@@ -33,6 +33,8 @@ fn latency_is_the_servers_own() {
                         client.ask(&super::Query::new(&name, TYPE_A)).map(drop)
                     })
                 })??;
+                // The server notes an answer after it has sent it.
+                std::thread::sleep(Duration::from_millis(100));
                 Ok(server.log())
             },
         )
