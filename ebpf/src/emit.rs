@@ -73,6 +73,10 @@ pub enum FlowOf {
 /// Records one latency: always into the histogram, and into the ring when it is slow or its turn to be a sample.
 #[inline(always)]
 pub fn measure(signal: Signal, place: &Place, ns: u64, now: u64, flow: FlowOf) {
+    // An end before its start: another CPU has taken the packet's slot between the two readings.
+    if ns > i64::MAX as u64 {
+        return lost(Loss::Unmatched);
+    }
     hist::record(signal, place.scope, ns);
     if let Some(cause) = wanted(signal, ns) {
         send_measure(signal, place, ns, now, flow, cause);
