@@ -1,6 +1,6 @@
 //! From the command line to an exit code: one clear line for every failure.
 
-use super::{Cli, CompletionShell, Exit, completions, lab, man_page, man_pages, run};
+use super::{Cli, Exit, completions, lab, man_page, man_pages, run};
 use crate::{
     capture::{CaptureError, ReplayError, replay},
     config::{self, Action, Output},
@@ -127,17 +127,13 @@ fn dispatch(action: Action) -> Result<Exit, Failure> {
         Action::Report { file, output } => report_file(&file, &output),
         Action::Lab { topology, serve: true, .. } => lab::serve(topology),
         Action::Lab { topology, duration, .. } => lab::hold(topology, duration),
-        Action::Completions(shell) => print(|out| write_completions(shell, out)),
+        Action::Completions(shell) => print(|out| completions(shell, out)),
         Action::Man(None) => print(|out| man_page(out)),
         Action::Man(Some(dir)) => {
             man_pages(&dir).with_context(|| format!("cannot write manual pages to {}", dir.display()))?;
             Ok(Exit::Ok)
         }
     }
-}
-
-fn write_completions(shell: CompletionShell, out: &mut dyn io::Write) -> io::Result<()> {
-    completions(shell, out)
 }
 
 /// Writes to standard output. A reader that has had enough (`| head`) is not an error.
