@@ -156,7 +156,8 @@ fn options(spec: &Spec) -> Options {
     let namespace =
         |w: &Watched| Namespace { name: w.name.clone(), path: Some(w.path.clone()), wire: w.wire };
     Options {
-        programs: ProgramOptions { empty: spec.empty, ..ProgramOptions::default() },
+        // The machine's own traffic is not the load's.
+        programs: ProgramOptions { empty: spec.empty, others: false, ..ProgramOptions::default() },
         namespaces: spec.watched.iter().map(namespace).collect(),
         signals: spec.signals.clone(),
         ..Options::default()

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const HIGHEST_NS: u64 = 10_000_000_000;
 /// How long a read waits before it counts as failed.
 const READ_LIMIT: Duration = Duration::from_secs(1);
+/// Throughput is kept for each slice of this length: the machine is not disturbed in all of them.
+pub(crate) const SLICE: Duration = Duration::from_millis(10);
 /// Load before measuring begins.
 const WARM_UP: Duration = Duration::from_millis(200);
 
@@ -87,6 +89,8 @@ pub(crate) struct Outcome {
     pub(crate) cpu_share: f64,
     /// Requests without an answer.
     pub(crate) errors: u64,
+    /// Transactions or datagrams in each slice of [`SLICE`], the last one, which is not whole, left out.
+    pub(crate) slices: Vec<u32>,
     /// As the client sees them; none for a flood.
     pub(crate) latency: Option<Percentiles>,
 }
@@ -122,13 +126,35 @@ struct Samples {
     all: u64,
     errors: u64,
     elapsed: Duration,
+    slices: Slices,
+}
+
+/// Counts by slices of time.
+#[derive(Default)]
+struct Slices {
+    done: Vec<u32>,
+    current: u32,
+    end: Option<Instant>,
+}
+
+impl Slices {
+    /// One more at a time. A slice that nothing ended in holds nothing.
+    fn count(&mut self, now: Instant) {
+        let end = self.end.get_or_insert(now + SLICE);
+        while now >= *end {
+            self.done.push(std::mem::take(&mut self.current));
+            *end += SLICE;
+        }
+        self.current += 1;
+    }
 }
 
 impl Samples {
     /// Asks one thing after another for a time. `false` from `ask` is an error; it counts, and the next one follows.
     fn take(time: Duration, mut ask: impl FnMut() -> bool) -> Result<Self> {
         let hist = Histogram::new_with_bounds(1, HIGHEST_NS, 3)?;
-        let mut samples = Self { hist, count: 0, all: 0, errors: 0, elapsed: Duration::ZERO };
+        let mut samples =
+            Self { hist, count: 0, all: 0, errors: 0, elapsed: Duration::ZERO, slices: Slices::default() };
         let begin = Instant::now() + WARM_UP;
         let end = begin + time;
         let mut first = None;
@@ -142,6 +168,7 @@ impl Samples {
                 let start = *first.get_or_insert(before);
                 samples.elapsed = after - start;
                 samples.count += 1;
+                samples.slices.count(after);
                 samples
                     .hist
                     .saturating_record(u64::try_from((after - before).as_nanos()).unwrap_or(HIGHEST_NS));

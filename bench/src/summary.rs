@@ -1,7 +1,7 @@
 //! From single runs to what a reader wants: ratios to the same round's run without nettrace, and each program's price.
 
 use crate::{
-    load::{Load, Outcome},
+    load::{Load, Outcome, SLICE},
     net::Layout,
     overhead::{Arm, Run},
     stats::Spread,
@@ -19,6 +19,8 @@ pub(crate) struct Ratios {
     pub(crate) throughput: Spread,
     /// Throughput by the CPU time that the load got: others' share of the CPU taken out.
     pub(crate) per_cpu: Spread,
+    /// Throughput of the arm's quiet slices by that of all runs without nettrace, see [`quiet`].
+    pub(crate) quiet: f64,
     /// Median latency; none for a flood.
     pub(crate) p50: Option<Spread>,
     /// 99th percentile; none for a flood.
@@ -64,6 +66,8 @@ pub(crate) struct Summary {
     pub(crate) load: Load,
     /// Without nettrace: transactions or datagrams per second.
     pub(crate) per_second: Spread,
+    /// Without nettrace: transactions or datagrams per second in quiet slices, see [`quiet`].
+    pub(crate) quiet_per_second: f64,
     /// Without nettrace: median latency, ns.
     pub(crate) p50_ns: Option<Spread>,
     /// Without nettrace: 99th percentile, ns.
@@ -116,6 +120,7 @@ fn summary(layout: Layout, load: Load, runs: &[&Run]) -> Summary {
         layout,
         load,
         per_second: Spread::of(off().map(Outcome::per_second)),
+        quiet_per_second: quiet(arm(runs, Arm::Off, false)) / SLICE.as_secs_f64(),
         p50_ns: some(off().filter_map(|o| o.latency).map(|l| l.p50_ns as f64)),
         p99_ns: some(off().filter_map(|o| o.latency).map(|l| l.p99_ns as f64)),
         cpu_share: Spread::of(runs.iter().map(|r| r.outcome.cpu_share)),
@@ -154,9 +159,19 @@ fn ratios(runs: &[&Run], which: Arm) -> Ratios {
         arm: which,
         throughput: Spread::of(pairs.iter().map(|(run, off)| run.per_second() / off.per_second())),
         per_cpu: Spread::of(pairs.iter().map(|(run, off)| per_cpu(run) / per_cpu(off))),
+        quiet: quiet(arm(runs, which, false)) / quiet(arm(runs, Arm::Off, false)),
         p50: latency(|l| l.p50_ns),
         p99: latency(|l| l.p99_ns),
     }
+}
+
+/// Throughput when the machine is not disturbed: one slice in ten is better. What others do on the same machine, to
+/// caches and to a core that two CPUs share, only ever takes, and comes and goes within a run; the arms are
+/// interleaved, so that each has its share of what is left.
+fn quiet<'a>(runs: impl Iterator<Item = &'a Run>) -> f64 {
+    let mut slices: Vec<u32> = runs.flat_map(|r| r.outcome.slices.iter().copied()).collect();
+    slices.sort_unstable();
+    slices.get(slices.len() * 9 / 10).map_or(f64::NAN, |n| f64::from(*n))
 }
 
 /// Means over all runs with statistics, weighted by the programs' runs.

@@ -22,8 +22,6 @@ pub struct Offsets {
     pub skb_data: u32,
     /// `sk_buff.network_header`
     pub skb_network_header: u32,
-    /// `sk_buff.transport_header`
-    pub skb_transport_header: u32,
     /// `sk_buff.protocol`
     pub skb_protocol: u32,
     /// `sk_buff.skb_iif`
@@ -44,6 +42,10 @@ pub struct Offsets {
     pub dev_ifindex: u32,
     /// `net_device.nd_net.net`
     pub dev_net: u32,
+    /// `net_device.qdisc`
+    pub dev_qdisc: u32,
+    /// `Qdisc.enqueue`
+    pub qdisc_enqueue: u32,
     /// `net.ns.inum`
     pub net_inum: u32,
     /// `sock.__sk_common.skc_family`
@@ -111,7 +113,7 @@ pub struct Config {
     /// `SKB_DROP_REASON_QUEUE_PURGE` of this kernel; 0 when it has none.
     pub purge_reason: u32,
     /// Zero.
-    pub pad: u32,
+    pub pad: [u32; 2],
     /// Ports taken for DNS; 0 for none.
     pub dns_ports: [u16; dns::MAX_PORTS],
     /// Compiled `--filter`.
@@ -127,7 +129,6 @@ impl Offsets {
         skb_head: ABSENT,
         skb_data: ABSENT,
         skb_network_header: ABSENT,
-        skb_transport_header: ABSENT,
         skb_protocol: ABSENT,
         skb_iif: ABSENT,
         skb_tstamp: ABSENT,
@@ -138,6 +139,8 @@ impl Offsets {
         skb_cloned_mask: 0,
         dev_ifindex: ABSENT,
         dev_net: ABSENT,
+        dev_qdisc: ABSENT,
+        qdisc_enqueue: ABSENT,
         net_inum: ABSENT,
         sk_family: ABSENT,
         sk_state: ABSENT,
@@ -157,6 +160,12 @@ impl Offsets {
         skb_cb: ABSENT,
         cb_gso_segs: ABSENT,
     };
+}
+
+/// Bits of the one word of the map `STATE`, which user space sets while a capture runs.
+pub mod state {
+    /// `tx_xmit` is attached.
+    pub const XMIT: u32 = 1;
 }
 
 /// Buckets of the interface table; a power of two.
@@ -199,4 +208,4 @@ unsafe impl aya::Pod for Config {}
 // SAFETY: `repr(C)`, integers only, no padding.
 unsafe impl aya::Pod for IfaceSlot {}
 
-const _: () = assert!(size_of::<Config>() == 14 * 8 + 35 * 4 + 20 + 8 + 152);
+const _: () = assert!(size_of::<Config>() == 14 * 8 + 36 * 4 + 16 + 8 + 8 + 152);

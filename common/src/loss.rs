@@ -17,27 +17,30 @@ pub enum Loss {
     Clamped = 4,
     /// Kernel: a start was overwritten before its end came.
     Evicted = 5,
+    /// Kernel: a start was seen while the hook that sees its end was not attached yet.
+    Unhooked = 6,
     /// User: a ring record had a wrong length or an unknown kind.
-    BadRecord = 6,
+    BadRecord = 7,
     /// User: a DNS message could not be parsed.
-    DnsUnparsable = 7,
+    DnsUnparsable = 8,
     /// User: a DNS answer came whose query was not seen.
-    DnsUnmatched = 8,
+    DnsUnmatched = 9,
     /// User: a bounded table was full; the entry was counted in the totals only.
-    TableFull = 9,
+    TableFull = 10,
     /// User: a recording's frame was corrupt or cut off.
-    BadFrame = 10,
+    BadFrame = 11,
 }
 
 impl Loss {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::RingFull,
         Self::MapFull,
         Self::Unparsable,
         Self::Unmatched,
         Self::Clamped,
         Self::Evicted,
+        Self::Unhooked,
         Self::BadRecord,
         Self::DnsUnparsable,
         Self::DnsUnmatched,
@@ -45,7 +48,7 @@ impl Loss {
         Self::BadFrame,
     ];
     /// The first so many are counted by kernel programs.
-    pub const IN_KERNEL: usize = 6;
+    pub const IN_KERNEL: usize = 7;
 
     /// The name used in reports.
     #[must_use]
@@ -57,6 +60,7 @@ impl Loss {
             Self::Unmatched => "unmatched",
             Self::Clamped => "clamped",
             Self::Evicted => "evicted",
+            Self::Unhooked => "unhooked",
             Self::BadRecord => "bad_record",
             Self::DnsUnparsable => "dns_unparsable",
             Self::DnsUnmatched => "dns_unmatched",
@@ -75,6 +79,7 @@ impl Loss {
             Self::Unmatched => "ends seen without their start (in flight at start, or slot taken)",
             Self::Clamped => "latencies above the histogram's range, recorded as its largest value",
             Self::Evicted => "starts overwritten before their end came",
+            Self::Unhooked => "starts seen before the hook that sees their end was attached",
             Self::BadRecord => "ring records of a wrong length or unknown kind",
             Self::DnsUnparsable => "DNS messages that could not be parsed",
             Self::DnsUnmatched => "DNS answers whose query was not seen",

@@ -4,4 +4,5 @@ pub mod dns;
 pub mod drop;
 pub mod frag;
 pub mod ptb;
+pub mod rtt;
 pub mod tcp;

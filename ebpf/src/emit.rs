@@ -79,8 +79,18 @@ pub fn measure(signal: Signal, place: &Place, ns: u64, now: u64, flow: FlowOf) {
     }
     hist::record(signal, place.scope, ns);
     if let Some(cause) = wanted(signal, ns) {
-        send_measure(signal, place, ns, now, flow, cause);
+        send_measure(&Told { flow, latency_ns: ns, now_ns: now, place: *place, signal, cause });
     }
+}
+
+/// What a record tells of a latency.
+struct Told {
+    flow: FlowOf,
+    latency_ns: u64,
+    now_ns: u64,
+    place: Place,
+    signal: Signal,
+    cause: Cause,
 }
 
 /// Whether a latency is to be sent, and why.
@@ -107,20 +117,21 @@ fn sampled() -> bool {
     true
 }
 
-#[inline(always)]
-fn send_measure(signal: Signal, place: &Place, ns: u64, now: u64, flow: FlowOf, cause: Cause) {
+/// A function of its own: it is called for few packets, and its code would lie in the way of all others.
+#[inline(never)]
+fn send_measure(told: &Told) {
     let Some(mut entry) = reserve::<Measure>() else { return };
     let record = entry.as_mut_ptr();
     // SAFETY: the reservation is as large as the record; every member is written.
     unsafe {
-        (*record).header = header::<Measure>(Kind::Measure, Direction::None, place, now);
+        (*record).header = header::<Measure>(Kind::Measure, Direction::None, &told.place, told.now_ns);
         (*record).flow = Flow::default();
-        (*record).latency_ns = ns;
+        (*record).latency_ns = told.latency_ns;
         (*record).bytes = 0;
-        (*record).signal = signal as u8;
-        (*record).cause = cause as u8;
+        (*record).signal = told.signal as u8;
+        (*record).cause = told.cause as u8;
         (*record).pad = [0; 2];
-        match flow {
+        match told.flow {
             FlowOf::Skb(skb) => {
                 skb_flow(skb, &mut (*record).flow);
                 (*record).bytes = load(skb, cfg_get!(offsets.skb_len));

@@ -9,7 +9,7 @@ use crate::{iface::Place, kernel::key, maps::FLIGHTS};
 pub const SLOTS: u32 = 8192;
 
 /// One packet's times.
-#[repr(C)]
+#[repr(C, align(64))]
 #[derive(Clone, Copy)]
 pub struct Flight {
     /// Whose slot this is, see [`key`].

@@ -21,7 +21,7 @@ pub static CONFIG: Config = Config {
     sample_every: 0,
     default_scope: 0,
     purge_reason: 0,
-    pad: 0,
+    pad: [0; 2],
     dns_ports: [0; nettrace_common::probes::dns::MAX_PORTS],
     filter: Filter {
         nets: [nettrace_common::filter::Net { addr: [0; 16], mask: [0; 16] };

@@ -1,6 +1,7 @@
 //! All maps, and the per-CPU books: counts and losses.
 
 use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
@@ -32,8 +33,12 @@ pub static HIST: PerCpuArray<KernelHist> =
 pub static BOOKS: PerCpuArray<Books> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static IFACES: Array<IfaceSlot> = Array::with_max_entries(IFACE_SLOTS, 0);
+/// Mappable not to be mapped, but because the kernel begins such an array on a page: no slot lies across two lines.
 #[map]
-pub static FLIGHTS: Array<Flight> = Array::with_max_entries(SLOTS, 0);
+pub static FLIGHTS: Array<Flight> = Array::with_max_entries(SLOTS, BPF_F_MMAPABLE);
+/// What user space tells while a capture runs: one word, see [`nettrace_common::config::state`].
+#[map]
+pub static STATE: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub static UDP_QUEUES: Array<UdpQueue> = Array::with_max_entries(UDP_SLOTS, 0);
 #[map]
@@ -53,28 +58,26 @@ pub fn books() -> Option<&'static mut Books> {
     BOOKS.get_ptr_mut(0).map(|p| unsafe { &mut *p })
 }
 
-/// Adds one in a single instruction: between a load and a store, an interrupt on this CPU might count many, all of
+/// Adds in a single instruction: between a load and a store, an interrupt on this CPU might count many, all of
 /// which the store would undo.
 #[inline(always)]
-fn add(n: &mut u64) {
+fn add(to: &mut u64, n: u64) {
     // SAFETY: a reference is valid and aligned, and one 8-byte word is all that is written. `AtomicU64` has no
     // `fetch_add` on this target.
-    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) n, in(reg) 1_u64, options(nostack)) };
+    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) to, in(reg) n, options(nostack)) };
 }
 
 /// Counts one.
 #[inline(always)]
 pub fn count(what: Counter) {
-    if let Some(b) = books() {
-        add(&mut b.counters[what as usize]);
-    }
+    count_by(what, 1);
 }
 
 /// Counts several.
 #[inline(always)]
 pub fn count_by(what: Counter, n: u64) {
     if let Some(b) = books() {
-        b.counters[what as usize] += n;
+        add(&mut b.counters[what as usize], n);
     }
 }
 
@@ -82,6 +85,6 @@ pub fn count_by(what: Counter, n: u64) {
 #[inline(always)]
 pub fn lost(why: Loss) {
     if let Some(b) = books() {
-        add(&mut b.losses[why as usize]);
+        add(&mut b.losses[why as usize], 1);
     }
 }

@@ -5,12 +5,13 @@
 
 use crate::{
     load::{Loaded, Types},
-    probes::{Hook, PROBES, Probe, Program, Source, WIRE_XDP},
+    probes::{Hook, PROBES, Probe, Program, Source, Stay, WIRE_XDP, staying},
     snapshot,
 };
 use aya::programs::{
     BtfTracePoint, Program as AyaProgram, ProgramError, SchedClassifier, Xdp, tp_btf::BtfTracePointLink,
 };
+use nettrace_common::config::state;
 use std::collections::HashMap;
 
 /// What became of one program: attached (or ready for interfaces), or why not.
@@ -77,13 +78,11 @@ pub fn programs_ready(
     attached
 }
 
-/// Programs that come and go while a capture runs, see [`hold`].
-const HELD: [&str; 2] = ["softirq_raise", "softirq_entry"];
-
-/// Attaches the tracepoint programs that are ready. One that cannot be attached takes its probes with it.
+/// Attaches the tracepoint programs that are ready and stay. One that cannot be attached takes its probes with it.
 pub fn attach(loaded: &mut Loaded, mut attached: Attached) -> Attached {
+    let later: Vec<_> = staying(Stay::Share).chain(staying(Stay::WithQueues)).collect();
     for (name, outcome) in &mut attached.programs {
-        if outcome.is_err() || HELD.contains(name) {
+        if outcome.is_err() || later.contains(name) {
             continue;
         }
         if let Some(AyaProgram::BtfTracePoint(program)) = loaded.ebpf.program_mut(name)
@@ -94,7 +93,60 @@ pub fn attach(loaded: &mut Loaded, mut attached: Attached) -> Attached {
             *outcome = Err(reason);
         }
     }
+    loaded.queues.ready = staying(Stay::WithQueues).filter(|name| attached.ok(name)).collect();
+    attach_needed(loaded);
     attached
+}
+
+/// What is attached once a device with a queue is seen.
+#[derive(Debug, Default)]
+pub struct Queues {
+    /// Whether one was seen.
+    seen: bool,
+    /// Programs that wait for it; they are verified.
+    ready: Vec<&'static str>,
+}
+
+impl Queues {
+    /// Whether programs wait to be needed.
+    #[must_use]
+    pub fn waited_for(&self) -> bool {
+        !self.ready.is_empty()
+    }
+}
+
+/// A device has a queue: attaches what measures the way through it, at once or, before [`attach`], then. It stays.
+pub fn need(loaded: &mut Loaded) {
+    loaded.queues.seen = true;
+    attach_needed(loaded);
+}
+
+fn attach_needed(loaded: &mut Loaded) {
+    if !loaded.queues.seen {
+        return;
+    }
+    for name in std::mem::take(&mut loaded.queues.ready) {
+        let Some(AyaProgram::BtfTracePoint(program)) = loaded.ebpf.program_mut(name) else { continue };
+        if let Err(error) = program.attach() {
+            failed(loaded, name, &error);
+        } else if let Err(error) = loaded.tell(state::XMIT) {
+            tracing::warn!("{name}: {error}");
+        }
+    }
+}
+
+/// A program that was ready could not be attached while the capture ran.
+fn failed(loaded: &mut Loaded, name: &'static str, error: &ProgramError) {
+    let reason = format!("{name}: {}", one_line(error));
+    tracing::warn!("{reason}");
+    loaded.failed.insert(name, reason);
+}
+
+/// Marks the probes off whose programs could not be attached while the capture ran.
+pub fn mark_failed(loaded: &Loaded, probes: &mut [snapshot::Probe]) {
+    for (program, reason) in &loaded.failed {
+        mark_off(probes, program, reason);
+    }
 }
 
 fn mark_off(probes: &mut [snapshot::Probe], program: &str, reason: &str) {
@@ -111,10 +163,15 @@ fn mark_off(probes: &mut [snapshot::Probe], program: &str, reason: &str) {
 }
 
 /// Attaches one tracepoint program for as long as what this yields is kept.
-pub fn hold(loaded: &mut Loaded, name: &str) -> Option<BtfTracePointLink> {
+pub fn hold(loaded: &mut Loaded, name: &'static str) -> Option<BtfTracePointLink> {
     let Some(AyaProgram::BtfTracePoint(program)) = loaded.ebpf.program_mut(name) else { return None };
-    let link = program.attach().and_then(|id| program.take_link(id));
-    link.inspect_err(|error| tracing::warn!("{name}: {error}")).ok()
+    match program.attach().and_then(|id| program.take_link(id)) {
+        Ok(link) => Some(link),
+        Err(error) => {
+            failed(loaded, name, &error);
+            None
+        }
+    }
 }
 
 /// Detaches the tracepoint programs.

@@ -18,7 +18,7 @@ use crate::{
     kernel_state::{self, KernelState, StateError},
     load::{self, LoadError, Loaded, ProgramOptions},
     probes::dns::DnsConfig,
-    probes::{self, PROBES},
+    probes::{self, PROBES, Stay, staying},
     recording::{WriteError, Writer, WriterOptions},
     ring::{RingError, RingReader},
     snapshot::{Interface, Meta, Probe},
@@ -27,6 +27,7 @@ use aya::maps::{Array, Map, MapError};
 use collector::{Collected, Collector};
 use duty::Duty;
 use netstat::ListenCounts;
+use nettrace_common::Loss;
 use overhead::Meter;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -36,6 +37,9 @@ use std::{
     sync::{Arc, Mutex},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+/// Index of the loss that tells of a queue which no hook looks at yet.
+const UNHOOKED: usize = Loss::Unhooked as usize;
 
 /// What is to be captured.
 #[derive(Clone, Debug)]
@@ -217,11 +221,14 @@ impl Capture {
         let listen = ListenCounts::read(&options.namespaces, options.programs.others);
         let collector =
             Collector::start(ring, kernel_log, aggregator, writer, &start).map_err(CaptureError::Thread)?;
+        if options.always {
+            attach::need(&mut lock(&loaded));
+        }
         // Last, so that nothing is counted that happened while others were being attached.
         let attached = attach::attach(&mut lock(&loaded), attached);
         let meter = Meter::start();
-        let both = attached.ok("softirq_raise") && attached.ok("softirq_entry");
-        let duty = Duty::start(&mut lock(&loaded), both, !options.always);
+        let shared = staying(Stay::Share).all(|name| attached.ok(name));
+        let duty = Duty::start(&mut lock(&loaded), shared, !options.always);
         Ok(Self {
             loaded,
             table,
@@ -260,6 +267,10 @@ impl Capture {
         let mut loaded = lock(&self.loaded);
         self.duty.tick(&mut loaded);
         self.meter.tick(&loaded.ebpf);
+        // Interfaces that are looked at tell of their queues themselves; of the others the kernel side does.
+        if loaded.queues.waited_for() && kernel_state::losses(&loaded.ebpf).is_ok_and(|l| l[UNHOOKED] != 0) {
+            attach::need(&mut loaded);
+        }
     }
 
     /// Detaches everything and closes the books.
@@ -276,6 +287,7 @@ impl Capture {
         let Collected { aggregator, writer, unwritten } =
             self.collector.stop().ok_or(CaptureError::Collector)?;
         let loaded = lock(&self.loaded);
+        attach::mark_failed(&loaded, &mut self.attached.probes);
         let mut kernel = kernel_state::read(&loaded)?;
         (kernel.listen_overflows, kernel.listen_drops) = listen.since(&self.listen);
         let mut meta = self.meta;

@@ -9,7 +9,7 @@ mod wire;
 
 pub use table::{Table, TableError};
 
-use crate::load::Loaded;
+use crate::{attach, load::Loaded};
 use futures_util::{StreamExt, TryStreamExt};
 use rtnetlink::{
     MulticastGroup, new_multicast_connection,
@@ -17,6 +17,7 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+        tc::TcAttribute,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -101,6 +102,8 @@ pub struct Link {
     pub kind: Option<InfoKind>,
     /// Whether packets start with an Ethernet header.
     pub ethernet: bool,
+    /// Whether packets that are sent wait in a queue (a qdisc other than `noqueue`).
+    pub queue: bool,
 }
 
 impl Selection {
@@ -144,10 +147,12 @@ fn link_of(message: &LinkMessage) -> Option<Link> {
         up: message.header.flags.contains(LinkFlags::Up),
         kind: None,
         ethernet: matches!(message.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback),
+        queue: false,
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Qdisc(kind) => link.queue = is_queue(kind),
             LinkAttribute::LinkInfo(infos) => {
                 link.kind =
                     infos.iter().find_map(|i| if let LinkInfo::Kind(k) = i { Some(k.clone()) } else { None });
@@ -156,6 +161,12 @@ fn link_of(message: &LinkMessage) -> Option<Link> {
         }
     }
     (!link.name.is_empty()).then_some(link)
+}
+
+/// Whether packets wait in a qdisc of this kind. `ingress` and `clsact` only hold filters, and `noop` is that of a
+/// device that is down.
+fn is_queue(kind: &str) -> bool {
+    !matches!(kind, "noqueue" | "noop" | "ingress" | "clsact")
 }
 
 /// Looking at a namespace failed.
@@ -256,10 +267,11 @@ impl Looked {
         let name = self.namespace.name.clone();
         let failed = |e: String| drop(ready.send(Err(WatchError::List(name.clone(), e))));
         // Subscribed before the listing, so that nothing comes in between unseen.
-        let (connection, handle, mut messages) = match new_multicast_connection(&[MulticastGroup::Link]) {
-            Ok(parts) => parts,
-            Err(error) => return failed(error.to_string()),
-        };
+        let (connection, handle, mut messages) =
+            match new_multicast_connection(&[MulticastGroup::Link, MulticastGroup::Tc]) {
+                Ok(parts) => parts,
+                Err(error) => return failed(error.to_string()),
+            };
         tokio::spawn(connection);
         let mut attached = wire::Attached::new(self.namespace.wire, &self.selection);
         let listed: Result<Vec<LinkMessage>, _> = handle.link().get().execute().try_collect().await;
@@ -296,6 +308,14 @@ impl Looked {
                     self.appeared(inode, &link, attached);
                 }
             }
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewQueueDiscipline(message)) => {
+                let kind = |a: &TcAttribute| matches!(a, TcAttribute::Kind(kind) if is_queue(kind));
+                let known = u32::try_from(message.header.index)
+                    .is_ok_and(|ifindex| self.with_table(|t| t.knows(inode, ifindex)));
+                if known && message.attributes.iter().any(kind) {
+                    attach::need(&mut lock(&self.loaded));
+                }
+            }
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(message)) => {
                 attached.forget(message.header.index);
                 self.with_table(|t| t.remove(inode, message.header.index));
@@ -308,6 +328,9 @@ impl Looked {
     fn appeared(&self, inode: u32, link: &Link, attached: &mut wire::Attached) {
         if !link.up || !self.selection.wants(link) || self.with_table(|t| t.knows(inode, link.ifindex)) {
             return;
+        }
+        if link.queue {
+            attach::need(&mut lock(&self.loaded));
         }
         let wire = self.namespace.wire;
         let row = self.with_table(|t| t.add(&self.namespace.name, inode, link, wire));
@@ -343,7 +366,7 @@ mod tests {
     use super::*;
 
     fn link(name: &str, kind: Option<InfoKind>) -> Link {
-        Link { ifindex: 1, name: name.to_owned(), up: true, kind, ethernet: true }
+        Link { ifindex: 1, name: name.to_owned(), up: true, kind, ethernet: true, queue: false }
     }
 
     #[test]

@@ -99,16 +99,28 @@ pub fn read(loaded: &Loaded) -> Result<KernelState, StateError> {
     let mut state = KernelState { signals: signals(ebpf)?, ..KernelState::default() };
     let books: PerCpuArray<_, Books> = open(ebpf, "BOOKS", PerCpuArray::try_from)?;
     state.counters = vec![0; Counter::COUNT];
-    state.losses = vec![0; Loss::IN_KERNEL];
     for cpu in books.get(&0, 0).map_err(|e| StateError::Read("BOOKS", e))?.iter() {
         state.counters.iter_mut().zip(cpu.counters).for_each(|(sum, n)| *sum += n);
-        state.losses.iter_mut().zip(cpu.losses).for_each(|(sum, n)| *sum += n);
     }
+    state.losses = losses(ebpf)?.to_vec();
     let frags: BpfHashMap<_, FragKey, FragState> = open(ebpf, "FRAGS", BpfHashMap::try_from)?;
     state.incomplete = frags.keys().filter(Result::is_ok).count() as u64;
     state.reasons = loaded.reasons.clone();
     state.drops = drops(ebpf, &state.reasons)?;
     Ok(state)
+}
+
+/// The kernel side's losses as they are now, by [`Loss`].
+///
+/// # Errors
+/// When the map is missing or the kernel refuses to read it.
+pub fn losses(ebpf: &Ebpf) -> Result<[u64; Loss::IN_KERNEL], StateError> {
+    let books: PerCpuArray<_, Books> = open(ebpf, "BOOKS", PerCpuArray::try_from)?;
+    let mut losses = [0; Loss::IN_KERNEL];
+    for cpu in books.get(&0, 0).map_err(|e| StateError::Read("BOOKS", e))?.iter() {
+        losses.iter_mut().zip(cpu.losses).for_each(|(sum, n)| *sum += n);
+    }
+    Ok(losses)
 }
 
 fn open<'a, T>(

@@ -46,12 +46,20 @@ pub struct LabConfig {
     pub narrow_leg: Option<NarrowLeg>,
     /// Whether there is IPv6.
     pub ipv6: bool,
+    /// Whether what pods send passes a queue (pfifo_fast), as at a node's network card, or none, as a veth has it.
+    pub queues: bool,
 }
 
 impl Default for LabConfig {
-    /// A bridge, an MTU of 1500 bytes, and IPv6 where the kernel has it.
+    /// A bridge, an MTU of 1500 bytes, queues, and IPv6 where the kernel has it.
     fn default() -> Self {
-        Self { topology: Topology::Bridge, mtu: 1500, narrow_leg: None, ipv6: kernel_has_ipv6() }
+        Self {
+            topology: Topology::Bridge,
+            mtu: 1500,
+            narrow_leg: None,
+            ipv6: kernel_has_ipv6(),
+            queues: true,
+        }
     }
 }
 

@@ -2,9 +2,12 @@
 //!
 //! The object is built by `cargo xtask build-ebpf` and kept in the tree, so that a build needs stable Rust alone.
 
-use crate::{btf::Btf, offsets, symbols::drop_reasons};
-use aya::{Ebpf, EbpfLoader};
-use std::collections::BTreeMap;
+use crate::{attach::Queues, btf::Btf, offsets, symbols::drop_reasons};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, MapError},
+};
+use std::collections::{BTreeMap, HashMap};
 
 use nettrace_common::{
     SCOPE_IGNORED, SCOPE_OTHER, Signal, WIRE_VERSION,
@@ -73,6 +76,22 @@ pub struct Loaded {
     pub ebpf: Ebpf,
     /// The kernel's names for drop reasons.
     pub reasons: BTreeMap<u32, String>,
+    /// What waits for a device with a queue.
+    pub queues: Queues,
+    /// Programs that could not be attached while a capture ran, and why.
+    pub failed: HashMap<&'static str, String>,
+}
+
+impl Loaded {
+    /// Sets the word that programs look at while they run, see [`nettrace_common::config::state`].
+    ///
+    /// # Errors
+    /// When the map is not in the object or the kernel refuses.
+    pub fn tell(&mut self, word: u32) -> Result<(), MapError> {
+        let map =
+            self.ebpf.map_mut("STATE").ok_or_else(|| MapError::InvalidName { name: "STATE".to_owned() })?;
+        Array::try_from(map)?.set(0, word, 0)
+    }
 }
 
 /// The kernel's types; large, and needed only until all programs are verified.
@@ -104,7 +123,8 @@ pub fn load(options: &ProgramOptions) -> Result<(Loaded, Types), LoadError> {
         .map_max_entries("EVENTS", options.ring_bytes)
         .load(OBJECT)?;
     let reasons = drop_reasons(&btf);
-    Ok((Loaded { ebpf, reasons }, Types { btf, aya: aya_btf, missing: resolved.missing }))
+    let loaded = Loaded { ebpf, reasons, queues: Queues::default(), failed: HashMap::new() };
+    Ok((loaded, Types { btf, aya: aya_btf, missing: resolved.missing }))
 }
 
 fn configure(options: &ProgramOptions, btf: &Btf, offsets: Offsets) -> Config {
@@ -137,7 +157,7 @@ fn configure(options: &ProgramOptions, btf: &Btf, offsets: Offsets) -> Config {
         sample_every: options.sample_every,
         default_scope: u32::from(if options.others { SCOPE_OTHER } else { SCOPE_IGNORED }),
         purge_reason,
-        pad: 0,
+        pad: [0; 2],
         dns_ports,
         filter: options.filter,
     }

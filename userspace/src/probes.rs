@@ -21,6 +21,17 @@ pub enum Hook {
     Xdp,
 }
 
+/// How long a program stays at its hook. Each call of a hook costs, also of a program that has nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stay {
+    /// As long as the capture.
+    Always,
+    /// A share of the time, see `capture::duty`: the hook runs often and what it measures belongs to no packet.
+    Share,
+    /// From when a device with a queue is seen, see [`crate::attach::need`].
+    WithQueues,
+}
+
 /// A kernel program and its hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Program {
@@ -28,6 +39,8 @@ pub struct Program {
     pub name: &'static str,
     /// Where it goes.
     pub hook: Hook,
+    /// How long it stays there.
+    pub stay: Stay,
 }
 
 /// One way to measure something.
@@ -51,17 +64,27 @@ pub struct Probe {
 }
 
 const fn tp(name: &'static str, hook: &'static str) -> Program {
-    Program { name, hook: Hook::TpBtf(hook) }
+    Program { name, hook: Hook::TpBtf(hook), stay: Stay::Always }
+}
+
+const fn at(name: &'static str, hook: Hook) -> Program {
+    Program { name, hook, stay: Stay::Always }
+}
+
+impl Program {
+    const fn staying(self, stay: Stay) -> Self {
+        Self { stay, ..self }
+    }
 }
 
 const RECEIVE: Program = tp("rx_receive", "netif_receive_skb");
 const QUEUED: Program = tp("rx_queued", "sk_data_ready");
 const COPIED: Program = tp("rx_copied", "skb_copy_datagram_iovec");
 const READ: Program = tp("rx_read", "sock_recv_length");
-const RAISE: Program = tp("softirq_raise", "softirq_raise");
-const ENTRY: Program = tp("softirq_entry", "softirq_entry");
+const RAISE: Program = tp("softirq_raise", "softirq_raise").staying(Stay::Share);
+const ENTRY: Program = tp("softirq_entry", "softirq_entry").staying(Stay::Share);
 const QUEUE: Program = tp("tx_queue", "net_dev_queue");
-const XMIT: Program = tp("tx_xmit", "net_dev_start_xmit");
+const XMIT: Program = tp("tx_xmit", "net_dev_start_xmit").staying(Stay::WithQueues);
 const CONSUMED: Program = tp("tx_consumed", "consume_skb");
 const STATE: Program = tp("tcp_state", "inet_sock_set_state");
 const RETRANSMIT: Program = tp("tcp_retransmit", "tcp_retransmit_skb");
@@ -71,11 +94,9 @@ const RESET_OUT: Program = tp("tcp_reset_out", "tcp_send_reset");
 const DROP: Program = tp("drop_skb", "kfree_skb");
 
 /// The TC programs, at each selected interface.
-pub const WIRE_TC: &[Program] =
-    &[Program { name: "wire_in", hook: Hook::TcIngress }, Program { name: "wire_out", hook: Hook::TcEgress }];
+pub const WIRE_TC: &[Program] = &[at("wire_in", Hook::TcIngress), at("wire_out", Hook::TcEgress)];
 /// XDP for packets received, where it was asked for; TC for packets sent.
-pub const WIRE_XDP: &[Program] =
-    &[Program { name: "wire_xdp", hook: Hook::Xdp }, Program { name: "wire_out", hook: Hook::TcEgress }];
+pub const WIRE_XDP: &[Program] = &[at("wire_xdp", Hook::Xdp), at("wire_out", Hook::TcEgress)];
 
 const WIRE: &[Source] = &[Source::Programs("tc", WIRE_TC)];
 
@@ -90,7 +111,11 @@ pub const PROBES: &[Probe] = &[
         sources: &[Source::Programs("tp_btf", &[QUEUE])],
         note: Some("TCP only: no tracepoint tells when a datagram's send began"),
     },
-    probe(Signal::TxQdisc.name(), &[Source::Programs("tp_btf", &[QUEUE, XMIT])]),
+    Probe {
+        name: Signal::TxQdisc.name(),
+        sources: &[Source::Programs("tp_btf", &[QUEUE, XMIT])],
+        note: Some("devices with a queue only: the others hand a packet to their driver at once"),
+    },
     probe(Signal::TxDriver.name(), &[Source::Programs("tp_btf", &[QUEUE, XMIT, RECEIVE, CONSUMED])]),
     probe(Signal::FwdHost.name(), &[Source::Programs("tp_btf", &[RECEIVE, QUEUE, XMIT])]),
     probe(Signal::NetRtt.name(), WIRE),
@@ -109,6 +134,21 @@ pub const PROBES: &[Probe] = &[
 
 const fn probe(name: &'static str, sources: &'static [Source]) -> Probe {
     Probe { name, sources, note: None }
+}
+
+/// The programs that stay so long, by name.
+pub fn staying(stay: Stay) -> impl Iterator<Item = &'static str> {
+    let mut names: Vec<_> = PROBES
+        .iter()
+        .flat_map(|p| p.sources)
+        .filter_map(|s| if let Source::Programs(_, programs) = s { Some(*programs) } else { None })
+        .flatten()
+        .filter(|p| p.stay == stay)
+        .map(|p| p.name)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter()
 }
 
 /// The probes of a selection: exact names, or a prefix such as `rx` or `tcp`. Nothing selected means everything.
@@ -145,7 +185,7 @@ mod tests {
         for source in PROBES.iter().flat_map(|p| p.sources) {
             if let Source::Programs(_, programs) = source {
                 for p in *programs {
-                    assert_eq!(*hooks.entry(p.name).or_insert(p.hook), p.hook);
+                    assert_eq!(*hooks.entry(p.name).or_insert(*p), *p);
                 }
             }
         }

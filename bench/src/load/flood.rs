@@ -1,6 +1,6 @@
 //! One-byte datagrams as fast as the sender can; the receiver counts.
 
-use super::{Outcome, WARM_UP, pinned, share};
+use super::{Outcome, SLICE, WARM_UP, pinned, share};
 use crate::net::Net;
 use anyhow::{Result, anyhow};
 use std::{
@@ -42,7 +42,7 @@ pub(super) fn run(net: &Net, cpu: usize, time: Duration) -> Result<Outcome> {
         let sender = scope.spawn(|| pinned(cpu, || Ok(send(&client, &stop))));
         thread::sleep(WARM_UP);
         let (begin, before) = (Instant::now(), received.load(Ordering::Relaxed));
-        thread::sleep(time);
+        let slices = slices(&received, time);
         let count = received.load(Ordering::Relaxed) - before;
         let elapsed = begin.elapsed();
         stop.store(true, Ordering::Relaxed);
@@ -55,9 +55,24 @@ pub(super) fn run(net: &Net, cpu: usize, time: Duration) -> Result<Outcome> {
             elapsed_ns: u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX),
             cpu_share: share(sent + read, wall),
             errors,
+            slices,
             latency: None,
         })
     })
+}
+
+/// What is received in each slice, until the time is up.
+fn slices(received: &AtomicU64, time: Duration) -> Vec<u32> {
+    let (begin, mut before) = (Instant::now(), received.load(Ordering::Relaxed));
+    let mut slices = Vec::new();
+    while begin.elapsed() < time {
+        let due = SLICE * (slices.len() as u32 + 1);
+        thread::sleep(due.saturating_sub(begin.elapsed()));
+        let now = received.load(Ordering::Relaxed);
+        slices.push(u32::try_from(now - before).unwrap_or(u32::MAX));
+        before = now;
+    }
+    slices
 }
 
 /// Yields how many could not be sent.

@@ -164,6 +164,7 @@ fn outcome(samples: &Samples, cpu_share: f64) -> Outcome {
         elapsed_ns: u64::try_from(samples.elapsed.as_nanos()).unwrap_or(u64::MAX),
         cpu_share,
         errors: samples.errors,
+        slices: samples.slices.done.clone(),
         latency: Some(samples.percentiles()),
     }
 }

@@ -3,10 +3,12 @@
 //! Hooks: TC / XDP (see `wire`). Each flow has one sample in flight: a segment with data (or SYN) that leaves is noted,
 //! the first acknowledgement that comes in and covers it ends the sample, and a retransmission voids it (Karn's
 //! algorithm, RFC 6298, 3). What comes in and is acknowledged by what leaves would measure this side, not the network.
+//! A connection's first segment begins a sample, and of the others one in eight, chosen by its sequence number:
+//! round trips of one flow differ little, and each sample costs two clock readings.
 //! Yields: a histogram by interface. A receiver that delays its acknowledgements shows that delay here.
 //! Cost: one slot a segment, a clock reading only at the ends of a sample.
 
-use nettrace_common::{Signal, wire::Direction};
+use nettrace_common::{Signal, probes::rtt::chosen, wire::Direction};
 
 use crate::{
     emit::{header, now_ns, reserve, submit, wanted},
@@ -103,6 +105,9 @@ fn left(slot: &mut RttSlot, segment: &Segment, tag: u64, sender: u32) {
     }
     let end = segment.seq.wrapping_add(consumes);
     if slot.tag != tag || slot.sent_ns == 0 {
+        if segment.flags & SYN == 0 && !chosen(end) {
+            return;
+        }
         *slot = RttSlot { tag, sent_ns: now_ns(), end, sender };
     } else if slot.sender == sender && (after_or_at(slot.end, end) || !after_or_at(segment.seq, slot.end)) {
         // Bytes of the sample are sent again: whichever copy is acknowledged, the time would be a guess.

@@ -3,12 +3,14 @@
 //! Hooks: tp_btf net_dev_queue, net_dev_start_xmit, consume_skb.
 //! Needs: Linux 5.5; tx.stack needs TCP's departure stamp in `skb->tstamp` (4.20), and sees no other protocol.
 //! Yields: histograms, by the device the packet leaves through.
-//! Cost: one clock reading and one slot a stage; consume_skb only a slot unless the packet is known.
+//! Cost: one clock reading and one slot a stage; consume_skb only a slot unless the packet is known. A device without
+//! a queue (veth, loopback, bridges, tunnels) gets its packet at once: there `tx_queue` does what else `tx_xmit` does,
+//! with the same clock reading, and `tx_xmit` is attached only where some device has a queue.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use nettrace_common::{
     Loss, Signal,
-    config::{ABSENT, flag},
+    config::{ABSENT, flag, state},
     wire::Flow,
 };
 
@@ -17,7 +19,7 @@ use crate::{
     flight::{self, Flight, stage},
     iface::Place,
     kernel::{self, TCP, cfg_get, load, load_ptr},
-    maps::lost,
+    maps::{STATE, lost},
 };
 
 /// A packet enters the qdisc.
@@ -32,15 +34,13 @@ pub fn tx_queue(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn queue(skb: *const u8) {
     let Some((flight, key)) = flight::slot(skb) else { return };
-    let place = Place::of_device(load_ptr(skb, cfg_get!(offsets.skb_dev)));
+    let device = load_ptr(skb, cfg_get!(offsets.skb_dev));
+    let place = Place::of_device(device);
     let local = load::<u32>(skb, cfg_get!(offsets.skb_iif)) == 0;
     // A packet keeps its slot from its reception, or from the device stacked above this one.
     let kept = flight.key == key
         && if local { flight.has(stage::IN_QDISC | stage::IN_DRIVER) } else { came_in(flight, skb) };
-    let mut stages = stage::IN_QDISC;
-    if kept {
-        stages |= flight.stages & (stage::RECEIVED | stage::LEFT);
-    }
+    let mut stages = if kept { flight.stages & (stage::RECEIVED | stage::LEFT) } else { 0 };
     if place.ignored() || (kept && flight.has(stage::IGNORED)) || (!kept && filtered(skb)) {
         flight.begin(key, &place, stage::IGNORED);
         return;
@@ -50,8 +50,33 @@ fn queue(skb: *const u8) {
         stages |= stage::LEFT;
         left(skb, &place, now);
     }
+    if has_queue(device) {
+        stages |= stage::IN_QDISC;
+        if STATE.get(0).is_some_and(|on| on & state::XMIT == 0) {
+            lost(Loss::Unhooked);
+        }
+    } else {
+        stages |= stage::IN_DRIVER;
+    }
     flight.begin(key, &place, stages);
     flight.sent_ns = now;
+    if stages & (stage::IN_DRIVER | stage::RECEIVED) == stage::IN_DRIVER | stage::RECEIVED {
+        forwarded(flight, skb, now);
+    }
+}
+
+/// Whether a device has a queue at all: `__dev_queue_xmit` asks the same, and hands the packet to the driver at once
+/// where there is no way to enqueue.
+#[inline(always)]
+fn has_queue(device: *const u8) -> bool {
+    if cfg_get!(offsets.dev_qdisc) == ABSENT || cfg_get!(offsets.qdisc_enqueue) == ABSENT {
+        return true;
+    }
+    if device.is_null() {
+        return true;
+    }
+    let qdisc = load_ptr(device, cfg_get!(offsets.dev_qdisc));
+    qdisc.is_null() || load::<u64>(qdisc, cfg_get!(offsets.qdisc_enqueue)) != 0
 }
 
 /// Whether this very packet was received, and not only one at the same address.

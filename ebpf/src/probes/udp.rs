@@ -51,7 +51,8 @@ pub struct UdpQueue {
     netns: u32,
     ifindex: u32,
     scope: u16,
-    pad: u16,
+    /// Whether something may wait that is not in these books.
+    unsure: u16,
     /// Datagrams before the oldest, of which nothing is known.
     ahead: u32,
     ring: [Queued; DEPTH as usize],
@@ -77,10 +78,12 @@ pub fn push(sk: *const u8, flight: &Flight) {
         queue.key = key;
         queue.head = 0;
         queue.tail = 0;
+        queue.unsure = 1;
     }
     if queue.head == queue.tail {
         // Those that were not measured, or came before the start, are read before this one.
-        queue.ahead = waiting(sk).saturating_sub(1);
+        queue.ahead = if queue.unsure == 0 { 0 } else { waiting(sk).saturating_sub(1) };
+        queue.unsure = 0;
     }
     queue.netns = flight.netns;
     queue.ifindex = flight.ifindex;
@@ -94,8 +97,12 @@ pub fn push(sk: *const u8, flight: &Flight) {
 #[inline(always)]
 pub fn pass_over(sk: *const u8, known: bool) {
     let Some((queue, key)) = slot(sk) else { return };
+    if queue.key != key {
+        return;
+    }
     // With nothing measured in the queue there is nothing to keep in order.
-    if queue.key != key || queue.head == queue.tail {
+    if queue.head == queue.tail {
+        queue.unsure = 1;
         return;
     }
     let kept = queue.tail.wrapping_sub(queue.head).wrapping_add(queue.ahead);
@@ -145,7 +152,7 @@ fn read(sk: *const u8, ret: i32, flags: i32) {
     let number = queue.head;
     queue.head = number.wrapping_add(1);
     let entry = queue.ring[(number & (DEPTH - 1)) as usize];
-    if queue.head != queue.tail && waiting(sk) == 0 {
+    if may_be_stale(queue.tail.wrapping_sub(queue.head), number) && waiting(sk) == 0 {
         // Whatever was not read by now never will be: dropped for its checksum, or its entry came late.
         queue.head = queue.tail;
     }
@@ -163,6 +170,13 @@ fn read(sk: *const u8, ret: i32, flags: i32) {
     let total = now - entry.received_ns;
     measure(Signal::RxSocket, &place, total.saturating_sub(u64::from(entry.stack_ns)), now, flow);
     measure(Signal::RxTotal, &place, total, now, flow);
+}
+
+/// Whether to see if entries are left that have no datagram. How many wait is dear to read: with a long queue it is
+/// looked up for one read in sixteen, so that no more than so many take another's times.
+#[inline(always)]
+fn may_be_stale(left: u32, number: u32) -> bool {
+    left != 0 && (left <= 8 || number & 15 == 0)
 }
 
 /// A read of a datagram that was not seen to be received: a loss, unless it was not to be measured.

@@ -21,7 +21,7 @@ use crate::{
     klog::klog,
     maps::lost,
     packet::Packet,
-    parse::{Parsed, Skip, parse},
+    parse::{self, Parsed, Skip, parse},
     probes::{dns, frag, ptb, rtt},
 };
 
@@ -67,6 +67,12 @@ fn look<P: Packet>(packet: &P, direction: Direction) {
     }
     let ifindex = packet.ifindex();
     let Some(slot) = iface::slot(0, ifindex) else { return };
+    if slot.flags & iface_flag::NO_ETHERNET == 0
+        && !kernel::flag_set(flag::FILTER)
+        && parse::of_no_concern(packet)
+    {
+        return;
+    }
     let parsed = match parse(packet, slot.flags & iface_flag::NO_ETHERNET == 0) {
         Ok(p) => p,
         Err(Skip::NotIp) => return,

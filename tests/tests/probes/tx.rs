@@ -12,7 +12,7 @@ use nettrace::{
     },
 };
 use nettrace_common::Signal;
-use nettrace_tests::{captured, count, count_in};
+use nettrace_tests::{captured, count, count_in, lost};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _},
@@ -36,10 +36,15 @@ fn in_pod(lab: &Lab, role: Role, command: &str) -> Result<()> {
 #[test]
 fn every_forwarded_packet_counts_once() {
     const REQUESTS: u64 = 60;
-    for topology in [Topology::Bridge, Topology::Routed] {
+    for (topology, queues) in [
+        (Topology::Bridge, true),
+        (Topology::Routed, true),
+        (Topology::Bridge, false),
+        (Topology::Routed, false),
+    ] {
         for family in [Family::V4, Family::V6] {
             let (finished, done) = captured(
-                LabConfig { topology, ..LabConfig::default() },
+                LabConfig { topology, queues, ..LabConfig::default() },
                 // Only these: neighbour discovery is forwarded, too.
                 |options| options.programs.filter = filter::parse("udp and port 7000").unwrap(),
                 |lab| {
@@ -56,8 +61,11 @@ fn every_forwarded_packet_counts_once() {
                 assert_eq!(forwarded, REQUESTS, "{topology:?} {family:?} {veth}");
             }
             assert_eq!(count(snapshot, Signal::FwdHost), 2 * REQUESTS, "{topology:?} {family:?}");
-            // Each packet passes two drivers: the sender's, and the node's at the receiver's veth.
+            // Each packet passes two drivers: the sender's, and the node's at the receiver's veth. Of these, the
+            // sender's may have a queue.
             assert_eq!(count(snapshot, Signal::TxDriver), 4 * REQUESTS, "{topology:?} {family:?}");
+            let queued = if queues { 2 * REQUESTS } else { 0 };
+            assert_eq!(count(snapshot, Signal::TxQdisc), queued, "{topology:?} {family:?}");
         }
     }
 }
@@ -108,17 +116,30 @@ fn tx_stack_counts_the_segments_that_tcp_sends() {
 }
 
 /// A link that lets 100 packets a second through: those that wait in its queue show that in tx.qdisc, at the interface
-/// that has it, and all are counted.
+/// that has it, and all are counted; also where no interface had a queue when the capture began, so that the hook
+/// which sees a packet leave its queue was not attached yet.
 #[test]
 fn packets_that_wait_in_a_qdisc_show_it() {
+    for queues in [true, false] {
+        packets_wait(&LabConfig { queues, ..LabConfig::default() });
+    }
+}
+
+fn packets_wait(config: &LabConfig) {
     const COUNT: u64 = 20;
     // A packet of 1000 bytes takes 8 ms at 1 Mbit/s.
     const EACH_NS: u64 = 8_000_000;
     let (finished, done) = captured(
-        LabConfig::default(),
+        *config,
         |options| options.programs.filter = filter::parse("udp and port 7000").unwrap(),
         |lab| {
-            in_pod(lab, Role::Client, "tc qdisc add dev eth0 root tbf rate 1mbit burst 1600 limit 100000")?;
+            in_pod(
+                lab,
+                Role::Client,
+                "tc qdisc replace dev eth0 root tbf rate 1mbit burst 1600 limit 100000",
+            )?;
+            // Netlink tells of the queue at once; its hook is attached when it has been read.
+            sleep(Duration::from_millis(200));
             let path = lab.path(Role::Client, Role::Server, Family::V4)?;
             let what = Datagrams { count: 20, bytes: 958, rate: None, port: 7000, ..Datagrams::default() };
             Ok(udp::datagrams(&path, &what)?)
@@ -126,6 +147,7 @@ fn packets_that_wait_in_a_qdisc_show_it() {
     )
     .unwrap();
     assert_eq!((done.sent, done.received), (COUNT, COUNT));
+    assert_eq!(lost(&finished.snapshot, "unhooked"), 0);
     let rows = &finished.snapshot.signals;
     let row = rows.iter().find(|r| r.signal == "tx.qdisc" && r.scope == "client/eth0").unwrap();
     assert_eq!(row.hist.count(), COUNT);

@@ -7,8 +7,6 @@ use crate::{attach, load::Loaded};
 use aya::programs::tp_btf::BtfTracePointLink;
 use std::time::{Duration, Instant};
 
-const RAISE: &str = "softirq_raise";
-const ENTRY: &str = "softirq_entry";
 /// Attached for this long ...
 const ON: Duration = Duration::from_millis(100);
 /// ... out of this long.
@@ -34,8 +32,8 @@ impl Duty {
 
     /// In this order, so that nothing is raised unseen by the second hook.
     fn on(&mut self, loaded: &mut Loaded) {
-        self.entry = attach::hold(loaded, ENTRY);
-        self.raise = attach::hold(loaded, RAISE);
+        self.entry = attach::hold(loaded, "softirq_entry");
+        self.raise = attach::hold(loaded, "softirq_raise");
         self.since = Instant::now();
     }
 

@@ -1,6 +1,6 @@
 //! What measuring costs, by the kernel's own run-time statistics and getrusage.
 //!
-//! The statistics themselves cost some 70 ns a program run, so they are switched on for a share of the time only.
+//! The statistics themselves cost some 70 ns a program run, so they are switched on for a fiftieth of the time only.
 
 use crate::snapshot::{Overhead, ProgramCost};
 use aya::{
@@ -14,9 +14,9 @@ use std::{
 };
 
 /// Statistics are on for this long ...
-const ON: Duration = Duration::from_millis(100);
+const ON: Duration = Duration::from_millis(40);
 /// ... out of this long.
-const PERIOD: Duration = Duration::from_secs(1);
+const PERIOD: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Default)]
 struct Runs {

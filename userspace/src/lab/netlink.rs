@@ -4,11 +4,16 @@
 
 use super::LabError;
 use futures_util::StreamExt;
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{
     BridgeStpState, InfoData, InfoVeth, LinkAttribute, LinkMessage, State as LinkState,
 };
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
+use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use rtnetlink::{Error, Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -111,6 +116,28 @@ impl Netlink {
             message = message.controller(bridge);
         }
         self.request("set up the link", index, self.handle.link().set(message.build()).execute())
+    }
+
+    /// Gives a link the queue that a network card has by default (`pfifo_fast`, always in the kernel).
+    pub(super) fn add_queue(&self, index: u32) -> Result<(), LabError> {
+        let mut message = TcMessage::with_index(i32::try_from(index).unwrap_or(i32::MAX));
+        message.header.parent = TcHandle::ROOT;
+        message.attributes.push(TcAttribute::Kind("pfifo_fast".to_owned()));
+        // The crate's own request for a new qdisc knows no kind but `ingress`.
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewQueueDiscipline(message));
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        let mut handle = self.handle.clone();
+        self.request("add the queue of link", index, async move {
+            let mut answers = handle.request(request)?;
+            while let Some(answer) = answers.next().await {
+                if let NetlinkPayload::Error(error) = answer.payload
+                    && error.code.is_some()
+                {
+                    return Err(Error::NetlinkError(error));
+                }
+            }
+            Ok(())
+        })
     }
 
     fn link(&self, name: &str) -> Result<LinkMessage, LabError> {

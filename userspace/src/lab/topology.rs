@@ -287,6 +287,9 @@ fn build_pod(config: &LabConfig, role: Role, netns: Netns, veth: Interface) -> R
         let netlink = Netlink::connect()?;
         netlink.set_up(netlink.index_of("lo")?, None)?;
         let index = netlink.index_of(POD_INTERFACE)?;
+        if config.queues {
+            netlink.add_queue(index)?;
+        }
         netlink.set_up(index, None)?;
         for address in addresses(role.host(), config.ipv6) {
             pod_address(config.topology, &netlink, index, address)?;
