@@ -330,7 +330,7 @@ fn watch(
         let watcher = Watcher::start(namespace, options.selection.clone(), table.clone(), loaded.clone())?;
         watchers.push(watcher);
     }
-    if !options.selection.include.is_empty() && lock(table).interfaces().is_empty() {
+    if options.selection.is_explicit() && lock(table).interfaces().is_empty() {
         let globs: Vec<_> = options.selection.include.iter().map(glob::Pattern::as_str).collect();
         return Err(CaptureError::NoInterface(globs.join(", ")));
     }

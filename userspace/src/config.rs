@@ -8,9 +8,9 @@ use crate::{
         CaptureArgs, Cli, Command, CompletionShell, Exemplar, Exit, Format, OutputArgs, RecordArgs, Topology,
     },
     filter::{self, FilterError},
+    iface::Selection,
     recording::WriterOptions,
 };
-use glob::Pattern;
 use nettrace_common::{Signal, filter::Filter, probes::dns};
 use std::{
     path::{Path, PathBuf},
@@ -79,8 +79,8 @@ pub enum Action {
 pub struct Capture {
     /// How long; none for until Ctrl-C.
     pub duration: Option<Duration>,
-    /// Which interfaces.
-    pub ifaces: Ifaces,
+    /// Which interfaces, and by which programs.
+    pub selection: Selection,
     /// Network namespaces to measure instead of this one, each once.
     pub netns: Vec<NetnsRef>,
     /// Signals by name or group; empty for all.
@@ -102,32 +102,8 @@ pub struct Capture {
     pub dns_ports: [u16; dns::MAX_PORTS],
     /// When a DNS query is given up.
     pub dns_timeout: Duration,
-    /// Whether XDP programs are attached too.
-    pub xdp: bool,
     /// Whether progress is shown.
     pub progress: bool,
-}
-
-/// Interfaces by name.
-#[derive(Clone, Debug, Default)]
-pub struct Ifaces {
-    pub(crate) include: Vec<Pattern>,
-    pub(crate) exclude: Vec<Pattern>,
-}
-
-impl Ifaces {
-    /// Whether some were asked for by name, so that one which is not suitable is worth a warning.
-    #[must_use]
-    pub const fn is_explicit(&self) -> bool {
-        !self.include.is_empty()
-    }
-
-    /// Whether an interface of this name is meant.
-    #[must_use]
-    pub fn selects(&self, name: &str) -> bool {
-        let matches = |patterns: &[Pattern]| patterns.iter().any(|p| p.matches(name));
-        (self.include.is_empty() || matches(&self.include)) && !matches(&self.exclude)
-    }
 }
 
 /// A network namespace as people name it.
@@ -249,7 +225,7 @@ fn capture(args: CaptureArgs, page_bytes: u64) -> Result<Capture, UsageError> {
     }
     Ok(Capture {
         duration: limit(args.duration),
-        ifaces: Ifaces { include: args.iface, exclude: args.exclude },
+        selection: Selection { include: args.iface, exclude: args.exclude, xdp: args.xdp, clsact: false },
         netns: namespaces(&args.netns)?,
         signals: args.signals,
         filter,
@@ -260,7 +236,6 @@ fn capture(args: CaptureArgs, page_bytes: u64) -> Result<Capture, UsageError> {
         ring_bytes: ring_bytes(args.ring_size, page_bytes)?,
         dns_ports: dns_ports(&args.dns_port)?,
         dns_timeout: args.dns_timeout,
-        xdp: args.xdp,
         progress: !args.quiet,
     })
 }
