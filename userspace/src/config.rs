@@ -182,6 +182,18 @@ pub enum UsageError {
     /// `--max-size` is too small.
     #[error("--max-size {0}: must be at least {least} bytes", least = 2 * MIN_ROTATE_BYTES)]
     MaxSize(u64),
+    /// The extension of `--output` names no format, and there is no `--format`.
+    #[error(
+        "--output {}: no format goes by the extension `.{extension}`; there are {}, or give --format",
+        path.display(),
+        EXTENSIONS.map(|(extension, _)| format!(".{extension}")).join(", ")
+    )]
+    Extension {
+        /// The file.
+        path: PathBuf,
+        /// Its extension.
+        extension: String,
+    },
 }
 
 impl UsageError {
@@ -196,13 +208,13 @@ impl UsageError {
 pub fn resolve(cli: Cli, page_bytes: u64) -> Result<Config, UsageError> {
     let action = match cli.command {
         Command::Run(args) => {
-            Action::Run { capture: capture(args.capture, page_bytes)?, output: output(args.output) }
+            Action::Run { capture: capture(args.capture, page_bytes)?, output: output(args.output)? }
         }
         Command::Record(args) => {
             let limits = limits(&args)?;
             Action::Record { capture: capture(args.capture, page_bytes)?, file: args.file, limits }
         }
-        Command::Report(args) => Action::Report { file: args.file, output: output(args.output) },
+        Command::Report(args) => Action::Report { file: args.file, output: output(args.output)? },
         Command::Lab(args) => {
             Action::Lab { topology: args.topology, duration: limit(args.duration), serve: args.serve }
         }
@@ -313,20 +325,34 @@ fn limits(args: &RecordArgs) -> Result<WriterOptions, UsageError> {
     Ok(WriterOptions { max_bytes_total: total, max_file_bytes: file })
 }
 
-fn output(args: OutputArgs) -> Output {
+fn output(args: OutputArgs) -> Result<Output, UsageError> {
     let path = args.output.filter(|path| path != Path::new("-"));
-    let format = args.format.or_else(|| format_of(path.as_deref()?)).unwrap_or_default();
-    Output { format, path, top: args.top as usize }
+    let format = match (args.format, &path) {
+        (Some(format), _) => format,
+        (None, Some(path)) => format_of(path)?,
+        (None, None) => Format::default(),
+    };
+    Ok(Output { format, path, top: args.top as usize })
 }
 
-/// The format that a file's extension stands for.
-fn format_of(path: &Path) -> Option<Format> {
-    Some(match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
-        "txt" => Format::Text,
-        "json" => Format::Json,
-        "html" | "htm" => Format::Html,
-        "md" | "markdown" => Format::Markdown,
-        _ => return None,
+/// Extensions of files, and the formats that they stand for.
+const EXTENSIONS: [(&str, Format); 6] = [
+    ("txt", Format::Text),
+    ("json", Format::Json),
+    ("html", Format::Html),
+    ("htm", Format::Html),
+    ("md", Format::Markdown),
+    ("markdown", Format::Markdown),
+];
+
+/// The format that a file's extension stands for; a file without one is text. A mistyped one is better known before
+/// the measurement than after it.
+fn format_of(path: &Path) -> Result<Format, UsageError> {
+    let Some(extension) = path.extension() else { return Ok(Format::default()) };
+    let known = EXTENSIONS.into_iter().find(|(known, _)| extension.eq_ignore_ascii_case(known));
+    known.map(|(_, format)| format).ok_or_else(|| UsageError::Extension {
+        path: path.to_owned(),
+        extension: extension.to_string_lossy().into_owned(),
     })
 }
 

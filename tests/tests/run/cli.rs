@@ -99,6 +99,8 @@ fn what_cannot_be_is_refused() {
     let lines: Vec<_> = said.lines().collect();
     assert!(matches!(lines[..], [first, "  prot 53", "  ^^^^"] if first.ends_with("found `prot`")), "{said}");
     assert!(with(&["--ring-size", "5000"]).contains("ring-size"));
+    let said = with(&["-o", "/nonexistent/report.htlm"]);
+    assert!(said.contains("`.htlm`") && said.contains(".html"), "{said}");
     assert!(with(&["-o", "/nonexistent/report.html"]).contains("/nonexistent/report.html"));
     let said = refused(&run(&["run", "-d", "1s", "--netns", "no-such-namespace"]), 2);
     assert!(said.contains("no-such-namespace"), "{said}");

@@ -126,14 +126,26 @@ fn the_extension_gives_the_format_unless_it_is_given() {
         ("-o a.json", Format::Json),
         ("-o a.md", Format::Markdown),
         ("-o a.txt", Format::Text),
-        ("-o a.log", Format::Text),
+        ("-o a.MARKDOWN", Format::Markdown),
         ("-o a", Format::Text),
+        ("-o .a", Format::Text),
+        ("-o /dev/stderr", Format::Text),
         ("-o a.html --format json", Format::Json),
+        ("-o a.log --format text", Format::Text),
         ("--format md", Format::Markdown),
     ] {
         assert_eq!(run(line).unwrap().1.format, format, "{line}");
     }
     assert_eq!(run("-o -").unwrap().1.path, None);
+}
+
+#[test]
+fn an_extension_that_is_no_format_is_an_error() {
+    let expected = "--output d/a.htlm: no format goes by the extension `.htlm`; there are .txt, .json, .html, .htm, \
+                    .md, .markdown, or give --format";
+    assert_eq!(error("run -o d/a.htlm"), expected);
+    assert!(error("report x.rec -o a.log").contains("`.log`"));
+    assert!(error("report x.rec -o a.").contains("`.`"));
 }
 
 #[test]
