@@ -34,12 +34,9 @@ pub(super) fn measure(
 ) -> Result<Finished, Failure> {
     let needs = Needs {
         namespaces: !config.netns.is_empty() || config.lab.is_some(),
-        tracefs: false,
         map_bytes: u64::from(config.ring_bytes) + MAP_BYTES,
     };
-    for warning in preflight::check(&Host, needs)? {
-        tracing::info!("{warning}");
-    }
+    preflight::check(&Host, needs)?;
     let interrupted = interrupt()?;
     let mut lab = config.lab.map(ChildLab::start).transpose()?;
     let capture = Capture::start(options(config, lab.as_ref(), record))?;
