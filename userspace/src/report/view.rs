@@ -5,6 +5,7 @@
 //! [`clean`], so that no writer ever sees a control character.
 
 mod dns;
+mod drops;
 mod highlights;
 mod latency;
 mod path;
@@ -234,7 +235,7 @@ pub fn build(snapshot: &Snapshot, top: usize) -> View {
         dns::section(snapshot, top),
         tcp::section(snapshot, top),
         path::fragments(snapshot, top),
-        path::drops(snapshot, top),
+        drops::section(snapshot, top),
         path::slowest(snapshot, top),
         status::losses(snapshot),
         status::probes(snapshot),

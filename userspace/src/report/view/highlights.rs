@@ -4,11 +4,11 @@ use super::{
     super::units,
     Highlight, Level, clean,
     dns::counts,
+    drops::{Gravity, by_reason},
     latency::{in_path_order, quantile_ns},
-    path::is_discard_at_close,
     status::{kernel_share, own_share},
 };
-use crate::snapshot::{Drop, Snapshot, Tcp};
+use crate::snapshot::{Snapshot, Tcp};
 use nettrace_common::{Loss, Signal};
 
 /// First retransmission timeout of a SYN (RFC 6298), ns: a handshake of this length lost one.
@@ -195,21 +195,27 @@ fn path_mtu(snapshot: &Snapshot, list: &mut List) {
 }
 
 fn drops(snapshot: &Snapshot, list: &mut List) {
-    let (closing, lost): (Vec<_>, Vec<_>) =
-        snapshot.drops.iter().filter(|d| d.count > 0).partition(|d| is_discard_at_close(d));
-    let sum = |drops: &[&Drop]| drops.iter().fold(0_u64, |sum, d| sum.saturating_add(d.count));
-    if let Some(first) = lost.first() {
-        let text = format!(
-            "{} dropped; most ({}): {} in {}.",
-            units::plural(sum(&lost), "packet was", "packets were"),
-            units::count(first.count),
-            clean(&first.reason),
-            clean(&first.location),
-        );
-        list.add(Level::Warn, "drops", text);
-    } else if !closing.is_empty() {
-        let what = units::plural(sum(&closing), "packet was", "packets were");
-        let text = format!("No packet was dropped on its way; {what} discarded when sockets closed.");
+    let reasons = by_reason(&snapshot.drops);
+    let (usual, wrong): (Vec<_>, Vec<_>) =
+        reasons.into_iter().partition(|(gravity, ..)| *gravity == Gravity::Usual);
+    let sum = |reasons: &[(Gravity, &str, u64)]| reasons.iter().fold(0_u64, |sum, r| sum.saturating_add(r.2));
+    let packets = |n| units::plural(n, "packet was", "packets were");
+    let all = sum(&wrong).saturating_add(sum(&usual));
+    if !wrong.is_empty() {
+        let each = |(gravity, reason, n): &(Gravity, &str, u64)| {
+            let share = units::percent(*n as f64 / all as f64);
+            format!("{} {} ({share}, {})", clean(reason), units::count(*n), gravity.name())
+        };
+        let reasons: Vec<_> = wrong.iter().map(each).collect();
+        let others = match sum(&usual) {
+            0 => String::new(),
+            n => format!("; the other {} as is usual", units::count(n)),
+        };
+        list.add(Level::Warn, "drops", format!("{} dropped: {}{others}.", packets(all), some(&reasons)));
+    } else if !usual.is_empty() {
+        let reasons: Vec<_> =
+            usual.iter().map(|(_, reason, n)| format!("{} {}", clean(reason), units::count(*n))).collect();
+        let text = format!("{} dropped, all as is usual: {}.", packets(all), some(&reasons));
         list.add(Level::Note, "drops", text);
     }
 }
