@@ -26,7 +26,7 @@ use crate::{
 use aya::maps::{Array, Map, MapError};
 use collector::{Collected, Collector};
 use duty::Duty;
-use netstat::ListenCounts;
+use netstat::TcpCounts;
 use overhead::Meter;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -173,7 +173,7 @@ pub struct Capture {
     collector: Collector,
     meter: Meter,
     duty: Duty,
-    listen: ListenCounts,
+    tcp: TcpCounts,
     options: Options,
     meta: Meta,
     start_ns: u64,
@@ -214,7 +214,7 @@ impl Capture {
             probes: attached.probes.clone(),
             ring_bytes: u64::from(options.programs.ring_bytes),
         };
-        let listen = ListenCounts::read(&options.namespaces, options.programs.others);
+        let tcp = TcpCounts::read(&options.namespaces, options.programs.others);
         let collector =
             Collector::start(ring, kernel_log, aggregator, writer, &start).map_err(CaptureError::Thread)?;
         // Last, so that nothing is counted that happened while others were being attached.
@@ -222,19 +222,7 @@ impl Capture {
         let meter = Meter::start();
         let both = attached.ok("softirq_raise") && attached.ok("softirq_entry");
         let duty = Duty::start(&mut lock(&loaded), both, !options.always);
-        Ok(Self {
-            loaded,
-            table,
-            watchers,
-            attached,
-            collector,
-            meter,
-            duty,
-            listen,
-            options,
-            meta,
-            start_ns,
-        })
+        Ok(Self { loaded, table, watchers, attached, collector, meter, duty, tcp, options, meta, start_ns })
     }
 
     /// Records received so far.
@@ -269,7 +257,7 @@ impl Capture {
     pub fn stop(mut self) -> Result<Finished, CaptureError> {
         let end_ns = monotonic_ns();
         let overhead = self.meter.finish(&lock(&self.loaded).ebpf);
-        let listen = ListenCounts::read(&self.options.namespaces, self.options.programs.others);
+        let tcp = TcpCounts::read(&self.options.namespaces, self.options.programs.others);
         self.watchers.drain(..).for_each(Watcher::stop);
         drop(self.duty);
         attach::detach(&mut lock(&self.loaded));
@@ -277,7 +265,12 @@ impl Capture {
             self.collector.stop().ok_or(CaptureError::Collector)?;
         let loaded = lock(&self.loaded);
         let mut kernel = kernel_state::read(&loaded)?;
-        (kernel.listen_overflows, kernel.listen_drops) = listen.since(&self.listen);
+        if let Some(tcp) = tcp.since(&self.tcp) {
+            kernel.listen_overflows = Some(tcp.listen_overflows);
+            kernel.listen_drops = Some(tcp.listen_drops);
+            // These counters know no filter, and the retransmissions that they are compared with do.
+            kernel.segments_sent = self.options.programs.filter.is_empty().then_some(tcp.segments_sent);
+        }
         let mut meta = self.meta;
         meta.duration_ns = end_ns - self.start_ns;
         let (interfaces, scopes) = rows(&self.table);

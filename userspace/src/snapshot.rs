@@ -223,6 +223,8 @@ pub struct Tcp {
     pub accepts: u64,
     /// Segments sent again.
     pub retransmits: u64,
+    /// Segments sent, without those sent again (TcpOutSegs); none when it could not be read, and with a filter.
+    pub segments_sent: Option<u64>,
     /// RST sent.
     pub resets_sent: u64,
     /// RST received.
@@ -394,6 +396,11 @@ pub struct ProgramCost {
     pub runs: u64,
     /// Mean time of a run, ns, the statistics' own share included.
     pub ns_per_run: f64,
+}
+
+impl Probe {
+    /// The reason of one that `--signals` leaves out.
+    pub const NOT_SELECTED: &str = "not selected";
 }
 
 impl Snapshot {

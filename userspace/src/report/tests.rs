@@ -1,7 +1,7 @@
 //! Golden reports of the samples, and what must hold for any snapshot.
 
 use super::*;
-use crate::snapshot::{Hist, SignalData, sample};
+use crate::snapshot::{Hist, Probe, SignalData, sample};
 use proptest::prelude::*;
 
 fn report(snapshot: &Snapshot, format: Format) -> String {
@@ -84,6 +84,63 @@ fn what_was_not_looked_at_is_not_said_to_be_absent() {
     }
     let expected = "No drops seen, but not everything was looked at; off: drop (needs Linux 5.17).\n";
     assert!(report(&snapshot, Format::Text).contains(expected));
+}
+
+#[test]
+fn what_was_not_selected_takes_one_line() {
+    let mut snapshot = sample::rich();
+    snapshot.drops.clear();
+    snapshot.drop_flows.clear();
+    for probe in snapshot.probes.iter_mut().filter(|p| ["softirq", "drop"].contains(&p.name.as_str())) {
+        probe.source = None;
+        probe.reason = Some(Probe::NOT_SELECTED.to_owned());
+    }
+    let text = report(&snapshot, Format::Text);
+    assert!(text.contains("PROBES\nNot selected: softirq, drop.\n\nprobe "), "{text}");
+    assert!(
+        text.contains("No drops seen, but not everything was looked at; not selected: drop.\n"),
+        "{text}"
+    );
+    // What was not asked for is not missed.
+    assert!(text.contains("\n• 1 of 4 probes off: conntrack.\n"), "{text}");
+}
+
+/// Whoever does not select a probe writes the reason that reports fold.
+#[test]
+fn the_reason_of_probes_that_are_not_selected_is_known() {
+    assert!(include_str!("../attach.rs").contains(&format!("{:?}", Probe::NOT_SELECTED)));
+}
+
+#[test]
+fn retransmissions_are_a_share_of_what_was_sent() {
+    let says = |retransmits, segments_sent| {
+        let mut snapshot = sample::rich();
+        (snapshot.tcp.retransmits, snapshot.tcp.segments_sent) = (retransmits, segments_sent);
+        let text = report(&snapshot, Format::Text);
+        text.lines().find(|l| l.contains("sent again (")).unwrap_or_default().to_owned()
+    };
+    assert_eq!(says(214, Some(79_144)), "• TCP: 214 segments were sent again (0.27 % of those sent).");
+    assert_eq!(says(1, Some(99)), "! TCP: 1 segment was sent again (1.00 % of those sent).");
+    assert_eq!(says(2, Some(0)), "! TCP: 2 segments were sent again (100 % of those sent).");
+    // Where it is not known how many were sent, more than one a second is much.
+    assert_eq!(says(30, None), "• TCP: 30 segments were sent again (1.00/s; of how many is not known).");
+    assert_eq!(says(31, None), "! TCP: 31 segments were sent again (1.03/s; of how many is not known).");
+    assert_eq!(says(0, Some(9)), "");
+}
+
+#[test]
+fn events_of_tcp_that_nobody_looked_for_are_not_0() {
+    let mut snapshot = sample::rich();
+    (snapshot.tcp.accepts, snapshot.tcp.retransmits) = (0, 0);
+    let off = snapshot.probes.last().expect("the sample has probes").clone();
+    for name in ["tcp.accept", "tcp.retransmit", "tcp.reset"] {
+        snapshot.probes.push(Probe { name: name.to_owned(), ..off.clone() });
+    }
+    let text = report(&snapshot, Format::Text);
+    let row = |what: &str| text.lines().find(|l| l.starts_with(what)).unwrap_or_default().to_owned();
+    assert!(row("connections accepted by local servers").ends_with("not measured       -"), "{text}");
+    assert!(!text.contains("segments sent were sent again"), "{text}");
+    assert!(row("resets sent").contains(" 12 "), "what was counted all the same is told: {text}");
 }
 
 #[test]

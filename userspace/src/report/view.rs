@@ -15,7 +15,7 @@ mod tcp;
 pub(super) use latency::{in_path_order, quantile_ns};
 
 use super::units;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Probe, Snapshot};
 use nettrace_common::Signal;
 use serde::Serialize;
 
@@ -251,15 +251,24 @@ pub fn build(snapshot: &Snapshot, top: usize) -> View {
 
 /// A line for a section without data: nothing happened, or nobody looked.
 fn nothing(snapshot: &Snapshot, what: &str, probes: &[&str]) -> String {
-    let off =
-        snapshot.probes.iter().filter(|p| p.source.is_none() && probes.iter().any(|n| p.name.starts_with(n)));
-    let off: Vec<String> = off
-        .map(|p| format!("{} ({})", clean(&p.name), clean(p.reason.as_deref().unwrap_or("no reason given"))))
-        .collect();
-    if off.is_empty() {
+    let of_it = |p: &&Probe| p.source.is_none() && probes.iter().any(|n| p.name.starts_with(n));
+    let (left_out, off): (Vec<_>, Vec<_>) =
+        snapshot.probes.iter().filter(of_it).partition(|p| status::is_left_out(p));
+    let mut why = Vec::new();
+    if !off.is_empty() {
+        let off = off.iter().map(|p| {
+            format!("{} ({})", clean(&p.name), clean(p.reason.as_deref().unwrap_or("no reason given")))
+        });
+        why.push(format!("off: {}", off.collect::<Vec<_>>().join(", ")));
+    }
+    if !left_out.is_empty() {
+        let left_out: Vec<_> = left_out.iter().map(|p| clean(&p.name)).collect();
+        why.push(format!("not selected: {}", left_out.join(", ")));
+    }
+    if why.is_empty() {
         format!("{what}.")
     } else {
-        format!("{what}, but not everything was looked at; off: {}.", off.join(", "))
+        format!("{what}, but not everything was looked at; {}.", why.join("; "))
     }
 }
 

@@ -246,6 +246,7 @@ fn tcp() -> Tcp {
         failures: vec![count("ECONNREFUSED", 6), count("ETIMEDOUT", 3)],
         accepts: 388,
         retransmits: 214,
+        segments_sent: Some(79_144),
         resets_sent: 12,
         resets_received: 31,
         listen_overflows: Some(5),

@@ -44,7 +44,12 @@ pub(super) fn probes(snapshot: &Snapshot) -> Section {
         many => format!("{}: {}", clean(&p.name), clean(&many.join(", "))),
     };
     let columns = [("probe", Kind::Text), ("source", Kind::Text), ("remark", Kind::Text)];
-    section.table(Table::of("", &columns, &snapshot.probes, usize::MAX, |p| {
+    let (left_out, shown): (Vec<_>, Vec<_>) = snapshot.probes.iter().partition(|p| is_left_out(p));
+    if !left_out.is_empty() {
+        let names: Vec<_> = left_out.iter().map(|p| clean(&p.name)).collect();
+        section.line(format!("Not selected: {}.", names.join(", ")));
+    }
+    section.table(Table::of("", &columns, &shown, usize::MAX, |p| {
         vec![
             Cell::text(&names(p)),
             Cell::text(p.source.as_deref().unwrap_or("off")),
@@ -52,6 +57,11 @@ pub(super) fn probes(snapshot: &Snapshot) -> Section {
         ]
     }));
     section
+}
+
+/// Whether a probe is off because `--signals` leaves it out: who asked for that need not be told as of a lack.
+pub(super) fn is_left_out(probe: &Probe) -> bool {
+    probe.source.is_none() && probe.reason.as_deref() == Some(Probe::NOT_SELECTED)
 }
 
 /// The section on what measuring cost.
