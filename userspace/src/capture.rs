@@ -349,6 +349,7 @@ fn meta(options: &Options) -> Meta {
         cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
         filter: options.filter_text.clone(),
         lab: options.lab,
+        rotated: None,
     }
 }
 

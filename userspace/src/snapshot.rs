@@ -44,7 +44,7 @@ pub struct Snapshot {
     pub exemplars: Vec<Exemplar>,
     /// What was lost, and where; reasons that lost nothing are listed too, with 0.
     pub losses: Vec<LossCount>,
-    /// The ring buffer's books: emitted = received + lost.
+    /// The ring buffer's books: emitted = received + lost. What a recording no longer holds was emitted all the same.
     pub ring: Ring,
     /// Every probe, whether it ran, and why not.
     pub probes: Vec<Probe>,
@@ -73,6 +73,17 @@ pub struct Meta {
     pub filter: Option<String>,
     /// Whether the traffic was the built-in lab's.
     pub lab: bool,
+    /// What of the recording's start was rotated away; none when all of it was there, and for a live run.
+    pub rotated: Option<Rotated>,
+}
+
+/// The start of a recording that rotation deleted to keep to the size limit: events in it are not in the snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rotated {
+    /// Files.
+    pub files: u32,
+    /// Bytes of those files.
+    pub size_bytes: u64,
 }
 
 /// One interface.

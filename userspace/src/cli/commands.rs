@@ -8,7 +8,7 @@ use crate::{
     preflight::PreflightError,
     recording::{self, FileKind},
     report,
-    snapshot::Snapshot,
+    snapshot::{Rotated, Snapshot},
 };
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -179,8 +179,15 @@ fn report_file(file: &Path, output: &Output) -> Result<Exit, Failure> {
                 ReplayError::Read(inner) if !inner.is_damage() => Failure::usage(error),
                 _ => Failure { exit: Exit::Damaged, error: error.into() },
             })?;
+            let snapshot = &replayed.finished.snapshot;
+            if let Some(Rotated { files, size_bytes }) = snapshot.meta.rotated {
+                say(&format!(
+                    "the recording's start was rotated away ({files} files, {size_bytes} bytes); the report has \
+                     the rest, and the kernel's totals of all"
+                ));
+            }
             replayed.damage.iter().for_each(|d| say(d));
-            write_report(&replayed.finished.snapshot, output)?;
+            write_report(snapshot, output)?;
             Ok(if replayed.damage.is_empty() { Exit::Ok } else { Exit::Damaged })
         }
         FileKind::Snapshot => {

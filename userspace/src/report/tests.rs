@@ -1,7 +1,7 @@
 //! Golden reports of the samples, and what must hold for any snapshot.
 
 use super::*;
-use crate::snapshot::{Hist, Probe, SignalData, sample};
+use crate::snapshot::{Hist, Probe, Rotated, SignalData, sample};
 use proptest::prelude::*;
 
 fn report(snapshot: &Snapshot, format: Format) -> String {
@@ -141,6 +141,22 @@ fn events_of_tcp_that_nobody_looked_for_are_not_0() {
     assert!(row("connections accepted by local servers").ends_with("not measured       -"), "{text}");
     assert!(!text.contains("segments sent were sent again"), "{text}");
     assert!(row("resets sent").contains(" 12 "), "what was counted all the same is told: {text}");
+}
+
+#[test]
+fn a_start_that_was_rotated_away_is_told() {
+    let mut snapshot = sample::rich();
+    snapshot.meta.rotated = Some(Rotated { files: 3, size_bytes: 12 << 20 });
+    snapshot.ring.received -= 23;
+    let text = report(&snapshot, Format::Text);
+    for expected in [
+        "\nRecording      without its start: 3 files (12.0 MiB) rotated away\nFilter ",
+        "\n• The recording's start was rotated away: ",
+        ": 18,423 records emitted, 18,400 received, 0 lost, 23 no longer in the\nrecording.\n",
+    ] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    assert!(!text.contains("incomplete:"), "{text}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ mod tcp;
 pub(super) use latency::{in_path_order, quantile_ns};
 
 use super::units;
-use crate::snapshot::{Probe, Snapshot};
+use crate::snapshot::{Probe, Rotated, Snapshot};
 use nettrace_common::Signal;
 use serde::Serialize;
 
@@ -294,10 +294,22 @@ fn facts(snapshot: &Snapshot) -> Vec<Fact> {
         },
         Fact { name: "Written by", value: format!("nettrace {}", clean(&meta.version)) },
     ];
+    if let Some(rotated) = meta.rotated {
+        facts.insert(
+            3,
+            Fact { name: "Recording", value: format!("without its start: {} rotated away", files(rotated)) },
+        );
+    }
     if meta.lab {
         facts.insert(1, Fact { name: "Traffic", value: "made by the built-in lab".to_owned() });
     }
     facts
+}
+
+/// Files of a recording and their size: `3 files (12.3 MiB)`.
+fn files(rotated: Rotated) -> String {
+    let files = units::plural(u64::from(rotated.files), "file", "files");
+    format!("{files} ({})", units::bytes(rotated.size_bytes))
 }
 
 /// Packets that were timed, each counted at its most complete point.

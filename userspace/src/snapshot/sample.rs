@@ -63,6 +63,7 @@ fn meta() -> Meta {
         cpus: 8,
         filter: None,
         lab: false,
+        rotated: None,
     }
 }
 

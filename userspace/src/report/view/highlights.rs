@@ -238,6 +238,11 @@ fn losses(snapshot: &Snapshot, list: &mut List) {
         let text = format!("This report is incomplete: {what} of the recording damaged or missing.");
         list.add(Level::Bad, "losses", text);
     }
+    if snapshot.meta.rotated.is_some() {
+        let text = "The recording's start was rotated away: what is told of single events (DNS, handshakes, peers, \
+                    slow packets) begins later.";
+        list.add(Level::Note, "losses", text.to_owned());
+    }
     let lost: Vec<_> = snapshot
         .losses
         .iter()

@@ -22,8 +22,13 @@ pub(super) fn losses(snapshot: &Snapshot) -> Section {
             section.line(format!("Nothing was lost for {what}."));
         }
     }
+    let held = ring.received.saturating_add(ring.lost);
+    let not_held = match ring.emitted.saturating_sub(held) {
+        0 => String::new(),
+        n => format!(", {} no longer in the recording", units::count(n)),
+    };
     section.line(format!(
-        "Ring buffer ({}): {} emitted, {} received, {} lost.",
+        "Ring buffer ({}): {} emitted, {} received, {} lost{not_held}.",
         units::bytes(ring.size_bytes),
         units::plural(ring.emitted, "record", "records"),
         units::count(ring.received),
