@@ -105,7 +105,7 @@ fn assert_transactions(snapshot: &Snapshot, outcomes: &[Outcome]) {
 /// Queries of every kind, over both families and both transports, pods switched and routed.
 #[test]
 fn every_kind_of_query_is_counted() {
-    for topology in [Topology::Bridge, Topology::Routed] {
+    for topology in Topology::ALL {
         let config = LabConfig { topology, ..LabConfig::default() };
         let (finished, mix) = captured(config, soon, |lab| {
             let _server = DnsServer::start(lab.pod(Role::Dns))?;

@@ -26,7 +26,7 @@ fn path<'a>(lab: &'a Lab, family: Family) -> anyhow::Result<Path<'a>> {
 fn connections_are_counted_on_both_sides() {
     const V4: u32 = 40;
     const V6: u32 = 30;
-    for topology in [Topology::Bridge, Topology::Routed] {
+    for topology in Topology::ALL {
         let config = LabConfig { topology, ..LabConfig::default() };
         let (finished, sent) = captured(
             config,
