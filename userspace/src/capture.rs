@@ -275,13 +275,8 @@ impl Capture {
         meta.duration_ns = end_ns - self.start_ns;
         let (interfaces, scopes) = rows(&self.table);
         let end = EndFrame { end_ns, kernel, meta, interfaces, scopes, overhead };
-        if let Some(writer) = writer {
-            collector::write_end(writer, &end);
-        }
-        if let Some(error) = unwritten {
-            tracing::error!("{error}; the recording ends there, the report does not");
-        }
-        Ok(aggregator.finish(Closing {
+        let end_unwritten = writer.and_then(|writer| collector::write_end(writer, &end).err());
+        let finished = aggregator.finish(Closing {
             start_ns: self.start_ns,
             end_ns,
             kernel: Some(end.kernel),
@@ -292,7 +287,8 @@ impl Capture {
             overhead: end.overhead,
             ring_bytes: u64::from(self.options.programs.ring_bytes),
             bad_frames: 0,
-        }))
+        });
+        Ok(Finished { unwritten: unwritten.or(end_unwritten), ..finished })
     }
 }
 

@@ -86,6 +86,24 @@ fn what_was_not_looked_at_is_not_said_to_be_absent() {
     assert!(report(&snapshot, Format::Text).contains(expected));
 }
 
+/// By the names that probes really have.
+#[test]
+fn a_run_of_nothing_says_in_each_section_that_nobody_looked() {
+    let mut snapshot = sample::empty();
+    let off = |name: &str| Probe {
+        name: name.to_owned(),
+        source: None,
+        yields: vec![name.to_owned()],
+        reason: Some(Probe::NOT_SELECTED.to_owned()),
+    };
+    snapshot.probes = crate::probes::PROBES.iter().map(|p| off(p.name)).collect();
+    let view = view::build(&snapshot, 10);
+    for id in ["dns", "tcp", "fragments", "drops"] {
+        let section = view.sections.iter().find(|s| s.id == id).expect("is there");
+        assert!(section.lines[0].contains("not everything was looked at"), "{id}: {:?}", section.lines);
+    }
+}
+
 #[test]
 fn what_was_not_selected_takes_one_line() {
     let mut snapshot = sample::rich();

@@ -8,7 +8,7 @@ pub(super) fn fragments(snapshot: &Snapshot, top: usize) -> Section {
     let ip = &snapshot.ip;
     let mut section = Section::new("fragments", "Fragments and path MTU");
     if *ip == Ip::default() {
-        section.line(nothing(snapshot, "No fragments and no packet-too-big messages seen", &["frag", "ptb"]));
+        section.line(nothing(snapshot, "No fragments and no packet-too-big messages seen", &["ip."]));
         return section;
     }
     section.line(format!(
