@@ -222,8 +222,13 @@ fn a_translated_server_is_shown_as_asked() {
             assert_eq!(truth::counted(node)?, 15, "each query was translated");
             truth::masquerade(node, lab.node().ipv4)?;
             outcomes.extend(ask(lab, Role::Client, &client(lab)?, 10)?);
-            // Both ends translated at once.
-            outcomes.extend(ask(lab, Role::Client, &service, 5)?);
+            // Both ends translated at once. From ports that were not used before: the node's connection tracking would
+            // treat such a query as it did the earlier ones.
+            let both = lab.pod(Role::Client).netns.run(|| {
+                let from = |port| Query { port, ..Query::new("both.example.test", TYPE_A) };
+                (20_001..=20_005).map(|port| service.ask(&from(port))).collect::<Result<Vec<_>, _>>()
+            })??;
+            outcomes.extend(both);
             assert_eq!(truth::counted(node)?, 20);
             let as_node = |a: &&dns::Answered| a.client.ip() == IpAddr::V4(lab.node().ipv4);
             assert_eq!(server.log().answered.iter().filter(as_node).count(), 15, "as masqueraded");
