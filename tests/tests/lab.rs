@@ -13,8 +13,6 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-const BOTH: [Topology; 2] = [Topology::Bridge, Topology::Routed];
-
 fn start(topology: Topology) -> Lab {
     Lab::start(LabConfig { topology, ..LabConfig::default() }).unwrap()
 }
@@ -75,7 +73,7 @@ impl Holder {
 
 #[test]
 fn pods_reach_each_other() {
-    for topology in BOTH {
+    for topology in Topology::ALL {
         let lab = start(topology);
         for &family in lab.families() {
             for from in Role::ALL {
@@ -92,7 +90,7 @@ fn pods_reach_each_other() {
 
 #[test]
 fn a_lab_says_what_it_is_made_of() {
-    for topology in BOTH {
+    for topology in Topology::ALL {
         let lab = start(topology);
         for pod in lab.pods() {
             assert_eq!(pod.netns.name(), format!("nettrace-{}-{}", lab.id(), pod.role.name()));
@@ -135,7 +133,7 @@ fn ip_netns_exec_works_on_a_pod() {
 
 #[test]
 fn tcp_counts_are_exact() {
-    for topology in BOTH {
+    for topology in Topology::ALL {
         let lab = start(topology);
         for &family in lab.families() {
             let path = lab.path(Role::Client, Role::Server, family).unwrap();
@@ -166,7 +164,7 @@ fn connects_time_out_and_queues_overflow() {
 fn udp_counts_are_exact_and_delays_are_felt() {
     let delay = Duration::from_millis(3);
     let delay_ns = u64::try_from(delay.as_nanos()).unwrap();
-    for topology in BOTH {
+    for topology in Topology::ALL {
         let lab = start(topology);
         for &family in lab.families() {
             let path = lab.path(Role::Client, Role::Server, family).unwrap();
@@ -246,7 +244,7 @@ fn a_narrow_leg_is_found_out_by_the_sender() {
 
 #[test]
 fn the_dns_mix_is_what_was_planned() {
-    for topology in BOTH {
+    for topology in Topology::ALL {
         let lab = start(topology);
         let server = DnsServer::start(lab.pod(Role::Dns)).unwrap();
         let mix = dns::mix(&lab, 2).unwrap();
@@ -310,7 +308,7 @@ fn the_demonstration_adds_up() {
 
 #[test]
 fn nothing_is_left_behind() {
-    for topology in BOTH {
+    for topology in Topology::ALL {
         for stop in [|lab: Lab| lab.stop().unwrap(), drop::<Lab>] {
             let lab = start(topology);
             let id = lab.id().to_owned();

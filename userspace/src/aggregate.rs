@@ -13,6 +13,7 @@ use crate::{
     decode::{Record, records},
     kernel_state::{KernelSignal, KernelState, reason_name},
     probes::dns::{DnsConfig, DnsTracker},
+    recording::WriteError,
     snapshot::{
         self, Exemplar, Interface, Ip, LossCount, Meta, Overhead, PathMtu, Probe, Ring, SignalData, Snapshot,
     },
@@ -65,6 +66,8 @@ pub struct Finished {
     /// The per-packet signals as the event lane alone tells them, by signal and scope: with every packet sampled,
     /// the same as the kernel's histograms.
     pub event_lane: BTreeMap<(u8, u16), SignalBook>,
+    /// Why the recording lacks some of what is in the snapshot; none when it has all, and without a recording.
+    pub unwritten: Option<WriteError>,
 }
 
 /// Takes records.
@@ -223,7 +226,7 @@ impl Aggregator {
             probes: closing.probes,
             overhead: closing.overhead,
         };
-        Finished { snapshot, event_lane: measures }
+        Finished { snapshot, event_lane: measures, unwritten: None }
     }
 }
 

@@ -69,7 +69,7 @@ pub fn programs_ready(
     }
     for probe in all {
         if !selected.iter().any(|s| s.name == probe.name) {
-            attached.probes.push(off(probe, "not selected".to_owned()));
+            attached.probes.push(off(probe, snapshot::Probe::NOT_SELECTED.to_owned()));
             continue;
         }
         let status = first_source(loaded, types, probe, &mut attached);

@@ -26,7 +26,7 @@ use crate::{
 use aya::maps::{Array, Map, MapError};
 use collector::{Collected, Collector};
 use duty::Duty;
-use netstat::ListenCounts;
+use netstat::TcpCounts;
 use nettrace_common::Loss;
 use overhead::Meter;
 use serde::{Deserialize, Serialize};
@@ -177,7 +177,7 @@ pub struct Capture {
     collector: Collector,
     meter: Meter,
     duty: Duty,
-    listen: ListenCounts,
+    tcp: TcpCounts,
     options: Options,
     meta: Meta,
     start_ns: u64,
@@ -218,7 +218,7 @@ impl Capture {
             probes: attached.probes.clone(),
             ring_bytes: u64::from(options.programs.ring_bytes),
         };
-        let listen = ListenCounts::read(&options.namespaces, options.programs.others);
+        let tcp = TcpCounts::read(&options.namespaces, options.programs.others);
         let collector =
             Collector::start(ring, kernel_log, aggregator, writer, &start).map_err(CaptureError::Thread)?;
         if options.always {
@@ -229,19 +229,7 @@ impl Capture {
         let meter = Meter::start();
         let shared = staying(Stay::Share).all(|name| attached.ok(name));
         let duty = Duty::start(&mut lock(&loaded), shared, !options.always);
-        Ok(Self {
-            loaded,
-            table,
-            watchers,
-            attached,
-            collector,
-            meter,
-            duty,
-            listen,
-            options,
-            meta,
-            start_ns,
-        })
+        Ok(Self { loaded, table, watchers, attached, collector, meter, duty, tcp, options, meta, start_ns })
     }
 
     /// Records received so far.
@@ -280,7 +268,7 @@ impl Capture {
     pub fn stop(mut self) -> Result<Finished, CaptureError> {
         let end_ns = monotonic_ns();
         let overhead = self.meter.finish(&lock(&self.loaded).ebpf);
-        let listen = ListenCounts::read(&self.options.namespaces, self.options.programs.others);
+        let tcp = TcpCounts::read(&self.options.namespaces, self.options.programs.others);
         self.watchers.drain(..).for_each(Watcher::stop);
         drop(self.duty);
         attach::detach(&mut lock(&self.loaded));
@@ -289,18 +277,18 @@ impl Capture {
         let loaded = lock(&self.loaded);
         attach::mark_failed(&loaded, &mut self.attached.probes);
         let mut kernel = kernel_state::read(&loaded)?;
-        (kernel.listen_overflows, kernel.listen_drops) = listen.since(&self.listen);
+        if let Some(tcp) = tcp.since(&self.tcp) {
+            kernel.listen_overflows = Some(tcp.listen_overflows);
+            kernel.listen_drops = Some(tcp.listen_drops);
+            // These counters know no filter, and the retransmissions that they are compared with do.
+            kernel.segments_sent = self.options.programs.filter.is_empty().then_some(tcp.segments_sent);
+        }
         let mut meta = self.meta;
         meta.duration_ns = end_ns - self.start_ns;
         let (interfaces, scopes) = rows(&self.table);
         let end = EndFrame { end_ns, kernel, meta, interfaces, scopes, overhead };
-        if let Some(writer) = writer {
-            collector::write_end(writer, &end);
-        }
-        if let Some(error) = unwritten {
-            tracing::error!("{error}; the recording ends there, the report does not");
-        }
-        Ok(aggregator.finish(Closing {
+        let end_unwritten = writer.and_then(|writer| collector::write_end(writer, &end).err());
+        let finished = aggregator.finish(Closing {
             start_ns: self.start_ns,
             end_ns,
             kernel: Some(end.kernel),
@@ -311,7 +299,8 @@ impl Capture {
             overhead: end.overhead,
             ring_bytes: u64::from(self.options.programs.ring_bytes),
             bad_frames: 0,
-        }))
+        });
+        Ok(Finished { unwritten: unwritten.or(end_unwritten), ..finished })
     }
 }
 
@@ -342,7 +331,7 @@ fn watch(
         let watcher = Watcher::start(namespace, options.selection.clone(), table.clone(), loaded.clone())?;
         watchers.push(watcher);
     }
-    if !options.selection.include.is_empty() && lock(table).interfaces().is_empty() {
+    if options.selection.is_explicit() && lock(table).interfaces().is_empty() {
         let globs: Vec<_> = options.selection.include.iter().map(glob::Pattern::as_str).collect();
         return Err(CaptureError::NoInterface(globs.join(", ")));
     }
@@ -368,6 +357,7 @@ fn meta(options: &Options) -> Meta {
         cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
         filter: options.filter_text.clone(),
         lab: options.lab,
+        rotated: None,
     }
 }
 

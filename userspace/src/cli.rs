@@ -206,7 +206,7 @@ pub struct ManArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Report")]
 pub struct OutputArgs {
-    /// What the report is written as [default: by the extension of --output, else text]
+    /// What the report is written as [default: by the extension of --output, text without one]
     #[arg(long, value_enum)]
     pub format: Option<Format>,
     /// Write the report to this file instead of standard output

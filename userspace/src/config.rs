@@ -8,9 +8,9 @@ use crate::{
         CaptureArgs, Cli, Command, CompletionShell, Exemplar, Exit, Format, OutputArgs, RecordArgs, Topology,
     },
     filter::{self, FilterError},
+    iface::Selection,
     recording::WriterOptions,
 };
-use glob::Pattern;
 use nettrace_common::{Signal, filter::Filter, probes::dns};
 use std::{
     path::{Path, PathBuf},
@@ -79,8 +79,8 @@ pub enum Action {
 pub struct Capture {
     /// How long; none for until Ctrl-C.
     pub duration: Option<Duration>,
-    /// Which interfaces.
-    pub ifaces: Ifaces,
+    /// Which interfaces, and by which programs.
+    pub selection: Selection,
     /// Network namespaces to measure instead of this one, each once.
     pub netns: Vec<NetnsRef>,
     /// Signals by name or group; empty for all.
@@ -102,32 +102,8 @@ pub struct Capture {
     pub dns_ports: [u16; dns::MAX_PORTS],
     /// When a DNS query is given up.
     pub dns_timeout: Duration,
-    /// Whether XDP programs are attached too.
-    pub xdp: bool,
     /// Whether progress is shown.
     pub progress: bool,
-}
-
-/// Interfaces by name.
-#[derive(Clone, Debug, Default)]
-pub struct Ifaces {
-    pub(crate) include: Vec<Pattern>,
-    pub(crate) exclude: Vec<Pattern>,
-}
-
-impl Ifaces {
-    /// Whether some were asked for by name, so that one which is not suitable is worth a warning.
-    #[must_use]
-    pub const fn is_explicit(&self) -> bool {
-        !self.include.is_empty()
-    }
-
-    /// Whether an interface of this name is meant.
-    #[must_use]
-    pub fn selects(&self, name: &str) -> bool {
-        let matches = |patterns: &[Pattern]| patterns.iter().any(|p| p.matches(name));
-        (self.include.is_empty() || matches(&self.include)) && !matches(&self.exclude)
-    }
 }
 
 /// A network namespace as people name it.
@@ -206,6 +182,18 @@ pub enum UsageError {
     /// `--max-size` is too small.
     #[error("--max-size {0}: must be at least {least} bytes", least = 2 * MIN_ROTATE_BYTES)]
     MaxSize(u64),
+    /// The extension of `--output` names no format, and there is no `--format`.
+    #[error(
+        "--output {}: no format goes by the extension `.{extension}`; there are {}, or give --format",
+        path.display(),
+        EXTENSIONS.map(|(extension, _)| format!(".{extension}")).join(", ")
+    )]
+    Extension {
+        /// The file.
+        path: PathBuf,
+        /// Its extension.
+        extension: String,
+    },
 }
 
 impl UsageError {
@@ -220,13 +208,13 @@ impl UsageError {
 pub fn resolve(cli: Cli, page_bytes: u64) -> Result<Config, UsageError> {
     let action = match cli.command {
         Command::Run(args) => {
-            Action::Run { capture: capture(args.capture, page_bytes)?, output: output(args.output) }
+            Action::Run { capture: capture(args.capture, page_bytes)?, output: output(args.output)? }
         }
         Command::Record(args) => {
             let limits = limits(&args)?;
             Action::Record { capture: capture(args.capture, page_bytes)?, file: args.file, limits }
         }
-        Command::Report(args) => Action::Report { file: args.file, output: output(args.output) },
+        Command::Report(args) => Action::Report { file: args.file, output: output(args.output)? },
         Command::Lab(args) => {
             Action::Lab { topology: args.topology, duration: limit(args.duration), serve: args.serve }
         }
@@ -249,7 +237,7 @@ fn capture(args: CaptureArgs, page_bytes: u64) -> Result<Capture, UsageError> {
     }
     Ok(Capture {
         duration: limit(args.duration),
-        ifaces: Ifaces { include: args.iface, exclude: args.exclude },
+        selection: Selection { include: args.iface, exclude: args.exclude, xdp: args.xdp, clsact: false },
         netns: namespaces(&args.netns)?,
         signals: args.signals,
         filter,
@@ -260,7 +248,6 @@ fn capture(args: CaptureArgs, page_bytes: u64) -> Result<Capture, UsageError> {
         ring_bytes: ring_bytes(args.ring_size, page_bytes)?,
         dns_ports: dns_ports(&args.dns_port)?,
         dns_timeout: args.dns_timeout,
-        xdp: args.xdp,
         progress: !args.quiet,
     })
 }
@@ -338,20 +325,34 @@ fn limits(args: &RecordArgs) -> Result<WriterOptions, UsageError> {
     Ok(WriterOptions { max_bytes_total: total, max_file_bytes: file })
 }
 
-fn output(args: OutputArgs) -> Output {
+fn output(args: OutputArgs) -> Result<Output, UsageError> {
     let path = args.output.filter(|path| path != Path::new("-"));
-    let format = args.format.or_else(|| format_of(path.as_deref()?)).unwrap_or_default();
-    Output { format, path, top: args.top as usize }
+    let format = match (args.format, &path) {
+        (Some(format), _) => format,
+        (None, Some(path)) => format_of(path)?,
+        (None, None) => Format::default(),
+    };
+    Ok(Output { format, path, top: args.top as usize })
 }
 
-/// The format that a file's extension stands for.
-fn format_of(path: &Path) -> Option<Format> {
-    Some(match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
-        "txt" => Format::Text,
-        "json" => Format::Json,
-        "html" | "htm" => Format::Html,
-        "md" | "markdown" => Format::Markdown,
-        _ => return None,
+/// Extensions of files, and the formats that they stand for.
+const EXTENSIONS: [(&str, Format); 6] = [
+    ("txt", Format::Text),
+    ("json", Format::Json),
+    ("html", Format::Html),
+    ("htm", Format::Html),
+    ("md", Format::Markdown),
+    ("markdown", Format::Markdown),
+];
+
+/// The format that a file's extension stands for; a file without one is text. A mistyped one is better known before
+/// the measurement than after it.
+fn format_of(path: &Path) -> Result<Format, UsageError> {
+    let Some(extension) = path.extension() else { return Ok(Format::default()) };
+    let known = EXTENSIONS.into_iter().find(|(known, _)| extension.eq_ignore_ascii_case(known));
+    known.map(|(_, format)| format).ok_or_else(|| UsageError::Extension {
+        path: path.to_owned(),
+        extension: extension.to_string_lossy().into_owned(),
     })
 }
 

@@ -107,6 +107,12 @@ pub struct Link {
 }
 
 impl Selection {
+    /// Whether some were asked for by name, so that finding none of them is an error.
+    #[must_use]
+    pub const fn is_explicit(&self) -> bool {
+        !self.include.is_empty()
+    }
+
     /// Whether an interface is to be measured. What is stacked on others (bridge, bond, VLAN, tunnels whose outer
     /// packets are parsed) would be seen twice and is only taken when named.
     #[must_use]
@@ -114,7 +120,7 @@ impl Selection {
         if self.exclude.iter().any(|g| g.matches(&link.name)) {
             return false;
         }
-        if !self.include.is_empty() {
+        if self.is_explicit() {
             return self.include.iter().any(|g| g.matches(&link.name));
         }
         !matches!(

@@ -63,6 +63,8 @@ pub struct KernelState {
     pub listen_overflows: Option<u64>,
     /// SYN that listeners dropped (TcpExtListenDrops); none when it could not be read.
     pub listen_drops: Option<u64>,
+    /// Segments sent, without those sent again (TcpOutSegs); none when it could not be read, and with a filter.
+    pub segments_sent: Option<u64>,
 }
 
 /// A map cannot be read.

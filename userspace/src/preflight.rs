@@ -1,8 +1,9 @@
 //! What `run` and `record` need of the machine before they attach anything.
 //!
-//! Needs a [`Machine`] and [`Needs`]; yields every [`Problem`] at once, each with a hint (exit code 2), and
-//! [`Warning`]s about what a report will lack. It changes nothing but this process's own RLIMIT_MEMLOCK, and that
-//! only on kernels before 5.11, which charge maps to it.
+//! Needs a [`Machine`] and [`Needs`]; yields every [`Problem`] at once, each with a hint (exit code 2). It changes
+//! nothing but this process's own RLIMIT_MEMLOCK, and that only on kernels before 5.11, which charge maps to it.
+//!
+//! Tracefs is not asked for: programs are attached by BTF, which also names the drop reasons.
 
 use crate::cli::Exit;
 use caps::{CapSet, Capability, CapsHashSet};
@@ -19,16 +20,12 @@ pub const OLDEST_KERNEL: Release = Release { major: 5, minor: 10 };
 /// From this kernel on, maps are charged to the memory cgroup and not to RLIMIT_MEMLOCK.
 const NO_MEMLOCK: Release = Release { major: 5, minor: 11 };
 const BTF: &str = "sys/kernel/btf/vmlinux";
-const TRACEFS: [&str; 2] = ["sys/kernel/tracing/events", "sys/kernel/debug/tracing/events"];
-const MOUNT_TRACEFS: &str = "`sudo mount -t tracefs tracefs /sys/kernel/tracing` mounts it";
 
 /// What a run will ask of the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     /// Whether it enters other network namespaces: `--netns`, `--lab`.
     pub namespaces: bool,
-    /// Whether it cannot do without tracefs.
-    pub tracefs: bool,
     /// Memory of its ring and maps, bytes.
     pub map_bytes: u64,
 }
@@ -141,9 +138,6 @@ pub enum Problem {
     /// Lockdown forbids kernel programs to read kernel memory.
     #[error("the kernel is locked down (confidentiality): programs may not read kernel memory")]
     Lockdown,
-    /// Tracefs is needed and not there.
-    #[error("tracefs is not available: {0}")]
-    Tracefs(Tracefs),
     /// The limit on locked memory is below what the maps take.
     #[error("the limit on locked memory is {limit} bytes, and the kernel maps take {needed} bytes")]
     Memlock {
@@ -155,33 +149,6 @@ pub enum Problem {
     /// No object of kernel programs for this architecture.
     #[error("there are no kernel programs for {0} in this build, only for {built}", built = ARCHES.join(" and "))]
     Arch(String),
-}
-
-/// Why tracefs cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tracefs {
-    /// It is at neither of its places.
-    NotMounted,
-    /// It is there, for others.
-    NotPermitted,
-}
-
-impl fmt::Display for Tracefs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotMounted => "not mounted at /sys/kernel/tracing or /sys/kernel/debug/tracing",
-            Self::NotPermitted => "this user may not read it",
-        })
-    }
-}
-
-impl Tracefs {
-    const fn hint(self) -> &'static str {
-        match self {
-            Self::NotMounted => MOUNT_TRACEFS,
-            Self::NotPermitted => "run nettrace with sudo",
-        }
-    }
 }
 
 impl Problem {
@@ -207,27 +174,8 @@ impl Problem {
                     .into()
             }
             Self::Lockdown => "boot with lockdown=integrity or without lockdown".into(),
-            Self::Tracefs(tracefs) => tracefs.hint().into(),
             Self::Memlock { .. } => "raise it with `ulimit -l unlimited`, or lower --ring-size".into(),
             Self::Arch(_) => "run it on one of those".into(),
-        }
-    }
-}
-
-/// What a report will lack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Warning {
-    /// Without tracefs, drop reasons have the names that this nettrace knows, and newer ones are numbers.
-    #[error("tracefs is not available ({0}): drop reasons newer than this nettrace are shown as numbers")]
-    Tracefs(Tracefs),
-}
-
-impl Warning {
-    /// What to do about it.
-    #[must_use]
-    pub const fn hint(&self) -> &'static str {
-        match self {
-            Self::Tracefs(tracefs) => tracefs.hint(),
         }
     }
 }
@@ -262,9 +210,8 @@ impl std::error::Error for PreflightError {}
 ///
 /// # Errors
 /// With everything that is in the way, not only the first.
-pub fn check(machine: &impl Machine, needs: Needs) -> Result<Vec<Warning>, PreflightError> {
+pub fn check(machine: &impl Machine, needs: Needs) -> Result<(), PreflightError> {
     let mut problems = Vec::new();
-    let mut warnings = Vec::new();
     problems.extend(check_arch(machine.arch()));
     let release = match kernel_release(machine.root()) {
         Ok(release) if release < OLDEST_KERNEL => {
@@ -281,19 +228,12 @@ pub fn check(machine: &impl Machine, needs: Needs) -> Result<Vec<Warning>, Prefl
     problems.extend(check_user_namespace(machine.root()));
     problems.extend(check_lockdown(machine.root()));
     problems.extend(check_btf(machine.root()));
-    if let Some(tracefs) = check_tracefs(machine.root()) {
-        if needs.tracefs {
-            problems.push(Problem::Tracefs(tracefs));
-        } else {
-            warnings.push(Warning::Tracefs(tracefs));
-        }
-    }
     // Raised last and only when everything else is in order: it is the one thing that is changed.
     if problems.is_empty() && release.is_some_and(|r| r < NO_MEMLOCK) {
         let limit = machine.raise_memlock().filter(|limit| *limit < needs.map_bytes);
         problems.extend(limit.map(|limit| Problem::Memlock { limit, needed: needs.map_bytes }));
     }
-    if problems.is_empty() { Ok(warnings) } else { Err(PreflightError { problems }) }
+    if problems.is_empty() { Ok(()) } else { Err(PreflightError { problems }) }
 }
 
 fn check_arch(arch: &str) -> Option<Problem> {
@@ -341,18 +281,6 @@ fn check_lockdown(root: &Path) -> Option<Problem> {
 fn check_btf(root: &Path) -> Option<Problem> {
     let path = root.join(BTF);
     fs::File::open(&path).err().map(|source| Problem::Btf { path, source })
-}
-
-fn check_tracefs(root: &Path) -> Option<Tracefs> {
-    let mut found = Tracefs::NotMounted;
-    for place in TRACEFS {
-        match fs::read_dir(root.join(place)) {
-            Ok(_) => return None,
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => found = Tracefs::NotPermitted,
-            Err(_) => {}
-        }
-    }
-    Some(found)
 }
 
 /// `A`, `A and B`, `A, B and C`.

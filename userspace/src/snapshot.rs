@@ -44,7 +44,7 @@ pub struct Snapshot {
     pub exemplars: Vec<Exemplar>,
     /// What was lost, and where; reasons that lost nothing are listed too, with 0.
     pub losses: Vec<LossCount>,
-    /// The ring buffer's books: emitted = received + lost.
+    /// The ring buffer's books: emitted = received + lost. What a recording no longer holds was emitted all the same.
     pub ring: Ring,
     /// Every probe, whether it ran, and why not.
     pub probes: Vec<Probe>,
@@ -73,6 +73,17 @@ pub struct Meta {
     pub filter: Option<String>,
     /// Whether the traffic was the built-in lab's.
     pub lab: bool,
+    /// What of the recording's start was rotated away; none when all of it was there, and for a live run.
+    pub rotated: Option<Rotated>,
+}
+
+/// The start of a recording that rotation deleted to keep to the size limit: events in it are not in the snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rotated {
+    /// Files.
+    pub files: u32,
+    /// Bytes of those files.
+    pub size_bytes: u64,
 }
 
 /// One interface.
@@ -223,6 +234,8 @@ pub struct Tcp {
     pub accepts: u64,
     /// Segments sent again.
     pub retransmits: u64,
+    /// Segments sent, without those sent again (TcpOutSegs); none when it could not be read, and with a filter.
+    pub segments_sent: Option<u64>,
     /// RST sent.
     pub resets_sent: u64,
     /// RST received.
@@ -394,6 +407,11 @@ pub struct ProgramCost {
     pub runs: u64,
     /// Mean time of a run, ns, the statistics' own share included.
     pub ns_per_run: f64,
+}
+
+impl Probe {
+    /// The reason of one that `--signals` leaves out.
+    pub const NOT_SELECTED: &str = "not selected";
 }
 
 impl Snapshot {

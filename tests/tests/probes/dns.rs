@@ -105,7 +105,7 @@ fn assert_transactions(snapshot: &Snapshot, outcomes: &[Outcome]) {
 /// Queries of every kind, over both families and both transports, pods switched and routed.
 #[test]
 fn every_kind_of_query_is_counted() {
-    for topology in [Topology::Bridge, Topology::Routed] {
+    for topology in Topology::ALL {
         let config = LabConfig { topology, ..LabConfig::default() };
         let (finished, mix) = captured(config, soon, |lab| {
             let _server = DnsServer::start(lab.pod(Role::Dns))?;
@@ -202,7 +202,7 @@ fn dns_on_lo_is_counted_once() {
     assert_nothing_lost(&finished.snapshot);
 }
 
-/// Where the node translates a Service's address, or the client's, one transaction is shown, with the addresses that
+/// Where the node translates a Service's address, or the client's, or both, one transaction is shown, with the addresses that
 /// the client knows.
 #[test]
 fn a_translated_server_is_shown_as_asked() {
@@ -222,15 +222,23 @@ fn a_translated_server_is_shown_as_asked() {
             assert_eq!(truth::counted(node)?, 15, "each query was translated");
             truth::masquerade(node, lab.node().ipv4)?;
             outcomes.extend(ask(lab, Role::Client, &client(lab)?, 10)?);
+            // Both ends translated at once. From ports that were not used before: the node's connection tracking would
+            // treat such a query as it did the earlier ones.
+            let both = lab.pod(Role::Client).netns.run(|| {
+                let from = |port| Query { port, ..Query::new("both.example.test", TYPE_A) };
+                (20_001..=20_005).map(|port| service.ask(&from(port))).collect::<Result<Vec<_>, _>>()
+            })??;
+            outcomes.extend(both);
+            assert_eq!(truth::counted(node)?, 20);
             let as_node = |a: &&dns::Answered| a.client.ip() == IpAddr::V4(lab.node().ipv4);
-            assert_eq!(server.log().answered.iter().filter(as_node).count(), 10, "as masqueraded");
+            assert_eq!(server.log().answered.iter().filter(as_node).count(), 15, "as masqueraded");
             Ok(outcomes)
         },
     )
     .unwrap();
     let dns = &finished.snapshot.dns;
     assert!(outcomes.iter().all(|o| o.rcode == Some(dns::NOERROR)), "{outcomes:?}");
-    assert_eq!((dns.transactions, dns.answered, dns.retries), (25, 25, 0));
+    assert_eq!((dns.transactions, dns.answered, dns.retries), (30, 30, 0));
     assert_counts(&finished.snapshot, &outcomes);
     assert!(dns.slowest.iter().all(|t| t.client == IpAddr::V4(Ipv4Addr::new(10, 244, 0, 2))));
     assert_nothing_lost(&finished.snapshot);

@@ -16,7 +16,7 @@ const PORT: u16 = 7001;
 fn fragments_and_reassemblies_are_counted() {
     const V4: u32 = 10;
     const V6: u32 = 8;
-    for topology in [Topology::Bridge, Topology::Routed] {
+    for topology in Topology::ALL {
         let config = LabConfig { topology, ..LabConfig::default() };
         let (finished, ()) = captured(
             config,

@@ -84,6 +84,25 @@ fn missing_type_information_is_named() {
     assert!(said.contains("BTF"), "{said}");
 }
 
+/// A recording that the disk has no room for is a failure, and what there is of it can be reported.
+#[test]
+fn a_full_disk_fails_a_recording() {
+    let dir = scratch("full-disk");
+    fs::create_dir_all(&dir).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=256k none '{0}' && \"$0\" \"$@\" '{0}/run.rec'; code=$?; \
+         \"$0\" report '{0}/run.rec'; echo \"report $?\"; exit $code",
+        dir.display()
+    );
+    let args = ["record", "--lab", "-d", "2s", "--quiet"];
+    let output = run_by("unshare", &["--mount", "sh", "-c", &script], &args);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("lacks a part of the measurement") && said.contains("No space left"), "{said}");
+    assert!(!said.contains("recorded "), "{said}");
+    assert!(stdout(&output).ends_with("report 3\n"), "{said}");
+}
+
 /// What is mistyped is refused in one line that names it, and nothing is attached.
 #[test]
 fn what_cannot_be_is_refused() {
@@ -99,6 +118,8 @@ fn what_cannot_be_is_refused() {
     let lines: Vec<_> = said.lines().collect();
     assert!(matches!(lines[..], [first, "  prot 53", "  ^^^^"] if first.ends_with("found `prot`")), "{said}");
     assert!(with(&["--ring-size", "5000"]).contains("ring-size"));
+    let said = with(&["-o", "/nonexistent/report.htlm"]);
+    assert!(said.contains("`.htlm`") && said.contains(".html"), "{said}");
     assert!(with(&["-o", "/nonexistent/report.html"]).contains("/nonexistent/report.html"));
     let said = refused(&run(&["run", "-d", "1s", "--netns", "no-such-namespace"]), 2);
     assert!(said.contains("no-such-namespace"), "{said}");
@@ -106,6 +127,9 @@ fn what_cannot_be_is_refused() {
     assert!(said.contains("/nonexistent/run.rec"), "{said}");
     assert!(refused(&run(&["report", "/nonexistent/run.rec"]), 2).contains("/nonexistent/run.rec"));
     assert_eq!(attached_in(&lab), Vec::<String>::new());
+    let report = scratch("never-measured.txt");
+    refused(&run(&["run", "-d", "1s", "--netns", "no-such-namespace", "-o", report.to_str().unwrap()]), 2);
+    assert!(!report.exists(), "no empty report is left behind");
 }
 
 /// A run of the lab yields JSON that the published schema describes; and the same snapshot as text, Markdown and a page.

@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, time::Duration};
 /// maximum. The traffic is TCP, UDP, DNS and fragments, over IPv4 and IPv6, on all CPUs.
 #[test]
 fn the_kernels_histograms_are_those_of_the_records() {
-    for topology in [Topology::Bridge, Topology::Routed] {
+    for topology in Topology::ALL {
         let (finished, totals) = captured(
             LabConfig { topology, ..LabConfig::default() },
             |options| {

@@ -122,6 +122,7 @@ impl TcpBook {
             tcp.resets_received = k.counter(Counter::TcpResetReceived);
             tcp.listen_overflows = k.listen_overflows;
             tcp.listen_drops = k.listen_drops;
+            tcp.segments_sent = k.segments_sent;
         }
         tcp.failures = self.failures.into_iter().map(|(name, count)| Count { name, count }).collect();
         tcp.failures.sort_by_key(|c| Reverse(c.count));

@@ -39,7 +39,7 @@ struct TickFrame {
 pub(super) struct Collected {
     pub(super) aggregator: Aggregator,
     pub(super) writer: Option<Writer>,
-    /// Why the recording stopped early.
+    /// Why something is not in the recording; the first reason.
     pub(super) unwritten: Option<WriteError>,
 }
 
@@ -155,25 +155,31 @@ impl Work {
     fn write(&mut self, kind: Kind, payload: &[u8]) {
         let Some(writer) = &mut self.writer else { return };
         if let Err(error) = writer.frame(kind, payload) {
-            self.unwritten = Some(error);
-            self.writer = None;
+            // A frame that alone is too large is refused; those after it may fit.
+            if !writer.is_open() {
+                self.writer = None;
+            }
+            self.unwritten.get_or_insert(error);
         }
     }
 }
 
 /// The last frame.
-pub(super) fn write_end(mut writer: Writer, end: &EndFrame) {
-    let written = serde_json::to_vec(end)
-        .map_err(|e| e.to_string())
-        .and_then(|json| writer.frame(Kind::End, &json).map_err(|e| e.to_string()))
-        .and_then(|()| writer.finish().map_err(|e| e.to_string()));
-    match written {
-        Ok(stats) if stats.dropped_frames > 0 => tracing::warn!(
+///
+/// # Errors
+/// When it cannot be written, so that the recording has no end.
+pub(super) fn write_end(mut writer: Writer, end: &EndFrame) -> Result<(), WriteError> {
+    match serde_json::to_vec(end) {
+        Ok(json) => writer.frame(Kind::End, &json)?,
+        Err(error) => tracing::error!("cannot encode a frame: {error}"),
+    }
+    let stats = writer.finish()?;
+    if stats.dropped_frames > 0 {
+        tracing::warn!(
             "the recording reached its size: {} older frames ({} bytes) were dropped",
             stats.dropped_frames,
             stats.dropped_bytes
-        ),
-        Ok(_) => {}
-        Err(error) => tracing::error!("the recording has no end: {error}"),
+        );
     }
+    Ok(())
 }

@@ -1,21 +1,43 @@
-//! Full accept queues, from the kernel's own counters: TcpExtListenOverflows and TcpExtListenDrops of each network
-//! namespace, read before and after. No tracepoint tells of them.
+//! What no tracepoint tells of TCP, from the kernel's own counters: full accept queues (TcpExtListenOverflows and
+//! TcpExtListenDrops) and how many segments were sent (TcpOutSegs, without those sent again). They are kept by network
+//! namespace, and are read before and after.
 //!
-//! Source: net/ipv4/proc.c, tcp_conn_request, tcp_v4_syn_recv_sock.
+//! Source: net/ipv4/proc.c, tcp_conn_request, tcp_v4_syn_recv_sock, __tcp_transmit_skb.
 
 use crate::iface::Namespace;
-use std::{collections::HashMap, fs, os::unix::fs::MetadataExt};
+use std::{collections::HashMap, fs, os::unix::fs::MetadataExt, path::Path};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Counts {
-    overflows: u64,
-    drops: u64,
+/// Counts of one namespace, or differences of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Connections dropped because an accept queue was full.
+    pub(super) listen_overflows: u64,
+    /// SYN dropped by listeners.
+    pub(super) listen_drops: u64,
+    /// Segments sent, without those sent again.
+    pub(super) segments_sent: u64,
+}
+
+impl Counts {
+    /// Of the namespace whose `/proc/PID/net` this is.
+    fn read(net: &Path) -> Option<Self> {
+        let text = |file| fs::read_to_string(net.join(file)).ok();
+        Self::parse(&text("netstat")?, &text("snmp")?)
+    }
+
+    fn parse(netstat: &str, snmp: &str) -> Option<Self> {
+        Some(Self {
+            listen_overflows: value(netstat, "TcpExt:", "ListenOverflows")?,
+            listen_drops: value(netstat, "TcpExt:", "ListenDrops")?,
+            segments_sent: value(snmp, "Tcp:", "OutSegs")?,
+        })
+    }
 }
 
 /// Counts by namespace (inode number).
-pub(super) struct ListenCounts(HashMap<u64, Counts>);
+pub(super) struct TcpCounts(HashMap<u64, Counts>);
 
-impl ListenCounts {
+impl TcpCounts {
     /// Of the given namespaces, and with `others` of all that any process is in.
     pub(super) fn read(namespaces: &[Namespace], others: bool) -> Self {
         let mut counts = HashMap::new();
@@ -24,7 +46,7 @@ impl ListenCounts {
             // A thread of its own: entering a namespace cannot be undone.
             let read = std::thread::spawn(move || {
                 namespace.enter().ok()?;
-                Some((u64::from(namespace.inode().ok()?), of("/proc/thread-self/net/netstat")?))
+                Some((u64::from(namespace.inode().ok()?), Counts::read(Path::new("/proc/thread-self/net"))?))
             });
             counts.extend(read.join().ok().flatten());
         }
@@ -34,19 +56,17 @@ impl ListenCounts {
         Self(counts)
     }
 
-    /// Overflows and drops since an earlier reading; none when nothing could be read.
-    pub(super) fn since(&self, earlier: &Self) -> (Option<u64>, Option<u64>) {
-        if self.0.is_empty() {
-            return (None, None);
-        }
-        let (mut overflows, mut drops) = (0, 0);
+    /// What came since an earlier reading; none when nothing could be read.
+    pub(super) fn since(&self, earlier: &Self) -> Option<Counts> {
+        let mut sum = Counts::default();
         for (inode, now) in &self.0 {
             // A namespace that is new began at zero.
-            let before = earlier.0.get(inode).copied().unwrap_or(Counts { overflows: 0, drops: 0 });
-            overflows += now.overflows.saturating_sub(before.overflows);
-            drops += now.drops.saturating_sub(before.drops);
+            let before = earlier.0.get(inode).copied().unwrap_or_default();
+            sum.listen_overflows += now.listen_overflows.saturating_sub(before.listen_overflows);
+            sum.listen_drops += now.listen_drops.saturating_sub(before.listen_drops);
+            sum.segments_sent += now.segments_sent.saturating_sub(before.segments_sent);
         }
-        (Some(overflows), Some(drops))
+        (!self.0.is_empty()).then_some(sum)
     }
 }
 
@@ -57,24 +77,17 @@ fn add_others(counts: &mut HashMap<u64, Counts>) {
         // Processes may end while we look.
         let Ok(inode) = fs::metadata(path.join("ns/net")).map(|m| m.ino()) else { continue };
         if !counts.contains_key(&inode) {
-            counts.extend(of(&path.join("net/netstat").to_string_lossy()).map(|c| (inode, c)));
+            counts.extend(Counts::read(&path.join("net")).map(|c| (inode, c)));
         }
     }
 }
 
-fn of(path: &str) -> Option<Counts> {
-    parse(&fs::read_to_string(path).ok()?)
-}
-
 /// Each group is two lines: names, then values.
-fn parse(text: &str) -> Option<Counts> {
-    let mut lines = text.lines().filter(|l| l.starts_with("TcpExt:"));
+fn value(text: &str, group: &str, wanted: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|l| l.strip_prefix(group));
     let (names, values) = (lines.next()?, lines.next()?);
-    let value = |wanted| {
-        let at = names.split(' ').position(|n| n == wanted)?;
-        values.split(' ').nth(at)?.parse().ok()
-    };
-    Some(Counts { overflows: value("ListenOverflows")?, drops: value("ListenDrops")? })
+    let at = names.split(' ').position(|n| n == wanted)?;
+    values.split(' ').nth(at)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -83,18 +96,25 @@ mod tests {
 
     #[test]
     fn values_stand_below_their_names() {
-        let text = "TcpExt: A ListenOverflows B ListenDrops\nTcpExt: 1 22 3 44\nIpExt: X\nIpExt: 9\n";
-        assert_eq!(parse(text), Some(Counts { overflows: 22, drops: 44 }));
-        assert_eq!(parse("TcpExt: A\nTcpExt: 1\n"), None);
-        assert_eq!(parse(""), None);
+        let netstat = "TcpExt: A ListenOverflows B ListenDrops\nTcpExt: 1 22 3 44\nIpExt: X\nIpExt: 9\n";
+        let snmp = "Ip: OutSegs\nIp: 7\nTcp: MaxConn OutSegs\nTcp: -1 66\nUdp: OutSegs\nUdp: 8\n";
+        let expected = Counts { listen_overflows: 22, listen_drops: 44, segments_sent: 66 };
+        assert_eq!(Counts::parse(netstat, snmp), Some(expected));
+        assert_eq!(Counts::parse("TcpExt: A\nTcpExt: 1\n", snmp), None);
+        assert_eq!(Counts::parse(netstat, ""), None);
+    }
+
+    #[test]
+    fn this_kernel_has_them_all() {
+        assert!(Counts::read(Path::new("/proc/thread-self/net")).is_some());
     }
 
     #[test]
     fn differences_are_summed_over_namespaces() {
-        let at = |o, d| Counts { overflows: o, drops: d };
-        let before = ListenCounts(HashMap::from([(1, at(5, 6))]));
-        let after = ListenCounts(HashMap::from([(1, at(7, 9)), (2, at(1, 1))]));
-        assert_eq!(after.since(&before), (Some(3), Some(4)));
-        assert_eq!(ListenCounts(HashMap::new()).since(&before), (None, None));
+        let at = |o, d, s| Counts { listen_overflows: o, listen_drops: d, segments_sent: s };
+        let before = TcpCounts(HashMap::from([(1, at(5, 6, 70))]));
+        let after = TcpCounts(HashMap::from([(1, at(7, 9, 100)), (2, at(1, 1, 1))]));
+        assert_eq!(after.since(&before), Some(at(3, 4, 31)));
+        assert_eq!(TcpCounts(HashMap::new()).since(&before), None);
     }
 }

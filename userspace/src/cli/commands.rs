@@ -8,14 +8,15 @@ use crate::{
     preflight::PreflightError,
     recording::{self, FileKind},
     report,
-    snapshot::Snapshot,
+    snapshot::{Rotated, Snapshot},
 };
 use anyhow::Context as _;
 use clap::Parser as _;
 use std::{
     fs,
     io::{self, IsTerminal as _, Write as _},
-    path::Path,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -114,13 +115,20 @@ fn log(verbosity: u8) {
 fn dispatch(action: Action) -> Result<Exit, Failure> {
     match action {
         Action::Run { capture, output } => {
-            check_writable(&output)?;
-            let finished = run::measure(&capture, None)?;
+            let created = check_writable(&output)?;
+            let finished = run::measure(&capture, None).inspect_err(|_| {
+                // An empty report would be taken for one. If it cannot be removed either, the error is told all the same.
+                created.iter().for_each(|path| drop(fs::remove_file(path)));
+            })?;
             write_report(&finished.snapshot, &output)?;
             Ok(Exit::Ok)
         }
         Action::Record { capture, file, limits } => {
             let finished = run::measure(&capture, Some((file.clone(), limits)))?;
+            if let Some(error) = finished.unwritten {
+                let what = format!("{} lacks a part of the measurement", file.display());
+                return Err(anyhow::Error::new(error).context(what).into());
+            }
             run::say_recorded(&file, &finished.snapshot);
             Ok(Exit::Ok)
         }
@@ -146,14 +154,33 @@ pub(super) fn print(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) ->
     }
 }
 
-/// Before measuring, so that no measurement is lost to a mistyped path. A file that is there is left as it is.
-fn check_writable(output: &Output) -> Result<(), Failure> {
+/// Before measuring, so that no measurement is lost to a mistyped path. A file that is there is left as it is; one that
+/// had to be created is returned.
+fn check_writable(output: &Output) -> Result<Option<PathBuf>, Failure> {
+    let Some(path) = &output.path else { return Ok(None) };
+    let mut options = fs::OpenOptions::new();
+    options.append(true);
+    let created = match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            options.create(true).open(path).map(|_| Some(path.clone()))
+        }
+        opened => opened.map(|_| None),
+    };
+    created.with_context(|| format!("cannot write report {}", path.display())).map_err(Failure::usage)
+}
+
+/// A report must not take the place of the only copy of what it is made from.
+fn check_other_file(file: &Path, output: &Output) -> Result<(), Failure> {
     let Some(path) = &output.path else { return Ok(()) };
-    let opened = fs::OpenOptions::new().append(true).create(true).open(path);
-    opened
-        .map(drop)
-        .with_context(|| format!("cannot write report {}", path.display()))
-        .map_err(Failure::usage)
+    let same = |(a, b): (fs::Metadata, fs::Metadata)| a.is_file() && (a.dev(), a.ino()) == (b.dev(), b.ino());
+    // A file that is not there is no other's.
+    if fs::metadata(file).ok().zip(fs::metadata(path).ok()).is_some_and(same) {
+        let path = path.display();
+        return Err(Failure::usage(anyhow::anyhow!(
+            "--output {path}: the report would overwrite its own input"
+        )));
+    }
+    Ok(())
 }
 
 fn write_report(snapshot: &Snapshot, output: &Output) -> Result<(), Failure> {
@@ -172,6 +199,7 @@ fn write_report(snapshot: &Snapshot, output: &Output) -> Result<(), Failure> {
 
 /// A recording or a snapshot becomes a report; what is damaged is told, and the rest reported.
 fn report_file(file: &Path, output: &Output) -> Result<Exit, Failure> {
+    check_other_file(file, output)?;
     let kind = recording::sniff(file).with_context(|| format!("cannot read {}", file.display()));
     match kind.map_err(Failure::usage)? {
         FileKind::Recording => {
@@ -179,8 +207,15 @@ fn report_file(file: &Path, output: &Output) -> Result<Exit, Failure> {
                 ReplayError::Read(inner) if !inner.is_damage() => Failure::usage(error),
                 _ => Failure { exit: Exit::Damaged, error: error.into() },
             })?;
+            let snapshot = &replayed.finished.snapshot;
+            if let Some(Rotated { files, size_bytes }) = snapshot.meta.rotated {
+                say(&format!(
+                    "the recording's start was rotated away ({files} files, {size_bytes} bytes); the report has \
+                     the rest, and the kernel's totals of all"
+                ));
+            }
             replayed.damage.iter().for_each(|d| say(d));
-            write_report(&replayed.finished.snapshot, output)?;
+            write_report(snapshot, output)?;
             Ok(if replayed.damage.is_empty() { Exit::Ok } else { Exit::Damaged })
         }
         FileKind::Snapshot => {
@@ -196,5 +231,44 @@ fn report_file(file: &Path, output: &Output) -> Result<Exit, Failure> {
             let what = "is neither a recording nor a JSON snapshot of nettrace";
             Err(Failure::usage(anyhow::anyhow!("{} {what}", file.display())))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Format;
+
+    fn output(path: &Path) -> Output {
+        Output { format: Format::Text, path: Some(path.to_owned()), top: 10 }
+    }
+
+    #[test]
+    fn a_path_is_tried_and_what_is_there_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("report.txt");
+        assert_eq!(check_writable(&output(&path)).ok().unwrap(), Some(path.clone()));
+        fs::write(&path, "before").unwrap();
+        assert_eq!(check_writable(&output(&path)).ok().unwrap(), None);
+        assert_eq!(fs::read(&path).unwrap(), b"before");
+        let failure = check_writable(&output(&dir.path().join("no/report.txt"))).err().unwrap();
+        assert_eq!(failure.exit, Exit::Usage);
+    }
+
+    #[test]
+    fn a_report_never_overwrites_its_input() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("run.json"), dir.path().join("link.json"));
+        fs::write(&file, serde_json::to_vec(&crate::snapshot::sample::empty()).unwrap()).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        for path in [&file, &link] {
+            let failure = report_file(&file, &output(path)).err().unwrap();
+            assert_eq!(failure.exit, Exit::Usage);
+            assert!(told(&failure.error).ends_with("the report would overwrite its own input"));
+        }
+        let other = dir.path().join("run.txt");
+        assert_eq!(report_file(&file, &output(&other)).ok().unwrap(), Exit::Ok);
+        assert!(fs::read_to_string(other).unwrap().starts_with("nettrace report: node-1"));
+        Snapshot::from_json(&fs::read(&file).unwrap()).unwrap();
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     aggregate::Finished,
     capture::{Capture, Options},
     config,
-    iface::{Namespace, Selection},
+    iface::Namespace,
     load::ProgramOptions,
     preflight::{self, Host, Needs},
     recording::WriterOptions,
@@ -34,12 +34,9 @@ pub(super) fn measure(
 ) -> Result<Finished, Failure> {
     let needs = Needs {
         namespaces: !config.netns.is_empty() || config.lab.is_some(),
-        tracefs: false,
         map_bytes: u64::from(config.ring_bytes) + MAP_BYTES,
     };
-    for warning in preflight::check(&Host, needs)? {
-        tracing::info!("{warning}");
-    }
+    preflight::check(&Host, needs)?;
     let interrupted = interrupt()?;
     let mut lab = config.lab.map(ChildLab::start).transpose()?;
     let capture = Capture::start(options(config, lab.as_ref(), record))?;
@@ -77,19 +74,14 @@ fn options(
         programs: ProgramOptions {
             exemplar_ns: config.exemplar_ns,
             sample_every,
-            others: lab.is_none() && config.netns.is_empty() && !config.ifaces.is_explicit(),
+            others: lab.is_none() && config.netns.is_empty() && !config.selection.is_explicit(),
             dns_ports: config.dns_ports.into_iter().filter(|p| *p != 0).collect(),
             filter: config.filter,
             ring_bytes: config.ring_bytes,
             empty: false,
         },
         namespaces,
-        selection: Selection {
-            include: config.ifaces.include.clone(),
-            exclude: config.ifaces.exclude.clone(),
-            xdp: config.xdp,
-            clsact: false,
-        },
+        selection: config.selection.clone(),
         signals: config.signals.clone(),
         always: false,
         dns_timeout: config.dns_timeout,

@@ -1,6 +1,7 @@
 //! From words to meaning.
 
 use super::*;
+use crate::iface::Link;
 use clap::Parser as _;
 
 fn config(line: &str) -> Result<Config, UsageError> {
@@ -19,6 +20,11 @@ fn captured(line: &str) -> Capture {
     run(line).unwrap().0
 }
 
+fn wants(capture: &Capture, name: &str) -> bool {
+    let link = Link { ifindex: 1, name: name.to_owned(), up: true, kind: None, ethernet: true };
+    capture.selection.wants(&link)
+}
+
 fn error(line: &str) -> String {
     config(line).unwrap_err().to_string()
 }
@@ -27,13 +33,13 @@ fn error(line: &str) -> String {
 fn nothing_typed_means_the_defaults() {
     let (capture, output) = run("").unwrap();
     assert_eq!(capture.duration, Some(Duration::from_secs(10)));
-    assert!(capture.ifaces.selects("eth0") && !capture.ifaces.is_explicit());
+    assert!(wants(&capture, "eth0") && !capture.selection.is_explicit());
     assert!(capture.netns.is_empty() && capture.filter.is_empty() && capture.filter_text.is_none());
     assert_eq!(capture.lab, None);
     assert_eq!(capture.exemplar_ns, [1_000_000; Signal::COUNT]);
     assert_eq!((capture.sample_every, capture.ring_bytes), (0, 4 << 20));
     assert_eq!((capture.dns_ports, capture.dns_timeout), ([53, 0, 0, 0], Duration::from_secs(5)));
-    assert!(!capture.xdp && capture.progress);
+    assert!(!capture.selection.xdp && !capture.selection.clsact && capture.progress);
     assert_eq!(output, Output { format: Format::Text, path: None, top: 10 });
 }
 
@@ -45,13 +51,13 @@ fn zero_is_until_ctrl_c() {
 
 #[test]
 fn interfaces_are_included_and_excluded_by_pattern() {
-    let ifaces = captured("-i eth* -i cali* --exclude eth1").ifaces;
-    assert!(ifaces.is_explicit());
-    for (name, selected) in [("eth0", true), ("eth1", false), ("cali7", true), ("lo", false)] {
-        assert_eq!(ifaces.selects(name), selected, "{name}");
+    let capture = captured("-i eth* -i cali* --exclude eth1");
+    assert!(capture.selection.is_explicit());
+    for (name, wanted) in [("eth0", true), ("eth1", false), ("cali7", true), ("lo", false)] {
+        assert_eq!(wants(&capture, name), wanted, "{name}");
     }
-    let ifaces = captured("--exclude lo").ifaces;
-    assert!(ifaces.selects("eth0") && !ifaces.selects("lo"));
+    let capture = captured("--exclude lo --xdp");
+    assert!(wants(&capture, "eth0") && !wants(&capture, "lo") && capture.selection.xdp);
 }
 
 #[test]
@@ -120,14 +126,26 @@ fn the_extension_gives_the_format_unless_it_is_given() {
         ("-o a.json", Format::Json),
         ("-o a.md", Format::Markdown),
         ("-o a.txt", Format::Text),
-        ("-o a.log", Format::Text),
+        ("-o a.MARKDOWN", Format::Markdown),
         ("-o a", Format::Text),
+        ("-o .a", Format::Text),
+        ("-o /dev/stderr", Format::Text),
         ("-o a.html --format json", Format::Json),
+        ("-o a.log --format text", Format::Text),
         ("--format md", Format::Markdown),
     ] {
         assert_eq!(run(line).unwrap().1.format, format, "{line}");
     }
     assert_eq!(run("-o -").unwrap().1.path, None);
+}
+
+#[test]
+fn an_extension_that_is_no_format_is_an_error() {
+    let expected = "--output d/a.htlm: no format goes by the extension `.htlm`; there are .txt, .json, .html, .htm, \
+                    .md, .markdown, or give --format";
+    assert_eq!(error("run -o d/a.htlm"), expected);
+    assert!(error("report x.rec -o a.log").contains("`.log`"));
+    assert!(error("report x.rec -o a.").contains("`.`"));
 }
 
 #[test]

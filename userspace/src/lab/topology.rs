@@ -25,6 +25,11 @@ pub enum Topology {
     Routed,
 }
 
+impl Topology {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Bridge, Self::Routed];
+}
+
 /// What a pod is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -298,7 +298,9 @@ impl Writer {
         let file =
             open(&self.path).map_err(|source| WriteError::Create { path: self.path.clone(), source })?;
         self.file = Some(BufWriter::with_capacity(BUFFER_BYTES, file));
-        self.begin_file()
+        self.begin_file()?;
+        // A process that is killed now leaves an empty file otherwise, by which nobody finds the full ones.
+        self.flush()
     }
 
     /// Writes what every file begins with.
@@ -430,6 +432,20 @@ mod tests {
         ));
         writer.frame(Kind::End, b"{}").unwrap();
         assert_eq!(writer.finish().unwrap().unwritten_frames, 4);
+    }
+
+    #[test]
+    fn a_writer_that_is_killed_leaves_files_that_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rec");
+        let options = WriterOptions { max_file_bytes: 1_000, ..OPTIONS };
+        let mut writer = Writer::create(&path, options).unwrap();
+        writer.frame(Kind::Start, b"{}").unwrap();
+        for i in 0..5 {
+            writer.frame(Kind::Batch, &noise(i, 700)).unwrap();
+            assert_eq!(sniff(&path).unwrap(), FileKind::Recording, "after {i} frames");
+        }
+        assert!(writer.stats().files > 1);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Golden reports of the samples, and what must hold for any snapshot.
 
 use super::*;
-use crate::snapshot::{Hist, SignalData, sample};
+use crate::snapshot::{Hist, Probe, Rotated, SignalData, sample};
 use proptest::prelude::*;
 
 fn report(snapshot: &Snapshot, format: Format) -> String {
@@ -86,12 +86,106 @@ fn what_was_not_looked_at_is_not_said_to_be_absent() {
     assert!(report(&snapshot, Format::Text).contains(expected));
 }
 
+/// By the names that probes really have.
+#[test]
+fn a_run_of_nothing_says_in_each_section_that_nobody_looked() {
+    let mut snapshot = sample::empty();
+    let off = |name: &str| Probe {
+        name: name.to_owned(),
+        source: None,
+        yields: vec![name.to_owned()],
+        reason: Some(Probe::NOT_SELECTED.to_owned()),
+    };
+    snapshot.probes = crate::probes::PROBES.iter().map(|p| off(p.name)).collect();
+    let view = view::build(&snapshot, 10);
+    for id in ["dns", "tcp", "fragments", "drops"] {
+        let section = view.sections.iter().find(|s| s.id == id).expect("is there");
+        assert!(section.lines[0].contains("not everything was looked at"), "{id}: {:?}", section.lines);
+    }
+}
+
+#[test]
+fn what_was_not_selected_takes_one_line() {
+    let mut snapshot = sample::rich();
+    snapshot.drops.clear();
+    snapshot.drop_flows.clear();
+    for probe in snapshot.probes.iter_mut().filter(|p| ["softirq", "drop"].contains(&p.name.as_str())) {
+        probe.source = None;
+        probe.reason = Some(Probe::NOT_SELECTED.to_owned());
+    }
+    let text = report(&snapshot, Format::Text);
+    assert!(text.contains("PROBES\nNot selected: softirq, drop.\n\nprobe "), "{text}");
+    assert!(
+        text.contains("No drops seen, but not everything was looked at; not selected: drop.\n"),
+        "{text}"
+    );
+    // What was not asked for is not missed.
+    assert!(text.contains("\n• 1 of 4 probes off: conntrack.\n"), "{text}");
+}
+
+#[test]
+fn retransmissions_are_a_share_of_what_was_sent() {
+    let says = |retransmits, segments_sent| {
+        let mut snapshot = sample::rich();
+        (snapshot.tcp.retransmits, snapshot.tcp.segments_sent) = (retransmits, segments_sent);
+        let text = report(&snapshot, Format::Text);
+        text.lines().find(|l| l.contains("sent again (")).unwrap_or_default().to_owned()
+    };
+    assert_eq!(says(214, Some(79_144)), "• TCP: 214 segments were sent again (0.27 % of those sent).");
+    assert_eq!(says(1, Some(99)), "! TCP: 1 segment was sent again (1.00 % of those sent).");
+    assert_eq!(says(2, Some(0)), "! TCP: 2 segments were sent again (100 % of those sent).");
+    // Where it is not known how many were sent, more than one a second is much.
+    assert_eq!(says(30, None), "• TCP: 30 segments were sent again (1.00/s; of how many is not known).");
+    assert_eq!(says(31, None), "! TCP: 31 segments were sent again (1.03/s; of how many is not known).");
+    assert_eq!(says(0, Some(9)), "");
+}
+
+#[test]
+fn events_of_tcp_that_nobody_looked_for_are_not_0() {
+    let mut snapshot = sample::rich();
+    (snapshot.tcp.accepts, snapshot.tcp.retransmits) = (0, 0);
+    let off = snapshot.probes.last().expect("the sample has probes").clone();
+    for name in ["tcp.accept", "tcp.retransmit", "tcp.reset"] {
+        snapshot.probes.push(Probe { name: name.to_owned(), ..off.clone() });
+    }
+    let text = report(&snapshot, Format::Text);
+    let row = |what: &str| text.lines().find(|l| l.starts_with(what)).unwrap_or_default().to_owned();
+    assert!(row("connections accepted by local servers").ends_with("not measured       -"), "{text}");
+    assert!(!text.contains("segments sent were sent again"), "{text}");
+    assert!(row("resets sent").contains(" 12 "), "what was counted all the same is told: {text}");
+}
+
+#[test]
+fn a_start_that_was_rotated_away_is_told() {
+    let mut snapshot = sample::rich();
+    snapshot.meta.rotated = Some(Rotated { files: 3, size_bytes: 12 << 20 });
+    snapshot.ring.received -= 23;
+    let text = report(&snapshot, Format::Text);
+    for expected in [
+        "\nRecording      without its start: 3 files (12.0 MiB) rotated away\nFilter ",
+        "\n• The recording's start was rotated away: ",
+        ": 18,423 records emitted, 18,400 received, 0 lost, 23 no longer in the\nrecording.\n",
+    ] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    assert!(!text.contains("incomplete:"), "{text}");
+}
+
+#[test]
+fn drops_that_are_usual_are_no_warning() {
+    let mut snapshot = sample::rich();
+    snapshot.drops.retain(|d| d.reason == "NO_SOCKET");
+    snapshot.drop_flows.clear();
+    let text = report(&snapshot, Format::Text);
+    assert!(text.contains("\n• 6 packets were dropped, all as is usual: NO_SOCKET 6.\n"), "{text}");
+}
+
 #[test]
 fn top_bounds_each_table() {
     let options = Options { top: 1, ..Options::default() };
     let text = render(&sample::rich(), Format::Text, &options).expect("renders");
     assert!(text.contains("and 2 more rows (raise --top)"), "{text}");
-    assert!(!text.contains("SOCKET_RCVBUFF"), "{text}");
+    assert!(!text.contains("nft_do_chain"), "{text}");
     assert!(text.contains("dns.latency"), "signals are not cut: {text}");
 }
 

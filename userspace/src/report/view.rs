@@ -5,6 +5,7 @@
 //! [`clean`], so that no writer ever sees a control character.
 
 mod dns;
+mod drops;
 mod highlights;
 mod latency;
 mod path;
@@ -14,7 +15,7 @@ mod tcp;
 pub(super) use latency::{in_path_order, quantile_ns};
 
 use super::units;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Probe, Rotated, Snapshot};
 use nettrace_common::Signal;
 use serde::Serialize;
 
@@ -234,7 +235,7 @@ pub fn build(snapshot: &Snapshot, top: usize) -> View {
         dns::section(snapshot, top),
         tcp::section(snapshot, top),
         path::fragments(snapshot, top),
-        path::drops(snapshot, top),
+        drops::section(snapshot, top),
         path::slowest(snapshot, top),
         status::losses(snapshot),
         status::probes(snapshot),
@@ -250,15 +251,24 @@ pub fn build(snapshot: &Snapshot, top: usize) -> View {
 
 /// A line for a section without data: nothing happened, or nobody looked.
 fn nothing(snapshot: &Snapshot, what: &str, probes: &[&str]) -> String {
-    let off =
-        snapshot.probes.iter().filter(|p| p.source.is_none() && probes.iter().any(|n| p.name.starts_with(n)));
-    let off: Vec<String> = off
-        .map(|p| format!("{} ({})", clean(&p.name), clean(p.reason.as_deref().unwrap_or("no reason given"))))
-        .collect();
-    if off.is_empty() {
+    let of_it = |p: &&Probe| p.source.is_none() && probes.iter().any(|n| p.name.starts_with(n));
+    let (left_out, off): (Vec<_>, Vec<_>) =
+        snapshot.probes.iter().filter(of_it).partition(|p| status::is_left_out(p));
+    let mut why = Vec::new();
+    if !off.is_empty() {
+        let off = off.iter().map(|p| {
+            format!("{} ({})", clean(&p.name), clean(p.reason.as_deref().unwrap_or("no reason given")))
+        });
+        why.push(format!("off: {}", off.collect::<Vec<_>>().join(", ")));
+    }
+    if !left_out.is_empty() {
+        let left_out: Vec<_> = left_out.iter().map(|p| clean(&p.name)).collect();
+        why.push(format!("not selected: {}", left_out.join(", ")));
+    }
+    if why.is_empty() {
         format!("{what}.")
     } else {
-        format!("{what}, but not everything was looked at; off: {}.", off.join(", "))
+        format!("{what}, but not everything was looked at; {}.", why.join("; "))
     }
 }
 
@@ -284,10 +294,22 @@ fn facts(snapshot: &Snapshot) -> Vec<Fact> {
         },
         Fact { name: "Written by", value: format!("nettrace {}", clean(&meta.version)) },
     ];
+    if let Some(rotated) = meta.rotated {
+        facts.insert(
+            3,
+            Fact { name: "Recording", value: format!("without its start: {} rotated away", files(rotated)) },
+        );
+    }
     if meta.lab {
         facts.insert(1, Fact { name: "Traffic", value: "made by the built-in lab".to_owned() });
     }
     facts
+}
+
+/// Files of a recording and their size: `3 files (12.3 MiB)`.
+fn files(rotated: Rotated) -> String {
+    let files = units::plural(u64::from(rotated.files), "file", "files");
+    format!("{files} ({})", units::bytes(rotated.size_bytes))
 }
 
 /// Packets that were timed, each counted at its most complete point.

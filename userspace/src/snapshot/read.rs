@@ -101,6 +101,17 @@ mod tests {
     }
 
     #[test]
+    fn fields_that_came_later_may_be_missing() {
+        let mut json = serde_json::to_value(sample::rich()).expect("serialises");
+        for (place, field) in [("/tcp", "segments_sent"), ("/meta", "rotated")] {
+            let object = json.pointer_mut(place).and_then(|v| v.as_object_mut()).expect("an object");
+            assert!(object.remove(field).is_some(), "{field}");
+        }
+        let read = Snapshot::from_json(json.to_string().as_bytes()).expect("an older snapshot");
+        assert_eq!((read.tcp.segments_sent, read.meta.rotated), (None, None));
+    }
+
+    #[test]
     fn errors_say_what_and_where() {
         assert_eq!(error("{\n  \"schema\": 1,\n}"), "not valid JSON at line 3, column 1: trailing comma");
         assert_eq!(error("{}"), "not a nettrace snapshot: it has no `schema` version number");

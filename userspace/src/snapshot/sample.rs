@@ -63,6 +63,7 @@ fn meta() -> Meta {
         cpus: 8,
         filter: None,
         lab: false,
+        rotated: None,
     }
 }
 
@@ -246,6 +247,7 @@ fn tcp() -> Tcp {
         failures: vec![count("ECONNREFUSED", 6), count("ETIMEDOUT", 3)],
         accepts: 388,
         retransmits: 214,
+        segments_sent: Some(79_144),
         resets_sent: 12,
         resets_received: 31,
         listen_overflows: Some(5),

@@ -115,12 +115,8 @@ fn exchange(
     };
     let server = |stop: &sock::Stop| {
         for _ in 0..what.connections {
-            let waited = stop.wait(&listener, Some(PEER_LIMIT));
-            if waited.map_err(LabError::socket("accept", address))? != Wake::Readable {
-                break;
-            }
-            let (mut stream, peer) = listener.accept().map_err(LabError::socket("accept", address))?;
-            set_limits(&stream).and_then(|()| serve(&mut stream)).map_err(LabError::socket("serve", peer))?;
+            let Some((mut stream, peer)) = accept(&listener, stop, address)? else { break };
+            serve(&mut stream).map_err(LabError::socket("serve", peer))?;
         }
         Ok(())
     };
@@ -152,13 +148,8 @@ fn exchange(
 pub fn bulk(path: &Path<'_>, bytes: u64, port: u16) -> Result<Exchanged, LabError> {
     let (listener, address) = open_listener(path, port, BACKLOG)?;
     let server = |stop: &sock::Stop| {
-        let waited = stop.wait(&listener, Some(PEER_LIMIT));
-        if waited.map_err(LabError::socket("accept", address))? != Wake::Readable {
-            return Ok(0);
-        }
-        let (mut stream, peer) = listener.accept().map_err(LabError::socket("accept", address))?;
-        set_limits(&stream)
-            .and_then(|()| drain(&mut stream))
+        let Some((mut stream, peer)) = accept(&listener, stop, address)? else { return Ok(0) };
+        drain(&mut stream)
             .and_then(|read| stream.write_all(b".").map(|()| read))
             .map_err(LabError::socket("serve", peer))
     };
@@ -305,6 +296,22 @@ fn open_listener(path: &Path<'_>, port: u16, backlog: i32) -> Result<(TcpListene
         let address = listener.local_addr()?;
         Ok((listener, address))
     })
+}
+
+/// The next connection, with its limits set; none when the client is done or does not come.
+fn accept(
+    listener: &TcpListener,
+    stop: &sock::Stop,
+    address: SocketAddr,
+) -> Result<Option<(TcpStream, SocketAddr)>, LabError> {
+    let accepted = || match stop.wait(listener, Some(PEER_LIMIT))? {
+        Wake::Readable => {
+            let (stream, peer) = listener.accept()?;
+            set_limits(&stream).map(|()| Some((stream, peer)))
+        }
+        Wake::Stopped | Wake::TimedOut => Ok(None),
+    };
+    accepted().map_err(LabError::socket("accept", address))
 }
 
 fn connect(address: SocketAddr) -> Result<TcpStream, LabError> {

@@ -318,6 +318,28 @@ fn masqueraded_copies_are_one_transaction() {
 }
 
 #[test]
+fn copies_with_both_ends_translated_are_one_transaction() {
+    // Masquerading keeps the port where it is free.
+    const NODE: End = (200, CLIENT.1);
+    let (q, a) = (query(1, "a.example", 1), answer(1, "a.example", 1, 0));
+    let mut rig = Rig::new();
+    for ms in [0, 1_000] {
+        // The first answer gets lost beyond the node.
+        rig.udp(ms, (VETH, In), CLIENT, SERVER, &q).udp(ms + 1, (PORT, Out), NODE, BACKEND, &q);
+    }
+    rig.udp(1_004, (PORT, In), BACKEND, NODE, &a).udp(1_005, (VETH, Out), SERVER, CLIENT, &a);
+    let outcome = rig.finish(2_000);
+    assert_eq!((totals(&outcome), outcome.losses), ([1, 1, 0, 0, 1], DnsLosses::default()));
+    assert_eq!(outcome.latency_max_ns, 1_005 * MS);
+    assert_eq!(outcome.dns.slowest[0].server.to_string(), "10.0.0.53");
+    // The same port and id long after, or with another question, is somebody else's.
+    let other = query(1, "b.example", 1);
+    rig.udp(2_000, (VETH, In), CLIENT, SERVER, &q).udp(2_500, (PORT, Out), (201, CLIENT.1), BACKEND, &q);
+    rig.udp(3_000, (VETH, In), CLIENT, SERVER, &q).udp(3_001, (PORT, Out), (202, CLIENT.1), BACKEND, &other);
+    assert_eq!(totals(&rig.finish(4_000))[0], 4, "one more of the client, a retry of it, and two of others");
+}
+
+#[test]
 fn masqueraded_answers_redirected_past_the_vantage() {
     let (q, a) = (query(1, "a.example", 1), answer(1, "a.example", 1, 0));
     let mut rig = Rig::new();

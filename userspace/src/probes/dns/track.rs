@@ -5,7 +5,10 @@
 //! - A query seen again at its vantage is a retry; latency runs from the first one. Seen elsewhere it is a copy of the
 //!   same packet further on its way, also with another server address when a Service's DNAT lies between.
 //! - A masqueraded copy comes from another client address: leaving by one interface shortly after the like of it (id,
-//!   question, server) was received on another, it is taken for that one.
+//!   question, and server or client port) was received on another, it is taken for that one. Where a Service's DNAT
+//!   changes the server too, the port tells: masquerading keeps it where it is free. A forwarder that keeps the id has
+//!   a port of its own, and what it asks is a transaction of its own; so is, for want of anything that tells the two
+//!   apart, a query whose server, client and port are all translated (`--random-fully`).
 //! - Two servers asked the same at the same vantage are two transactions (musl asks all its servers at once).
 //! - Some vantages see queries only, because answers are redirected past them (`bpf_redirect_peer`). Where a vantage
 //!   never saw any answer, an answer seen elsewhere counts in its stead.
@@ -299,7 +302,7 @@ impl Pairs {
         let just_sent = |w: &Waiting| seen.ts_ns.abs_diff(w.sent_ns) < FORWARD_NS;
         let is_it = |e: &Entry| {
             e.question == *question
-                && e.server == seen.destination
+                && (e.server == seen.destination || of.client.port() == key.client.port())
                 && e.vantage.netns == seen.vantage.netns
                 && e.vantage.ifindex != seen.vantage.ifindex
                 && e.waiting().is_some_and(just_sent)

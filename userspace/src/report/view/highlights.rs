@@ -4,15 +4,17 @@ use super::{
     super::units,
     Highlight, Level, clean,
     dns::counts,
+    drops::{Gravity, by_reason},
     latency::{in_path_order, quantile_ns},
-    path::is_discard_at_close,
-    status::{kernel_share, own_share},
+    status::{is_left_out, kernel_share, own_share},
 };
-use crate::snapshot::{Drop, Snapshot, Tcp};
+use crate::snapshot::{Snapshot, Tcp};
 use nettrace_common::{Loss, Signal};
 
 /// First retransmission timeout of a SYN (RFC 6298), ns: a handshake of this length lost one.
 const SYN_TIMEOUT_NS: u64 = 1_000_000_000;
+/// Share of segments sent again from which a path loses noticeably: TCP's throughput falls with the root of it.
+const RETRANSMIT_SHARE: f64 = 0.01;
 /// Share of NXDOMAIN from which search domains are worth a look.
 const NXDOMAIN_SHARE: f64 = 0.2;
 
@@ -75,9 +77,10 @@ fn unmeasured(snapshot: &Snapshot, list: &mut List) {
     if !failed.is_empty() {
         list.add(Level::Warn, "interfaces", format!("Not fully measured: {}.", some(&failed)));
     }
-    let off: Vec<_> = snapshot.probes.iter().filter(|p| p.source.is_none()).map(|p| clean(&p.name)).collect();
+    let wanted = || snapshot.probes.iter().filter(|p| !is_left_out(p));
+    let off: Vec<_> = wanted().filter(|p| p.source.is_none()).map(|p| clean(&p.name)).collect();
     if !off.is_empty() {
-        let all = units::plural(snapshot.probes.len() as u64, "probe", "probes");
+        let all = units::plural(wanted().count() as u64, "probe", "probes");
         let text = format!("{} of {all} off: {}.", units::count(off.len() as u64), some(&off));
         list.add(Level::Note, "probes", text);
     }
@@ -160,23 +163,30 @@ fn connections(snapshot: &Snapshot, list: &mut List) {
 
 fn tcp_trouble(tcp: &Tcp, duration_ns: u64, list: &mut List) {
     if tcp.retransmits > 0 {
-        let rate = if duration_ns == 0 {
-            String::new()
-        } else {
-            format!(" ({})", units::rate(tcp.retransmits, duration_ns))
-        };
-        let text = format!(
-            "TCP: {} sent again{rate}.",
-            units::plural(tcp.retransmits, "segment was", "segments were"),
-        );
-        // Once a second is what a busy node sees in passing.
-        let level = if tcp.retransmits > duration_ns / 1_000_000_000 { Level::Warn } else { Level::Note };
-        list.add(level, "tcp", text);
+        let (level, often) = retransmits(tcp, duration_ns);
+        let what = units::plural(tcp.retransmits, "segment was", "segments were");
+        list.add(level, "tcp", format!("TCP: {what} sent again ({often})."));
     }
     if let Some(n) = tcp.listen_overflows.filter(|n| *n > 0) {
         let what = units::plural(n, "incoming connection was", "incoming connections were");
         list.add(Level::Bad, "tcp", format!("TCP: {what} dropped because an accept queue was full."));
     }
+}
+
+/// How grave the retransmissions are, and how often they came: as a share of the segments sent where that is known.
+fn retransmits(tcp: &Tcp, duration_ns: u64) -> (Level, String) {
+    if let Some(share) = super::tcp::retransmit_share(tcp) {
+        let level = if share >= RETRANSMIT_SHARE { Level::Warn } else { Level::Note };
+        return (level, format!("{} of those sent", units::percent(share)));
+    }
+    // Once a second is what a busy node sees in passing.
+    let level = if tcp.retransmits > duration_ns / 1_000_000_000 { Level::Warn } else { Level::Note };
+    let rate = if duration_ns == 0 {
+        String::new()
+    } else {
+        format!("{}; ", units::rate(tcp.retransmits, duration_ns))
+    };
+    (level, format!("{rate}of how many is not known"))
 }
 
 fn path_mtu(snapshot: &Snapshot, list: &mut List) {
@@ -195,21 +205,27 @@ fn path_mtu(snapshot: &Snapshot, list: &mut List) {
 }
 
 fn drops(snapshot: &Snapshot, list: &mut List) {
-    let (closing, lost): (Vec<_>, Vec<_>) =
-        snapshot.drops.iter().filter(|d| d.count > 0).partition(|d| is_discard_at_close(d));
-    let sum = |drops: &[&Drop]| drops.iter().fold(0_u64, |sum, d| sum.saturating_add(d.count));
-    if let Some(first) = lost.first() {
-        let text = format!(
-            "{} dropped; most ({}): {} in {}.",
-            units::plural(sum(&lost), "packet was", "packets were"),
-            units::count(first.count),
-            clean(&first.reason),
-            clean(&first.location),
-        );
-        list.add(Level::Warn, "drops", text);
-    } else if !closing.is_empty() {
-        let what = units::plural(sum(&closing), "packet was", "packets were");
-        let text = format!("No packet was dropped on its way; {what} discarded when sockets closed.");
+    let reasons = by_reason(&snapshot.drops);
+    let (usual, wrong): (Vec<_>, Vec<_>) =
+        reasons.into_iter().partition(|(gravity, ..)| *gravity == Gravity::Usual);
+    let sum = |reasons: &[(Gravity, &str, u64)]| reasons.iter().fold(0_u64, |sum, r| sum.saturating_add(r.2));
+    let packets = |n| units::plural(n, "packet was", "packets were");
+    let all = sum(&wrong).saturating_add(sum(&usual));
+    if !wrong.is_empty() {
+        let each = |(gravity, reason, n): &(Gravity, &str, u64)| {
+            let share = units::percent(*n as f64 / all as f64);
+            format!("{} {} ({share}, {})", clean(reason), units::count(*n), gravity.name())
+        };
+        let reasons: Vec<_> = wrong.iter().map(each).collect();
+        let others = match sum(&usual) {
+            0 => String::new(),
+            n => format!("; the other {} as is usual", units::count(n)),
+        };
+        list.add(Level::Warn, "drops", format!("{} dropped: {}{others}.", packets(all), some(&reasons)));
+    } else if !usual.is_empty() {
+        let reasons: Vec<_> =
+            usual.iter().map(|(_, reason, n)| format!("{} {}", clean(reason), units::count(*n))).collect();
+        let text = format!("{} dropped, all as is usual: {}.", packets(all), some(&reasons));
         list.add(Level::Note, "drops", text);
     }
 }
@@ -221,6 +237,11 @@ fn losses(snapshot: &Snapshot, list: &mut List) {
         let what = units::plural(damaged, "part", "parts");
         let text = format!("This report is incomplete: {what} of the recording damaged or missing.");
         list.add(Level::Bad, "losses", text);
+    }
+    if snapshot.meta.rotated.is_some() {
+        let text = "The recording's start was rotated away: what is told of single events (DNS, handshakes, peers, \
+                    slow packets) begins later.";
+        list.add(Level::Note, "losses", text.to_owned());
     }
     let lost: Vec<_> = snapshot
         .losses

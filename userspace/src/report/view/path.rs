@@ -1,14 +1,14 @@
-//! What happened to packets on their way: fragments and path MTU, drops, and the slowest ones.
+//! What happened to packets on their way: fragments and path MTU, and the slowest ones.
 
 use super::{super::units, Cell, Kind, Section, Table, nothing};
-use crate::snapshot::{Drop, Exemplar, Ip, Snapshot};
+use crate::snapshot::{Exemplar, Ip, Snapshot};
 
 /// The section on fragments and path MTU.
 pub(super) fn fragments(snapshot: &Snapshot, top: usize) -> Section {
     let ip = &snapshot.ip;
     let mut section = Section::new("fragments", "Fragments and path MTU");
     if *ip == Ip::default() {
-        section.line(nothing(snapshot, "No fragments and no packet-too-big messages seen", &["frag", "ptb"]));
+        section.line(nothing(snapshot, "No fragments and no packet-too-big messages seen", &["ip."]));
         return section;
     }
     section.line(format!(
@@ -37,38 +37,6 @@ pub(super) fn fragments(snapshot: &Snapshot, top: usize) -> Section {
             Cell { text: format!("{} B", units::count(u64::from(p.mtu))), sort: Some(f64::from(p.mtu)) },
             Cell::count(p.count),
         ]
-    }));
-    section
-}
-
-/// Whether the kernel only emptied the queues of a socket that was closed, of a FIN or of data that nobody was going to
-/// read: its tracepoint tells of those as of drops, but no packet was lost on its way.
-pub(super) fn is_discard_at_close(drop: &Drop) -> bool {
-    drop.reason == "QUEUE_PURGE"
-}
-
-/// The section on drops.
-pub(super) fn drops(snapshot: &Snapshot, top: usize) -> Section {
-    let mut section = Section::new("drops", "Drops");
-    if snapshot.drops.is_empty() && snapshot.drop_flows.is_empty() {
-        section.line(nothing(snapshot, "No drops seen", &["drop"]));
-        return section;
-    }
-    if snapshot.drops.iter().any(is_discard_at_close) {
-        section.line("QUEUE_PURGE is what was left in the queues of closed sockets: not lost on the way.");
-    }
-    let columns = [
-        ("reason", Kind::Text),
-        ("dropped in", Kind::Text),
-        ("interface", Kind::Text),
-        ("packets", Kind::Number),
-    ];
-    section.table(Table::of("By reason and place", &columns, &snapshot.drops, top, |d| {
-        vec![Cell::text(&d.reason), Cell::text(&d.location), Cell::text(&d.scope), Cell::count(d.count)]
-    }));
-    let columns = [("flow", Kind::Text), ("most for", Kind::Text), ("packets", Kind::Number)];
-    section.table(Table::of("By flow", &columns, &snapshot.drop_flows, top, |d| {
-        vec![Cell::text(&d.flow), Cell::text(&d.reason), Cell::count(d.count)]
     }));
     section
 }

@@ -22,8 +22,13 @@ pub(super) fn losses(snapshot: &Snapshot) -> Section {
             section.line(format!("Nothing was lost for {what}."));
         }
     }
+    let held = ring.received.saturating_add(ring.lost);
+    let not_held = match ring.emitted.saturating_sub(held) {
+        0 => String::new(),
+        n => format!(", {} no longer in the recording", units::count(n)),
+    };
     section.line(format!(
-        "Ring buffer ({}): {} emitted, {} received, {} lost.",
+        "Ring buffer ({}): {} emitted, {} received, {} lost{not_held}.",
         units::bytes(ring.size_bytes),
         units::plural(ring.emitted, "record", "records"),
         units::count(ring.received),
@@ -44,7 +49,12 @@ pub(super) fn probes(snapshot: &Snapshot) -> Section {
         many => format!("{}: {}", clean(&p.name), clean(&many.join(", "))),
     };
     let columns = [("probe", Kind::Text), ("source", Kind::Text), ("remark", Kind::Text)];
-    section.table(Table::of("", &columns, &snapshot.probes, usize::MAX, |p| {
+    let (left_out, shown): (Vec<_>, Vec<_>) = snapshot.probes.iter().partition(|p| is_left_out(p));
+    if !left_out.is_empty() {
+        let names: Vec<_> = left_out.iter().map(|p| clean(&p.name)).collect();
+        section.line(format!("Not selected: {}.", names.join(", ")));
+    }
+    section.table(Table::of("", &columns, &shown, usize::MAX, |p| {
         vec![
             Cell::text(&names(p)),
             Cell::text(p.source.as_deref().unwrap_or("off")),
@@ -52,6 +62,11 @@ pub(super) fn probes(snapshot: &Snapshot) -> Section {
         ]
     }));
     section
+}
+
+/// Whether a probe is off because `--signals` leaves it out: who asked for that need not be told as of a lack.
+pub(super) fn is_left_out(probe: &Probe) -> bool {
+    probe.source.is_none() && probe.reason.as_deref() == Some(Probe::NOT_SELECTED)
 }
 
 /// The section on what measuring cost.

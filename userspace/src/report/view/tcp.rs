@@ -2,19 +2,37 @@
 
 use super::{super::units, Cell, Kind, Section, Table, nothing};
 use crate::snapshot::{Snapshot, Tcp, TcpPeer};
+use nettrace_common::Signal;
+
+/// The probe of segments sent again.
+const RETRANSMIT: &str = "tcp.retransmit";
 
 /// The section on TCP.
 pub(super) fn section(snapshot: &Snapshot, top: usize) -> Section {
     let tcp = &snapshot.tcp;
     let mut section = Section::new("tcp", "TCP");
-    // Overflows are read from procfs: 0 of them does not mean that TCP was seen.
+    // What is read from procfs is there whatever was looked at: it does not mean that TCP was seen.
     let above_0 = |n: Option<u64>| n.filter(|n| *n > 0);
     let (listen_overflows, listen_drops) = (above_0(tcp.listen_overflows), above_0(tcp.listen_drops));
-    if (Tcp { listen_overflows, listen_drops, ..tcp.clone() }) == Tcp::default() {
+    let seen = Tcp { listen_overflows, listen_drops, segments_sent: None, ..tcp.clone() };
+    if seen == Tcp::default() {
         section.line(nothing(snapshot, "No TCP seen", &["tcp"]));
         return section;
     }
-    section.table(counts(tcp, snapshot.meta.duration_ns));
+    section.table(counts(snapshot));
+    let looked = tcp.retransmits > 0 || !is_off(snapshot, RETRANSMIT);
+    if let Some(share) = retransmit_share(tcp).filter(|_| looked) {
+        section.line(format!(
+            "{} of {} sent were sent again: {}.",
+            units::count(tcp.retransmits),
+            units::plural(
+                tcp.segments_sent.unwrap_or(0).saturating_add(tcp.retransmits),
+                "segment",
+                "segments"
+            ),
+            units::percent(share),
+        ));
+    }
     let columns = [("errno", Kind::Text), ("connections", Kind::Number)];
     section.table(Table::of("Failed connections", &columns, &tcp.failures, top, |c| {
         vec![Cell::text(&c.name), Cell::count(c.count)]
@@ -23,24 +41,41 @@ pub(super) fn section(snapshot: &Snapshot, top: usize) -> Section {
     section
 }
 
-fn counts(tcp: &Tcp, duration_ns: u64) -> Table {
+/// Segments sent again as a share of all that were sent; none where it is not known how many were.
+pub(super) fn retransmit_share(tcp: &Tcp) -> Option<f64> {
+    let all = tcp.segments_sent?.saturating_add(tcp.retransmits);
+    (all > 0).then(|| tcp.retransmits as f64 / all as f64)
+}
+
+/// Whether a probe is known to be off, so that 0 says nothing.
+fn is_off(snapshot: &Snapshot, probe: &str) -> bool {
+    snapshot.probes.iter().any(|p| p.name == probe && p.source.is_none())
+}
+
+fn counts(snapshot: &Snapshot) -> Table {
+    let Snapshot { tcp, meta, .. } = snapshot;
+    let (connect, accept) = (Signal::TcpConnect.name(), Signal::TcpAccept.name());
+    let (reset, overflow) = ("tcp.reset", "tcp.listen_overflow");
     let rows = [
-        ("connections established by local clients", Some(tcp.connects)),
-        ("connections that local clients failed to establish", Some(tcp.connect_failures)),
-        ("connections accepted by local servers", Some(tcp.accepts)),
-        ("segments sent again", Some(tcp.retransmits)),
-        ("resets sent", Some(tcp.resets_sent)),
-        ("resets received", Some(tcp.resets_received)),
-        ("connections dropped by full accept queues", tcp.listen_overflows),
-        ("SYN dropped by listeners", tcp.listen_drops),
+        ("connections established by local clients", connect, Some(tcp.connects)),
+        ("connections that local clients failed to establish", connect, Some(tcp.connect_failures)),
+        ("connections accepted by local servers", accept, Some(tcp.accepts)),
+        ("segments sent again", RETRANSMIT, Some(tcp.retransmits)),
+        ("resets sent", reset, Some(tcp.resets_sent)),
+        ("resets received", reset, Some(tcp.resets_received)),
+        ("connections dropped by full accept queues", overflow, tcp.listen_overflows),
+        ("SYN dropped by listeners", overflow, tcp.listen_drops),
     ];
     let columns = [("event", Kind::Text), ("count", Kind::Number), ("rate", Kind::Number)];
-    Table::of("Events", &columns, &rows, rows.len(), |(what, n)| {
+    Table::of("Events", &columns, &rows, rows.len(), |(what, probe, n)| {
         let mut row = vec![Cell::text(what)];
         match n {
+            Some(0) if is_off(snapshot, probe) => {
+                row.extend([Cell::unknown("not measured"), Cell::unknown("-")]);
+            }
             Some(n) => row.extend([
                 Cell::count(*n),
-                Cell { text: units::rate(*n, duration_ns), sort: Some(*n as f64) },
+                Cell { text: units::rate(*n, meta.duration_ns), sort: Some(*n as f64) },
             ]),
             None => row.extend([Cell::unknown("not readable"), Cell::unknown("-")]),
         }
