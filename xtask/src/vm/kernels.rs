@@ -101,14 +101,15 @@ fn fetch(apt: &PrivateApt, series: &'static Series, dir: &Path) -> Result<()> {
         vec![format!("linux-image-{release}")]
     };
     println!("vm: fetching {}", packages.join(" "));
-    let fresh = dir.with_extension("new");
+    let fresh = dir.with_file_name(format!("{}-new", series.name));
     if fresh.exists() {
         fs::remove_dir_all(&fresh)?;
     }
     let tree = fresh.join("tree");
     fs::create_dir_all(&tree).with_context(|| tree.display().to_string())?;
     apt.unpack(&packages, &fresh.join("deb"), &tree)?;
-    let compressed = find(&tree, |name| name.starts_with("vmlinuz-"), Path::is_file)?;
+    // `vmlinuz` among the modules or `vmlinuz-RELEASE` in /boot.
+    let compressed = find(&tree, |name| name.starts_with("vmlinuz"), Path::is_file)?;
     let image = unpack::kernel(&fs::read(&compressed)?).with_context(|| compressed.display().to_string())?;
     fs::write(fresh.join("vmlinux"), image)?;
     let modules = find(&tree, |name| name == release, |path| path.join("kernel").is_dir())?;

@@ -17,7 +17,7 @@ use crate::process;
 
 pub(super) const QEMU: &str = "qemu-system-x86_64";
 /// Of the host's clock, for everything that a machine does.
-const TIMEOUT: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(560);
 const MEGABYTES: &str = "1024";
 /// Lines of the kernel's log that are shown of a machine that did not finish.
 const LAST_LINES: usize = 25;
@@ -99,7 +99,7 @@ impl Machine<'_> {
         // A panic ends the machine at once, and so does an oops. Mitigations of hardware that is not there cost time.
         cmd.args([
             "-append",
-            "console=ttyS0 panic=-1 oops=panic tsc=reliable mitigations=off random.trust_cpu=on",
+            "console=ttyS0 loglevel=5 panic=-1 oops=panic tsc=reliable mitigations=off random.trust_cpu=on",
         ]);
         cmd
     }

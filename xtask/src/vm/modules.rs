@@ -64,6 +64,7 @@ pub(super) const WANTED: &[&str] = &[
     "nft_numgen",
     "nft_compat",
     "nft_fib_inet",
+    "nft_objref",
     "nft_queue",
     "iptable_filter",
     "iptable_nat",

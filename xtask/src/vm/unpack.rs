@@ -4,12 +4,17 @@ use std::io::Read;
 
 use anyhow::{Context, Result, bail};
 use flate2::read::GzDecoder;
+use lz4_flex::frame::FrameDecoder as Lz4Decoder;
 use lzma_rust2::XzReader;
 use ruzstd::decoding::StreamingDecoder;
 
 /// Takes the uncompressed kernel out of a bzImage. A machine that boots it directly does not spend time on unpacking.
 pub(super) fn kernel(image: &[u8]) -> Result<Vec<u8>> {
-    let vmlinux = decompressed(payload(image)?)?;
+    const GZIP: &[u8] = &[0x1f, 0x8b];
+    let payload = payload(image)?;
+    // The kernel's size follows what was compressed by anything but gzip, whose format has it.
+    let end = if payload.starts_with(GZIP) { payload.len() } else { payload.len().saturating_sub(4) };
+    let vmlinux = decompressed(&payload[..end])?;
     if !vmlinux.starts_with(b"\x7fELF") {
         bail!("what is packed in it is no ELF file");
     }
@@ -43,7 +48,6 @@ fn payload(image: &[u8]) -> Result<&[u8]> {
 /// What has been compressed by any of the ways that kernels and modules are. Something else is taken as it is.
 pub(super) fn decompressed(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut out = Vec::new();
-    // The kernel's size follows its stream, so that what comes after the stream has to be let be.
     match bytes {
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
             XzReader::new(bytes, false).read_to_end(&mut out).context("xz")?
@@ -53,7 +57,8 @@ pub(super) fn decompressed(bytes: &[u8]) -> Result<Vec<u8>> {
             decoder.read_to_end(&mut out).context("zstd")?
         }
         [0x1f, 0x8b, ..] => GzDecoder::new(bytes).read_to_end(&mut out).context("gzip")?,
-        [0x02, 0x21, 0x4c, 0x18, ..] => bail!("LZ4 is not supported"),
+        // The older of LZ4's two formats, in which the kernel is.
+        [0x02, 0x21, 0x4c, 0x18, ..] => Lz4Decoder::new(bytes).read_to_end(&mut out).context("LZ4")?,
         _ => return Ok(bytes.to_vec()),
     };
     Ok(out)
@@ -92,6 +97,5 @@ mod tests {
     #[test]
     fn what_is_not_compressed_stays() {
         assert_eq!(decompressed(b"\x7fELF").expect("as it is"), b"\x7fELF");
-        assert!(decompressed(b"\x02\x21\x4c\x18rest").is_err());
     }
 }
