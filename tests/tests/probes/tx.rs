@@ -12,7 +12,7 @@ use nettrace::{
     },
 };
 use nettrace_common::Signal;
-use nettrace_tests::{captured, count, count_in};
+use nettrace_tests::{captured, count, count_in, only};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _},
@@ -116,7 +116,10 @@ fn packets_that_wait_in_a_qdisc_show_it() {
     const EACH_NS: u64 = 8_000_000;
     let (finished, done) = captured(
         LabConfig::default(),
-        |options| options.programs.filter = filter::parse("udp and port 7000").unwrap(),
+        |options| {
+            only("tx")(options);
+            options.programs.filter = filter::parse("udp and port 7000").unwrap();
+        },
         |lab| {
             in_pod(lab, Role::Client, "tc qdisc add dev eth0 root tbf rate 1mbit burst 1600 limit 100000")?;
             let path = lab.path(Role::Client, Role::Server, Family::V4)?;

@@ -39,7 +39,7 @@ impl Archive {
     /// Adds a directory, and those that it is in.
     pub(super) fn directory(&mut self, path: &str) -> Result<()> {
         let path = in_guest(Path::new(path));
-        self.parents(&path.join("."))
+        self.parents(&path.join("something in it"))
     }
 
     /// Adds a file, and the directories that it is in.

@@ -144,6 +144,8 @@ fn newest<'a>(packages: impl Iterator<Item = &'a str>, prefix: &str) -> Option<S
 
 /// The numbers in a release, which order releases of the same form.
 fn numbers(release: &str) -> Vec<u64> {
+    // The suffix has a number, too.
+    let release = release.trim_end_matches(SUFFIX);
     release.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
 }
 

@@ -1,6 +1,6 @@
 //! Which tests run on which kernels, and what is expected to fail there: the data of `tests/vm.toml`.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 use glob::Pattern;
@@ -12,15 +12,17 @@ use super::kernels::SERIES;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Selection {
-    /// Tests that do not run in the machines.
+    /// Tests that the matrix runs.
+    inside: Vec<Tests>,
+    /// Tests that cannot run in the machines.
     #[serde(default)]
     outside: Vec<Outside>,
     /// Tests that need more than one processor, on a machine that has two. Its time is not the host's own.
     #[serde(default)]
     two_processors: Vec<Tests>,
-    /// Kernel series, tests, reasons.
+    /// Tests that are expected to fail.
     #[serde(default)]
-    gaps: BTreeMap<String, BTreeMap<Tests, String>>,
+    gap: Vec<Gap>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -32,8 +34,16 @@ struct Outside {
     reason: String,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Gap {
+    kernels: Vec<String>,
+    tests: Vec<Tests>,
+    reason: String,
+}
+
 /// Names of tests, with `*` for any part of them.
-#[derive(Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Deserialize)]
 #[serde(try_from = "String")]
 struct Tests(Pattern);
 
@@ -55,12 +65,14 @@ impl Selection {
 
     fn parse(text: &str, tests: &[&str]) -> Result<Self> {
         let selection: Self = toml::from_str(text)?;
-        if let Some(series) = selection.gaps.keys().find(|name| SERIES.iter().all(|s| s.name != **name)) {
-            bail!("gaps: there is no kernel series {series}");
+        let mut kernels = selection.gap.iter().flat_map(|gap| &gap.kernels);
+        if let Some(unknown) = kernels.find(|name| SERIES.iter().all(|series| series.name != **name)) {
+            bail!("there is no kernel series {unknown}");
         }
         let outside = selection.outside.iter().flat_map(|outside| &outside.tests);
-        let gaps = selection.gaps.values().flat_map(BTreeMap::keys);
-        for Tests(pattern) in outside.chain(gaps).chain(&selection.two_processors) {
+        let gaps = selection.gap.iter().flat_map(|gap| &gap.tests);
+        let lists = selection.inside.iter().chain(&selection.two_processors);
+        for Tests(pattern) in outside.chain(gaps).chain(lists) {
             if !tests.iter().any(|name| pattern.matches(name)) {
                 bail!("there is no test {pattern}");
             }
@@ -68,8 +80,13 @@ impl Selection {
         Ok(selection)
     }
 
-    /// Whether a test runs in the machines.
+    /// Whether the matrix runs a test.
     pub(super) fn is_inside(&self, test: &str) -> bool {
+        self.is_possible(test) && self.inside.iter().any(|Tests(pattern)| pattern.matches(test))
+    }
+
+    /// Whether a test can run in the machines, be it worth its time or not.
+    pub(super) fn is_possible(&self, test: &str) -> bool {
         !self.outside.iter().flat_map(|outside| &outside.tests).any(|Tests(pattern)| pattern.matches(test))
     }
 
@@ -80,8 +97,11 @@ impl Selection {
 
     /// Why a test is expected to fail on a kernel; none when it is not.
     pub(super) fn gap(&self, series: &str, test: &str) -> Option<&str> {
-        let gaps = self.gaps.get(series)?;
-        gaps.iter().find(|(Tests(pattern), _)| pattern.matches(test)).map(|(_, reason)| reason.as_str())
+        let is_it = |gap: &&Gap| {
+            gap.kernels.iter().any(|name| name == series)
+                && gap.tests.iter().any(|Tests(pattern)| pattern.matches(test))
+        };
+        self.gap.iter().find(is_it).map(|gap| gap.reason.as_str())
     }
 }
 
@@ -94,15 +114,19 @@ mod tests {
     #[test]
     fn what_runs_where_is_read_from_the_data() {
         let text = r#"
+            inside = ["probes::*::one", "run::*"]
             two_processors = ["probes::rx::two"]
             [[outside]]
             tests = ["run::*"]
             reason = "needs a browser"
-            [gaps."5.10"]
-            "probes::rx::*" = "no tracepoint"
+            [[gap]]
+            kernels = ["5.10"]
+            tests = ["probes::rx::*"]
+            reason = "no tracepoint"
         "#;
         let data = Selection::parse(text, &TESTS).expect("well formed");
-        assert!(data.is_inside(TESTS[0]) && !data.is_inside(TESTS[2]));
+        assert_eq!(TESTS.map(|test| data.is_inside(test)), [true, false, false]);
+        assert_eq!(TESTS.map(|test| data.is_possible(test)), [true, true, false]);
         assert_eq!((data.processors(TESTS[0]), data.processors(TESTS[1])), (1, 2));
         assert_eq!(data.gap("5.10", TESTS[1]), Some("no tracepoint"));
         assert_eq!((data.gap("5.10", TESTS[2]), data.gap("6.1", TESTS[1])), (None, None));
@@ -110,11 +134,16 @@ mod tests {
 
     #[test]
     fn stale_and_malformed_data_are_refused() {
-        let refused = |text| format!("{:#}", Selection::parse(text, &TESTS).expect_err("bad"));
-        assert!(refused("[gaps.\"2.6\"]\n\"run::*\" = \"old\"").contains("no kernel series 2.6"));
-        assert!(refused("[gaps.\"6.1\"]\n\"gone::*\" = \"x\"").contains("no test gone::*"));
+        let gap =
+            |kernel, test| format!("[[gap]]\nkernels = [{kernel:?}]\ntests = [{test:?}]\nreason = \"x\"");
+        let refused = |text: &str| {
+            let text = format!("inside = []\n{text}");
+            format!("{:#}", Selection::parse(&text, &TESTS).expect_err("bad"))
+        };
+        assert!(refused(&gap("2.6", "run::*")).contains("no kernel series 2.6"));
+        assert!(refused(&gap("6.1", "gone::*")).contains("no test gone::*"));
         assert!(refused("[[outside]]\ntests = [\"run::*\"]").contains("reason"));
         assert!(refused("[[outside]]\ntests = [\"[\"]\nreason = \"x\"").contains("attern"));
-        assert!(refused("gap = 1").contains("gap"));
+        assert!(refused("gaps = 1").contains("gaps"));
     }
 }
