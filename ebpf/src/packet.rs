@@ -38,6 +38,15 @@ fn direct<T: Copy>(data: usize, data_end: usize, offset: u32) -> Option<T> {
     Some(unsafe { (at as *const T).read_unaligned() })
 }
 
+/// A length of 1 to `N` that the verifier sees to be one; `N` is a power of two. The compiler knows from afar that `len` is
+/// in range and would drop the checks that the verifier needs; and before 6.2 that one learns nothing of a minimum from
+/// `len != 0`, but does from an addition.
+#[inline(always)]
+fn bounded<const N: usize>(len: u32) -> u32 {
+    const { assert!(N.is_power_of_two()) };
+    (core::hint::black_box(len.wrapping_sub(1)) & (N as u32 - 1)) + 1
+}
+
 impl Packet for TcContext {
     #[inline(always)]
     fn header<T: Copy>(&self, offset: u32) -> Option<T> {
@@ -59,11 +68,10 @@ impl Packet for TcContext {
 
     #[inline(always)]
     fn copy<const N: usize>(&self, offset: u32, to: *mut [u8; N], len: u32) -> bool {
-        // The compiler knows from afar that `len` is in range and would drop the check that the verifier needs.
-        let len = core::hint::black_box(len);
         if len == 0 || len > N as u32 {
             return false;
         }
+        let len = bounded::<N>(len);
         // SAFETY: `len` is at most the destination's length.
         unsafe { bpf_skb_load_bytes(self.as_ptr().cast(), offset, to.cast(), len) == 0 }
     }
@@ -96,10 +104,10 @@ impl Packet for XdpContext {
 
     #[inline(always)]
     fn copy<const N: usize>(&self, offset: u32, to: *mut [u8; N], len: u32) -> bool {
-        let len = core::hint::black_box(len);
         if len == 0 || len > N as u32 || offset > MAX_OFFSET {
             return false;
         }
+        let len = bounded::<N>(len);
         let at = self.data() + offset as usize;
         if at + len as usize > self.data_end() {
             return false;

@@ -53,6 +53,13 @@ pub fn captured_in<T>(
     Ok((capture.stop()?, said))
 }
 
+/// A change of options: only this signal or group. Programs that a test has no use for are dear to verify where the
+/// processor is emulated (`cargo xtask vm`).
+pub fn only(signals: &str) -> impl FnOnce(&mut Options) {
+    let signals = signals.to_owned();
+    move |options| options.signals = vec![signals]
+}
+
 /// Latencies of a signal, over all scopes.
 #[must_use]
 pub fn count(snapshot: &Snapshot, signal: Signal) -> u64 {

@@ -14,6 +14,7 @@ mod setup;
 mod sources;
 mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ enum Command {
     Lint(lint::Args),
     Test(test::Args),
     Demo(demo::Args),
+    Vm(vm::Args),
 }
 
 impl Command {
@@ -45,6 +47,7 @@ impl Command {
             Self::Lint(args) => lint::run(&args),
             Self::Test(args) => test::run(&args),
             Self::Demo(args) => demo::run(&args),
+            Self::Vm(args) => vm::run(&args),
         }
     }
 }

@@ -7,6 +7,8 @@ pub(crate) enum Part {
     Build,
     /// Running the tests.
     Test,
+    /// Running them in virtual machines.
+    Vm,
 }
 
 /// One need, by the name of the Debian package that meets it.
@@ -17,18 +19,26 @@ pub(crate) struct Package {
     /// Programs any of which meet the need as well, wherever they came from.
     pub(crate) programs: &'static [&'static str],
     /// What it is for.
-    pub(crate) part: Part,
+    pub(crate) parts: &'static [Part],
 }
 
 /// Packages of the BPF compiler, for those who have no toolchain with library sources.
 pub(crate) const COMPILER: [&str; 3] = ["rustc-web", "rust-web-src", "rust-web-clippy"];
 
 const fn build(name: &'static str, programs: &'static [&'static str]) -> Package {
-    Package { name, programs, part: Part::Build }
+    Package { name, programs, parts: &[Part::Build] }
 }
 
 const fn test(name: &'static str, programs: &'static [&'static str]) -> Package {
-    Package { name, programs, part: Part::Test }
+    Package { name, programs, parts: &[Part::Test] }
+}
+
+const fn vm(name: &'static str, programs: &'static [&'static str]) -> Package {
+    Package { name, programs, parts: &[Part::Vm] }
+}
+
+const fn test_and_vm(name: &'static str, programs: &'static [&'static str]) -> Package {
+    Package { name, programs, parts: &[Part::Test, Part::Vm] }
 }
 
 /// Everything but the BPF compiler and LLVM, whose version depends on the compiler.
@@ -37,19 +47,27 @@ pub(crate) static PACKAGES: &[Package] = &[
     build("libzstd-dev", &[]),
     build("zlib1g-dev", &[]),
     build("libxml2-dev", &[]),
-    test("iproute2", &["ip"]),
-    test("nftables", &["nft"]),
+    test_and_vm("iproute2", &["ip"]),
+    test_and_vm("nftables", &["nft"]),
     test("tshark", &["tshark"]),
     test("chromium", &["chromium", "chromium-browser", "google-chrome"]),
-    test("conntrack", &["conntrack"]),
-    test("ethtool", &["ethtool"]),
-    test("bpftool", &["bpftool"]),
+    test_and_vm("conntrack", &["conntrack"]),
+    test_and_vm("ethtool", &["ethtool"]),
+    test_and_vm("bpftool", &["bpftool"]),
     test("sockperf", &["sockperf"]),
     test("iperf3", &["iperf3"]),
     test("bind9-dnsutils", &["dig"]),
     test("unbound", &["unbound"]),
     // The program alone: the package `dnsmasq` would also start it as the machine's name server.
     test("dnsmasq-base", &["dnsmasq"]),
+    vm("qemu-system-x86", &["qemu-system-x86_64"]),
+    // What the kernels' signatures are checked with.
+    vm("debian-archive-keyring", &[]),
+    // The rest of these is what the guests have besides the programs above.
+    vm("busybox", &["busybox"]),
+    vm("dash", &["dash"]),
+    vm("iptables", &["iptables-legacy"]),
+    vm("iputils-ping", &["ping"]),
 ];
 
 /// Services that come with a package above and that tests start by themselves, with their own configuration.

@@ -24,16 +24,22 @@ pub(crate) struct Args {
     /// Only what running the tests needs; no LLVM
     #[arg(long, alias = "test-only")]
     test: bool,
+    /// Only what running the tests in virtual machines needs (`cargo xtask vm`)
+    #[arg(long, conflicts_with_all = ["build_only", "test"])]
+    vm: bool,
 }
 
 /// Installs what is missing and fails with the list of what still is.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut apt = Apt::new();
     let mut missing = Vec::new();
-    if !args.build_only {
+    if args.vm {
+        missing.extend(install_packages(Part::Vm, &mut apt)?);
+    }
+    if !args.build_only && !args.vm {
         missing.extend(install_packages(Part::Test, &mut apt)?);
     }
-    if !args.test {
+    if !args.test && !args.vm {
         missing.extend(install_packages(Part::Build, &mut apt)?);
         let steps: [fn(&mut Apt) -> Result<()>; 3] = [compiler, bpf_linker, |_| cargo_deny()];
         missing.extend(steps.iter().filter_map(|step| step(&mut apt).err()).map(|e| format!("{e:#}")));
@@ -47,13 +53,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Installs what the tests need; for `cargo xtask test`.
 pub(crate) fn test_tools() -> Result<()> {
-    run(&Args { build_only: false, test: true })
+    run(&Args { build_only: false, test: true, vm: false })
+}
+
+/// Installs what the virtual machines need; for `cargo xtask vm`.
+pub(crate) fn vm_tools() -> Result<()> {
+    run(&Args { build_only: false, test: false, vm: true })
 }
 
 /// Installs the packages of one part, and gives back why some are still missing.
 fn install_packages(part: Part, apt: &mut Apt) -> Result<Vec<String>> {
-    let wanted: Vec<_> =
-        PACKAGES.iter().filter(|p| p.part == part && !is_met(p)).map(|package| package.name).collect();
+    let wanted: Vec<_> = PACKAGES
+        .iter()
+        .filter(|p| p.parts.contains(&part) && !is_met(p))
+        .map(|package| package.name)
+        .collect();
     let missing = apt.install(&wanted)?;
     let is_new = |service: &&&str| wanted.contains(*service) && !missing.iter().any(|m| m.name == **service);
     for service in SERVICES.iter().filter(is_new) {

@@ -37,3 +37,9 @@ pub(crate) fn cargo_home() -> Option<PathBuf> {
         .map(PathBuf::from)
         .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")))
 }
+
+/// Where this user's programs keep what they could fetch again.
+pub(crate) fn cache_home() -> Option<PathBuf> {
+    let set = env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    set.or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
+}

@@ -2,7 +2,7 @@
 
 use nettrace::lab::{Lab, LabConfig, Path, Role, Topology};
 use nettrace::snapshot::{Drop, Snapshot};
-use nettrace_tests::{captured, drops, lost, truth};
+use nettrace_tests::{captured, drops, lost, only, truth};
 use std::net::UdpSocket;
 
 /// Sends datagrams from an own port to a port of the server. Yields the flow as reports name it.
@@ -81,20 +81,16 @@ fn nft_drops_have_their_count_reason_place_and_flow() {
 /// Datagrams to a port without a socket: as many as UdpNoPorts and Udp6NoPorts count.
 #[test]
 fn datagrams_to_closed_ports_are_no_socket() {
-    let (finished, flows) = captured(
-        LabConfig::default(),
-        |_| {},
-        |lab| {
-            let mut flows = Vec::new();
-            for (&family, count) in lab.families().iter().zip([30, 20]) {
-                let path = lab.path(Role::Client, Role::Server, family)?;
-                flows.push((send(&path, 9, count)?, u64::from(count)));
-            }
-            let counters = truth::counters(&lab.pod(Role::Server).netns)?;
-            assert_eq!((counters["UdpNoPorts"], counters["Udp6NoPorts"]), (30, 20));
-            Ok(flows)
-        },
-    )
+    let (finished, flows) = captured(LabConfig::default(), only("drop"), |lab| {
+        let mut flows = Vec::new();
+        for (&family, count) in lab.families().iter().zip([30, 20]) {
+            let path = lab.path(Role::Client, Role::Server, family)?;
+            flows.push((send(&path, 9, count)?, u64::from(count)));
+        }
+        let counters = truth::counters(&lab.pod(Role::Server).netns)?;
+        assert_eq!((counters["UdpNoPorts"], counters["Udp6NoPorts"]), (30, 20));
+        Ok(flows)
+    })
     .unwrap();
     let snapshot = &finished.snapshot;
     assert_eq!(drops(snapshot, "NO_SOCKET"), 50, "{:?}", snapshot.drops);

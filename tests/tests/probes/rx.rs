@@ -12,7 +12,7 @@ use nettrace::{
     snapshot::Snapshot,
 };
 use nettrace_common::Signal;
-use nettrace_tests::{Compared, agree, captured, count, lost, raw::set_receive_buffer};
+use nettrace_tests::{Compared, agree, captured, count, lost, only, raw::set_receive_buffer};
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -202,22 +202,18 @@ fn sockets_keep_their_datagrams_apart() {
 #[test]
 fn a_peek_is_not_a_read() {
     const COUNT: u64 = 30;
-    let (finished, ()) = captured(
-        LabConfig::default(),
-        |_| {},
-        |lab| {
-            let (servers, client) = sockets(lab, 1)?;
-            let server = &servers[0];
-            let mut buffer = [0; 16];
-            for _ in 0..COUNT {
-                client.send_to(b"peek", server.local_addr()?)?;
-                server.peek(&mut buffer)?;
-                server.peek(&mut buffer)?;
-                server.recv(&mut buffer)?;
-            }
-            Ok(())
-        },
-    )
+    let (finished, ()) = captured(LabConfig::default(), only("rx"), |lab| {
+        let (servers, client) = sockets(lab, 1)?;
+        let server = &servers[0];
+        let mut buffer = [0; 16];
+        for _ in 0..COUNT {
+            client.send_to(b"peek", server.local_addr()?)?;
+            server.peek(&mut buffer)?;
+            server.peek(&mut buffer)?;
+            server.recv(&mut buffer)?;
+        }
+        Ok(())
+    })
     .unwrap();
     assert_eq!(counts(&finished.snapshot), [COUNT; 3]);
     assert_eq!(lost(&finished.snapshot, "unmatched"), 0);
@@ -228,29 +224,25 @@ fn a_peek_is_not_a_read() {
 fn a_segment_read_in_pieces_counts_once() {
     const SEGMENTS: u64 = 20;
     const PAUSE: Duration = Duration::from_millis(5);
-    let (finished, elapsed) = captured(
-        LabConfig::default(),
-        |_| {},
-        |lab| {
-            let pod = lab.pod(Role::Server);
-            let listener = pod.netns.run(|| TcpListener::bind((pod.ipv4, 0)))??;
-            let address = listener.local_addr()?;
-            let mut client = lab.pod(Role::Client).netns.run(|| TcpStream::connect(address))??;
-            client.set_nodelay(true)?;
-            let (mut server, _) = listener.accept()?;
-            let mut slowest_first = Duration::ZERO;
-            for _ in 0..SEGMENTS {
-                let sent = Instant::now();
-                client.write_all(&[b'p'; 1000])?;
-                let mut piece = [0; 100];
-                server.read_exact(&mut piece)?;
-                slowest_first = slowest_first.max(sent.elapsed());
-                sleep(PAUSE);
-                (1..10).try_for_each(|_| server.read_exact(&mut piece))?;
-            }
-            Ok(slowest_first)
-        },
-    )
+    let (finished, elapsed) = captured(LabConfig::default(), only("rx"), |lab| {
+        let pod = lab.pod(Role::Server);
+        let listener = pod.netns.run(|| TcpListener::bind((pod.ipv4, 0)))??;
+        let address = listener.local_addr()?;
+        let mut client = lab.pod(Role::Client).netns.run(|| TcpStream::connect(address))??;
+        client.set_nodelay(true)?;
+        let (mut server, _) = listener.accept()?;
+        let mut slowest_first = Duration::ZERO;
+        for _ in 0..SEGMENTS {
+            let sent = Instant::now();
+            client.write_all(&[b'p'; 1000])?;
+            let mut piece = [0; 100];
+            server.read_exact(&mut piece)?;
+            slowest_first = slowest_first.max(sent.elapsed());
+            sleep(PAUSE);
+            (1..10).try_for_each(|_| server.read_exact(&mut piece))?;
+        }
+        Ok(slowest_first)
+    })
     .unwrap();
     let snapshot = &finished.snapshot;
     assert_eq!(count(snapshot, Signal::RxTotal), SEGMENTS);

@@ -7,7 +7,7 @@ use nettrace::lab::{
     traffic::udp::{self, RequestResponse},
 };
 use nettrace_common::Signal;
-use nettrace_tests::captured;
+use nettrace_tests::{captured, only};
 use std::fs;
 
 /// NET_RX softirqs that have run, over all CPUs.
@@ -22,17 +22,13 @@ fn ran() -> u64 {
 #[test]
 fn waits_are_counted_as_softirqs_run() {
     let before = ran();
-    let (finished, inside) = captured(
-        LabConfig::default(),
-        |_| {},
-        |lab| {
-            let before = ran();
-            let path = lab.path(Role::Client, Role::Server, Family::V4)?;
-            let what = RequestResponse { requests: 500, ..RequestResponse::default() };
-            assert_eq!(udp::request_response(&path, &what)?.answered, 500);
-            Ok(ran() - before)
-        },
-    )
+    let (finished, inside) = captured(LabConfig::default(), only("rx.softirq"), |lab| {
+        let before = ran();
+        let path = lab.path(Role::Client, Role::Server, Family::V4)?;
+        let what = RequestResponse { requests: 500, ..RequestResponse::default() };
+        assert_eq!(udp::request_response(&path, &what)?.answered, 500);
+        Ok(ran() - before)
+    })
     .unwrap();
     let outside = ran() - before;
     let row = finished.snapshot.signal(Signal::RxSoftirq).unwrap();

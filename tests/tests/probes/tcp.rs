@@ -4,7 +4,7 @@ use nettrace::lab::traffic::tcp::{self, RequestResponse};
 use nettrace::lab::{Family, Lab, LabConfig, Path, Role, Topology};
 use nettrace::snapshot::Snapshot;
 use nettrace_common::Signal;
-use nettrace_tests::{captured, lost, truth};
+use nettrace_tests::{captured, lost, only, truth};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -160,7 +160,7 @@ fn retransmissions_are_what_the_kernel_counts() {
     let config = LabConfig { topology: Topology::Routed, ..LabConfig::default() };
     let (finished, (dropped, client, server)) = captured(
         config,
-        |_| {},
+        only("tcp"),
         |lab| {
             let rules = [
                 "tcp dport 7777 tcp flags & (syn | fin | rst) == 0 meta length > 200 numgen inc mod 9 == 0 counter name n drop",
@@ -185,18 +185,14 @@ fn retransmissions_are_what_the_kernel_counts() {
 #[test]
 fn resets_of_connections_are_counted() {
     const EACH: u64 = 6;
-    let (finished, out) = captured(
-        LabConfig::default(),
-        |_| {},
-        |lab| {
-            for &family in lab.families() {
-                for _ in 0..EACH / 2 {
-                    reset(&path(lab, family)?)?;
-                }
+    let (finished, out) = captured(LabConfig::default(), only("tcp"), |lab| {
+        for &family in lab.families() {
+            for _ in 0..EACH / 2 {
+                reset(&path(lab, family)?)?;
             }
-            truth::sum_counters(lab, "TcpOutRsts")
-        },
-    )
+        }
+        truth::sum_counters(lab, "TcpOutRsts")
+    })
     .unwrap();
     let tcp = &finished.snapshot.tcp;
     assert_eq!(out, EACH);

@@ -12,7 +12,7 @@ use nettrace::{
     },
 };
 use nettrace_common::Signal;
-use nettrace_tests::{captured, count, count_in, lost};
+use nettrace_tests::{captured, count, count_in, lost, only};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _},
@@ -131,7 +131,10 @@ fn packets_wait(config: &LabConfig) {
     const EACH_NS: u64 = 8_000_000;
     let (finished, done) = captured(
         *config,
-        |options| options.programs.filter = filter::parse("udp and port 7000").unwrap(),
+        |options| {
+            only("tx")(options);
+            options.programs.filter = filter::parse("udp and port 7000").unwrap();
+        },
         |lab| {
             in_pod(
                 lab,
