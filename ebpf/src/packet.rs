@@ -5,10 +5,36 @@ use aya_ebpf::{
     helpers::{bpf_probe_read_kernel_buf, generated::bpf_skb_load_bytes},
     programs::{TcContext, XdpContext},
 };
-use core::mem::MaybeUninit;
+use core::{cell::UnsafeCell, mem::MaybeUninit};
 
 /// Offsets beyond this are not looked at: it bounds what the verifier must consider.
 const MAX_OFFSET: u32 = 1023;
+
+/// Zero, which the verifier does not know: unlike the frozen block, user space could write it.
+#[unsafe(no_mangle)]
+static OPAQUE_ZERO: Opaque = Opaque(UnsafeCell::new(0));
+
+/// Kept where user space could write: a plain static is constant, and so are its copies in the frozen block.
+struct Opaque(UnsafeCell<u32>);
+
+// SAFETY: nobody writes it.
+unsafe impl Sync for Opaque {}
+
+/// The same number, of which the verifier knows nothing any more. A packet with one tag and one with two have their IP
+/// headers at different places; as long as the verifier knows them, it follows every combination of headers to the
+/// program's end, some 300,000 instructions. Without them the ways meet again.
+#[inline(always)]
+pub fn opaque(n: u32) -> u32 {
+    // SAFETY: a static is readable, and nobody writes it.
+    n ^ unsafe { OPAQUE_ZERO.0.get().read_volatile() }
+}
+
+/// The same for an offset into a packet.
+#[inline(always)]
+pub fn opaque_offset(offset: u32) -> u32 {
+    // Beyond what `direct` accepts, and still small enough for the verifier to add it to a packet's start.
+    opaque(offset) & (2 * MAX_OFFSET + 1)
+}
 
 /// What the parser needs of a packet.
 pub trait Packet: EbpfContext {

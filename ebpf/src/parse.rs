@@ -10,7 +10,10 @@ use network_types::{
     vxlan::VxlanHdr,
 };
 
-use crate::{packet::Packet, probes::dns};
+use crate::{
+    packet::{Packet, opaque, opaque_offset},
+    probes::dns,
+};
 
 /// One IP packet, the inner one when it was wrapped.
 pub struct Parsed {
@@ -99,13 +102,13 @@ fn is_vxlan(port: u16) -> bool {
 #[inline(always)]
 pub fn parse<P: Packet>(p: &P, ethernet: bool) -> Result<Parsed, Skip> {
     let (l3, ethertype) = if ethernet { link(p, 0)? } else { (0, bare(p)?) };
-    let outer = network(p, l3, ethertype)?;
+    let outer = network(p, opaque_offset(l3), ethertype)?;
     if outer.fragment.is_some() {
         return Ok(outer);
     }
     match unwrap(p, &outer)? {
         Some((l3, ethertype, encap)) => {
-            let mut inner = network(p, l3, ethertype)?;
+            let mut inner = network(p, opaque_offset(l3), ethertype)?;
             inner.flow.encap = encap as u8;
             Ok(inner)
         }
@@ -148,6 +151,8 @@ fn network<P: Packet>(p: &P, l3: u32, ethertype: u16) -> Result<Parsed, Skip> {
         ETH_P_IPV6 => ipv6(p, l3)?,
         _ => return Err(Skip::NotIp),
     };
+    parsed.transport = opaque_offset(parsed.transport);
+    parsed.transport_len = opaque(parsed.transport_len);
     let later = matches!(parsed.fragment, Some(f) if f.offset != 0);
     if !later && (parsed.flow.protocol == TCP || parsed.flow.protocol == UDP) {
         let ports: [[u8; 2]; 2] = p.header(parsed.transport).ok_or(Skip::Bad)?;
@@ -227,8 +232,8 @@ fn ipv6<P: Packet>(p: &P, l3: u32) -> Result<Parsed, Skip> {
         if len > left {
             return Err(Skip::Bad);
         }
-        left -= len;
-        at += len;
+        left = opaque(left - len);
+        at = opaque_offset(at + len);
         if matches!(fragment, Some(f) if f.offset != 0) {
             break;
         }
