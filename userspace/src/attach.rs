@@ -47,7 +47,8 @@ impl Attached {
         Err(self
             .probes
             .iter()
-            .find_map(|p| p.reason.clone())
+            .filter_map(|p| p.reason.clone())
+            .find(|reason| reason != snapshot::Probe::NOT_SELECTED)
             .unwrap_or_else(|| "none is selected".to_owned()))
     }
 }
