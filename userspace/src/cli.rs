@@ -61,7 +61,10 @@ macro_rules! after_help {
 /// Finds and explains network latency on this node.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "nettrace", version, propagate_version = true, after_help = after_help!(
-"  # Where does this node's network latency come from?
+"  # Would it work here, and with which signals?
+  sudo nettrace doctor
+
+  # Where does this node's network latency come from?
   sudo nettrace run
 
   # The same on made-up traffic, apart from the node's own

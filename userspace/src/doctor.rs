@@ -58,7 +58,7 @@ pub struct Row {
     pub name: String,
     /// `note` when it is off.
     pub state: State,
-    /// Source that would be in use, as in a snapshot's `probes`; none when off or not known.
+    /// Source that would be in use, as in a snapshot's `probes`; none when off, or when `basis` is `nothing`.
     pub source: Option<String>,
     /// Why it is off, or why not a better source, or what cannot be had from it.
     pub reason: Option<String>,
@@ -141,7 +141,7 @@ pub fn examine(machine: &impl Machine, needs: Needs, options: &ProgramOptions) -
     let by_btf = |why| signals::by_btf(machine.root(), why);
     match preflight::check(machine, needs) {
         Err(error) => {
-            let signals = by_btf("the programs cannot be loaded here".to_owned());
+            let signals = by_btf("the problems below forbid to load the programs".to_owned());
             Diagnosis::new(&facts, &error.problems, None, signals)
         }
         Ok(()) => match signals::by_loading(options) {

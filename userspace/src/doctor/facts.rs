@@ -12,15 +12,15 @@ use std::io::Read as _;
 /// Something that was read, and from where.
 #[derive(Debug)]
 pub(super) struct Fact<T> {
-    /// The file.
-    pub(super) from: String,
+    /// The files.
+    pub(super) from: Vec<String>,
     /// What it says, or why it does not.
     pub(super) value: Result<T, FileError>,
 }
 
 impl<T> Fact<T> {
     fn new(from: &str, value: Result<T, FileError>) -> Self {
-        Self { from: from.to_owned(), value }
+        Self { from: vec![from.to_owned()], value }
     }
 
     /// The value where it is known.
@@ -44,7 +44,7 @@ pub(super) struct Mount {
 pub(super) struct Conntrack {
     /// Connections in it.
     pub(super) count: u64,
-    /// The most there may be.
+    /// The most there may be; 0 for no limit.
     pub(super) max: u64,
     /// Hash buckets.
     pub(super) buckets: u64,
@@ -135,7 +135,10 @@ pub(super) fn gather(machine: &impl Machine) -> Facts {
         ),
         lockdown: text("/sys/kernel/security/lockdown"),
         mounts: Fact::new("/proc/self/mounts", files.text("/proc/self/mounts").map(|t| mounts(&t))),
-        conntrack: Fact::new(&format!("{CONNTRACK}{{count,max,buckets}}"), conntrack(&files)),
+        conntrack: Fact {
+            from: ["count", "max", "buckets"].map(|what| format!("{CONNTRACK}{what}")).into(),
+            value: conntrack(&files),
+        },
         cni: cni::clues(&files),
         release,
     }
@@ -171,7 +174,7 @@ impl BuildConfig {
             Ok(text) => Ok(text.lines().any(|line| line == format!("{name}=y"))),
             Err(why) => Err(FileError::Unknown(why.clone())),
         };
-        Fact { from: self.from.clone(), value }
+        Fact::new(&self.from, value)
     }
 }
 

@@ -38,7 +38,7 @@ impl Check {
     /// Of something that was read; what could not be read is a note that says why.
     fn of<T>(area: Area, name: &str, fact: &Fact<T>, value: impl FnOnce(&T) -> String) -> Self {
         match &fact.value {
-            Ok(known) => Self::new(area, name, value(known)).from(&fact.from),
+            Ok(known) => Self { from: fact.from.clone(), ..Self::new(area, name, value(known)) },
             Err(error) => Self::new(area, name, "not known").note(format!("cannot read {error}"), None),
         }
     }
@@ -132,9 +132,8 @@ fn types(facts: &Facts, problems: &[Problem]) -> Check {
     let vmlinux = |bytes: &u64| format!("vmlinux {}", units::bytes(*bytes));
     let mut check = Check::of(Area::Kernel, "BTF", &facts.btf_bytes, vmlinux);
     if let (true, Some(modules)) = (check.is_known(), facts.btf_modules.known()) {
-        let modules = units::plural(*modules as u64, "module", "modules");
-        check.value = format!("{}, {modules} with BTF of their own", check.value);
-        check = check.from(&facts.btf_modules.from);
+        check.value = format!("{}, modules with BTF: {modules}", check.value);
+        check.from.extend_from_slice(&facts.btf_modules.from);
     }
     check.unless(problems, |p| matches!(p, Problem::Btf { .. }))
 }
@@ -173,7 +172,7 @@ fn clock(current: &Fact<String>, available: &Fact<String>) -> Check {
         format!("{current}{others}")
     });
     if check.is_known() && available.known().is_some() {
-        check = check.from(&available.from);
+        check.from.extend_from_slice(&available.from);
     }
     let Some(current) = current.known().filter(|c| !CHEAP_CLOCKS.contains(&c.as_str())) else { return check };
     let better = available.known().and_then(|all| all.split_whitespace().find(|c| CHEAP_CLOCKS.contains(c)));
@@ -252,8 +251,16 @@ fn memlock(facts: &Facts, problems: &[Problem]) -> Check {
         let reason = format!("does not matter: from Linux {NO_MEMLOCK} on maps count against the cgroup");
         return Check { state: State::Ok, ..check }.because(reason);
     }
-    let check =
-        if check.is_known() { check.because("before Linux 5.11 maps count against it") } else { check };
+    if !check.is_known() {
+        return check.unless(problems, |p| matches!(p, Problem::Memlock { .. }));
+    }
+    let holds = facts.capabilities.as_ref().is_ok_and(|have| have.contains(&Capability::CAP_SYS_RESOURCE));
+    let raised = if holds {
+        "nettrace lifts its own"
+    } else {
+        "without CAP_SYS_RESOURCE nettrace raises its own to the hard limit only"
+    };
+    let check = check.because(format!("before Linux {NO_MEMLOCK} maps count against it; {raised}"));
     check.unless(problems, |p| matches!(p, Problem::Memlock { .. }))
 }
 
@@ -341,19 +348,18 @@ fn mounts(fact: &Fact<Vec<Mount>>) -> Vec<Check> {
 
 fn conntrack(fact: &Fact<Conntrack>) -> Check {
     if fact.value.as_ref().is_err_and(super::files::FileError::is_absent) {
-        return Check::new(Area::Network, "conntrack", "not loaded").from(&fact.from);
+        return Check { from: fact.from.clone(), ..Check::new(Area::Network, "conntrack", "not loaded") };
     }
     let check = Check::of(Area::Network, "conntrack", fact, |table| {
-        let number = units::count;
-        format!(
-            "{} of at most {} connections, {} buckets",
-            number(table.count),
-            number(table.max),
-            number(table.buckets)
-        )
+        let of = match table.max {
+            0 => String::new(),
+            max => format!(" of at most {}", units::count(max)),
+        };
+        format!("{}{of} connections, {} buckets", units::count(table.count), units::count(table.buckets))
     });
+    let full = |t: &Conntrack| t.max != 0 && t.count as f64 >= t.max as f64 * FULL_SHARE;
     match fact.known() {
-        Some(table) if table.count as f64 >= table.max as f64 * FULL_SHARE => check.note(
+        Some(table) if full(table) => check.note(
             "the table is nearly full; when it is, packets of new connections are dropped",
             Some("raise net.netfilter.nf_conntrack_max, and nf_conntrack_buckets with it"),
         ),

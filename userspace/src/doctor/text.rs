@@ -22,7 +22,7 @@ pub fn render(diagnosis: &Diagnosis, options: &Options) -> String {
     head(&page, &mut out, "signals");
     page.hang(&mut out, "", &basis(diagnosis));
     out.push('\n');
-    signals(&page, &mut out, &diagnosis.signals);
+    signals(&page, &mut out, diagnosis);
     for area in [Area::Kernel, Area::Bpf, Area::Mounts, Area::Network] {
         head(&page, &mut out, title(area));
         let checks: Vec<_> = diagnosis.checks.iter().filter(|check| check.area == area).collect();
@@ -59,10 +59,15 @@ fn answer(diagnosis: &Diagnosis) -> (Level, String) {
         let problems = plural(count(State::Problem), "problem", "problems");
         return (Level::Bad, format!("`nettrace run` would not work: {problems}, marked ✗ below."));
     }
-    let notes = plural(count(State::Note), "note", "notes");
-    let signals =
-        if off == 0 { format!("all {of} signals") } else { format!("{} of {of} signals", of - off) };
-    (Level::Good, format!("`nettrace run` would work, with {signals}; {notes} on the node, marked • below."))
+    let signals = match off {
+        0 => format!("all {of} signals"),
+        _ => format!("{} of {of} signals", of - off),
+    };
+    let notes = match count(State::Note) {
+        0 => String::new(),
+        n => format!("; {} on the node, marked • below", plural(n, "note", "notes")),
+    };
+    (Level::Good, format!("`nettrace run` would work, with {signals}{notes}."))
 }
 
 fn basis(diagnosis: &Diagnosis) -> String {
@@ -80,7 +85,9 @@ fn head(page: &Page, out: &mut String, title: &str) {
     out.push_str(&format!("\n{}\n", page.paint(Style::Title, &title.to_uppercase())));
 }
 
-fn signals(page: &Page, out: &mut String, rows: &[Row]) {
+fn signals(page: &Page, out: &mut String, diagnosis: &Diagnosis) {
+    let rows: &[Row] = &diagnosis.signals;
+    let off = if diagnosis.basis == Basis::Nothing { "not known" } else { "off" };
     let name_columns = rows.iter().map(|row| row.name.width()).max().unwrap_or(0);
     let gap = " ".repeat(GAP);
     let before = 2 + name_columns + GAP;
@@ -94,7 +101,7 @@ fn signals(page: &Page, out: &mut String, rows: &[Row]) {
     for row in rows {
         let level = level(row.state);
         out.push_str(&page.paint(Style::Level(level), level.mark()));
-        let source = wrap(&clean(row.source.as_deref().unwrap_or("off")), SOURCE_COLUMNS);
+        let source = wrap(&clean(row.source.as_deref().unwrap_or(off)), SOURCE_COLUMNS);
         let reason = row.reason.as_deref().map(|r| wrap(&clean(r), reason_columns)).unwrap_or_default();
         for n in 0..source.len().max(reason.len()) {
             let of = |lines: &[String]| lines.get(n).cloned().unwrap_or_default();
@@ -112,14 +119,29 @@ fn signals(page: &Page, out: &mut String, rows: &[Row]) {
 
 /// `✓ JIT  on (FILE)`, and below it why and what to do.
 fn line(page: &Page, out: &mut String, check: &Check, name_columns: usize) {
-    let from = check.from.join(", ");
+    let from = paths(&check.from);
     let value = if from.is_empty() { check.value.clone() } else { format!("{} ({from})", check.value) };
     let name = format!("{:name_columns$}  ", check.name);
     marked(page, out, level(check.state), &name, &clean(&value));
     let indent = " ".repeat(2 + name.width());
-    for said in check.reason.iter().chain(&check.hint) {
-        page.hang(out, &indent, &clean(said));
+    if let Some(reason) = &check.reason {
+        page.hang(out, &indent, &clean(reason));
     }
+    if let Some(hint) = &check.hint {
+        page.hang(out, &format!("{indent}→ "), &clean(hint));
+    }
+}
+
+/// Files, those of the directory that was named last by their name alone.
+fn paths(from: &[String]) -> String {
+    let mut shown: Vec<&str> = Vec::new();
+    let mut last = "";
+    for path in from {
+        let (dir, name) = path.rsplit_once('/').unwrap_or_default();
+        shown.push(if !dir.is_empty() && dir == last { name } else { path });
+        last = dir;
+    }
+    shown.join(", ")
 }
 
 /// A paragraph that begins with a mark and a name.
