@@ -1,7 +1,7 @@
 //! `nettrace doctor`: whether this node offers what `nettrace run` needs, and what each signal is measured from.
 //!
 //! Needs a [`Machine`]; yields a [`Diagnosis`]. [`facts`] reads and [`judge`] says what it means; [`signals`] has the
-//! kernel verify the programs; [`text`] and [`json`] only write. Nothing is attached, nothing on the node is changed
+//! kernel verify the programs; [`mod@text`] and [`mod@json`] only write. Nothing is attached, nothing on the node is changed
 //! and nothing stays. Whether `run` would work is for [`crate::preflight`] and the loader to say, as it is in a run.
 
 mod cni;

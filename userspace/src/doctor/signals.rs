@@ -39,7 +39,8 @@ pub(super) fn by_loading(options: &ProgramOptions) -> Result<Signals, LoadError>
     Ok(Signals { basis: Basis::Verifier, why: None, rows, missing: types.missing, none })
 }
 
-fn row(probe: snapshot::Probe, missing: &[&str]) -> Row {
+/// One probe as the loader left it.
+pub(super) fn row(probe: snapshot::Probe, missing: &[&str]) -> Row {
     let state = if probe.source.is_some() { State::Ok } else { State::Note };
     let refused = probe.reason.as_deref().is_some_and(|r| r.contains("refused"));
     let mut reason = probe.reason;

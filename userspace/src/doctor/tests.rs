@@ -86,9 +86,9 @@ impl Node {
     fn without(self, path: &str) -> Self {
         let path = self.dir.path().join(path);
         if path.is_dir() {
-            fs::remove_dir_all(path).unwrap()
+            fs::remove_dir_all(path).unwrap();
         } else {
-            fs::remove_file(path).unwrap()
+            fs::remove_file(path).unwrap();
         }
         self
     }
@@ -224,6 +224,29 @@ fn members_that_are_missing_are_named() {
     let check = find(&node.diagnosis(missing), "structure members");
     assert_eq!((check.state, check.value.as_str()), (State::Note, "1 missing"));
     assert!(check.reason.unwrap().contains("lacks sk_buff.tstamp:"));
+}
+
+#[test]
+fn a_program_that_is_refused_names_the_members_that_are_missing() {
+    let probe = |reason: &str| crate::snapshot::Probe {
+        name: "tx.stack".to_owned(),
+        source: None,
+        yields: Vec::new(),
+        reason: Some(reason.to_owned()),
+    };
+    let reason = |said: &str, missing: &[&str]| signals::row(probe(said), missing).reason.unwrap();
+    let refused = "tx_queue: the kernel refused the program: Permission denied";
+    assert_eq!(reason(refused, &[]), refused);
+    assert_eq!(
+        reason(refused, &["sk_buff.dev", "sock.sk_err"]),
+        format!("{refused}; this kernel lacks sk_buff.dev, sock.sk_err")
+    );
+    let absent = "this kernel has no tracepoint net_dev_queue";
+    assert_eq!(
+        reason(absent, &["sk_buff.dev"]),
+        absent,
+        "a hook that is not there has nothing to do with members"
+    );
 }
 
 /// Each with a node where it is so: file, content, check, state, and what the check says.
