@@ -4,6 +4,7 @@
 //! Programs at interfaces (TC, XDP) are loaded here and attached by [`crate::iface`], as interfaces come and go.
 
 use crate::{
+    btf::Btf,
     load::{Loaded, Types},
     probes::{Hook, PROBES, Probe, Program, Source, Stay, WIRE_XDP, staying},
     snapshot,
@@ -226,10 +227,7 @@ fn try_source(
     source: &Source,
     attached: &mut Attached,
 ) -> Result<String, String> {
-    let (name, programs) = match source {
-        Source::Procfs(path) => return Ok(format!("procfs {path}")),
-        Source::Programs(name, programs) => (name, programs),
-    };
+    let Source::Programs(_, programs) = source else { return Ok(source.to_string()) };
     for program in *programs {
         if !attached.programs.contains_key(program.name) {
             let outcome = bring_up(loaded, types, program);
@@ -240,18 +238,26 @@ fn try_source(
         }
         attached.wire |= !matches!(program.hook, Hook::TpBtf(_));
     }
-    let hooks: Vec<&str> =
-        programs.iter().filter_map(|p| if let Hook::TpBtf(h) = p.hook { Some(h) } else { None }).collect();
-    Ok(format!("{name} {}", hooks.join(" ")).trim_end().to_owned())
+    Ok(source.to_string())
+}
+
+/// Whether the kernel has a hook, by its BTF; if not, says so.
+///
+/// # Errors
+/// The reason, when it has not.
+pub fn hook_there(btf: &Btf, hook: Hook) -> Outcome {
+    match hook {
+        Hook::TpBtf(name) if btf.tracepoint_args(name).is_none() => Err(match hook.since() {
+            Some(release) => format!("this kernel has no tracepoint {name} (Linux {release})"),
+            None => format!("this kernel has no tracepoint {name}"),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Has the kernel verify one program.
 fn bring_up(loaded: &mut Loaded, types: &Types, program: &Program) -> Outcome {
-    if let Hook::TpBtf(hook) = program.hook
-        && types.btf.tracepoint_args(hook).is_none()
-    {
-        return Err(format!("this kernel has no tracepoint {hook}"));
-    }
+    hook_there(&types.btf, program.hook)?;
     let Some(found) = loaded.ebpf.program_mut(program.name) else {
         return Err(format!("program {} is not in the object", program.name));
     };

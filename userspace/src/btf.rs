@@ -256,4 +256,4 @@ fn u32_at(raw: &[u8], at: usize) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,6 +6,7 @@
 mod capture;
 mod commands;
 mod docs;
+mod doctor;
 mod lab;
 mod run;
 #[cfg(test)]
@@ -60,7 +61,10 @@ macro_rules! after_help {
 /// Finds and explains network latency on this node.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "nettrace", version, propagate_version = true, after_help = after_help!(
-"  # Where does this node's network latency come from?
+"  # Would it work here, and with which signals?
+  sudo nettrace doctor
+
+  # Where does this node's network latency come from?
   sudo nettrace run
 
   # The same on made-up traffic, apart from the node's own
@@ -114,6 +118,14 @@ pub enum Command {
   # From the snapshot of an earlier run
   nettrace report before.json --format markdown"))]
     Report(ReportArgs),
+    /// Say whether this node offers what `run` needs, and what each signal is measured from. Attaches nothing.
+    #[command(after_help = after_help!(
+"  # Would it work here, and with which signals?
+  sudo nettrace doctor
+
+  # For a script: exit code 0 when `run` would work, 2 when not
+  sudo nettrace doctor --json > node.json"))]
+    Doctor(DoctorArgs),
     /// Set up network namespaces with real traffic in them, and nothing else.
     #[command(after_help = after_help!(
 "  # Until Ctrl-C, with pods on a bridge
@@ -170,6 +182,14 @@ pub struct ReportArgs {
     /// Where the report goes.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// `doctor`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct DoctorArgs {
+    /// Write JSON instead of text, see docs/doctor.schema.json
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `lab`.

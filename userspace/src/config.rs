@@ -59,6 +59,11 @@ pub enum Action {
         /// Where the report goes.
         output: Output,
     },
+    /// Look at the node.
+    Doctor {
+        /// Whether the answer is JSON.
+        json: bool,
+    },
     /// Only set the lab up.
     Lab {
         /// How its pods are joined.
@@ -215,6 +220,7 @@ pub fn resolve(cli: Cli, page_bytes: u64) -> Result<Config, UsageError> {
             Action::Record { capture: capture(args.capture, page_bytes)?, file: args.file, limits }
         }
         Command::Report(args) => Action::Report { file: args.file, output: output(args.output)? },
+        Command::Doctor(args) => Action::Doctor { json: args.json },
         Command::Lab(args) => {
             Action::Lab { topology: args.topology, duration: limit(args.duration), serve: args.serve }
         }

@@ -8,6 +8,7 @@ pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod decode;
+pub mod doctor;
 pub mod filter;
 pub mod iface;
 pub mod kernel_state;

@@ -18,7 +18,7 @@ pub const ARCHES: [&str; 2] = ["x86_64", "aarch64"];
 /// The oldest kernel that is supported.
 pub const OLDEST_KERNEL: Release = Release { major: 5, minor: 10 };
 /// From this kernel on, maps are charged to the memory cgroup and not to RLIMIT_MEMLOCK.
-const NO_MEMLOCK: Release = Release { major: 5, minor: 11 };
+pub const NO_MEMLOCK: Release = Release { major: 5, minor: 11 };
 const BTF: &str = "sys/kernel/btf/vmlinux";
 
 /// What a run will ask of the machine.

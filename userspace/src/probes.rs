@@ -6,7 +6,9 @@
 
 pub mod dns;
 
+use crate::preflight::Release;
 use nettrace_common::Signal;
+use std::fmt;
 
 /// What a program is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +21,18 @@ pub enum Hook {
     TcEgress,
     /// XDP at each selected interface.
     Xdp,
+}
+
+impl Hook {
+    /// The kernel that brought it, where that is not the oldest supported one.
+    #[must_use]
+    pub fn since(self) -> Option<Release> {
+        match self {
+            // Kernel commits 40e0b0908142 and 6e6eda44b939.
+            Self::TpBtf("sk_data_ready" | "sock_recv_length") => Some(Release { major: 6, minor: 3 }),
+            _ => None,
+        }
+    }
 }
 
 /// How long a program stays at its hook. Each call of a hook costs, also of a program that has nothing to do.
@@ -50,6 +64,23 @@ pub enum Source {
     Programs(&'static str, &'static [Program]),
     /// By reading the kernel's own counters before and after.
     Procfs(&'static str),
+}
+
+/// As reports name it: `tp_btf netif_receive_skb`, `tc`, `procfs /proc/PID/net/netstat`.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, programs) = match self {
+            Self::Procfs(path) => return write!(f, "procfs {path}"),
+            Self::Programs(name, programs) => (name, programs),
+        };
+        f.write_str(name)?;
+        for program in *programs {
+            if let Hook::TpBtf(hook) = program.hook {
+                write!(f, " {hook}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// One thing that is measured.

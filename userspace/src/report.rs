@@ -11,7 +11,7 @@ mod json;
 mod markdown;
 mod plot;
 mod scale;
-mod text;
+pub(crate) mod text;
 pub mod units;
 pub mod view;
 

@@ -154,7 +154,7 @@ fn an_interface_that_goes_down_and_changes_its_name_is_the_same() {
 }
 
 /// Descriptors of BPF objects that this process holds.
-fn bpf_descriptors() -> Vec<String> {
+pub(crate) fn bpf_descriptors() -> Vec<String> {
     let links = fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|f| fs::read_link(f.path()).ok());
     links.map(|l| l.display().to_string()).filter(|l| l.contains("bpf")).collect()
 }

@@ -1,6 +1,7 @@
 //! The program as a whole: what it does with its options, its files, and a machine that is not as it should be.
 
 mod cli;
+mod doctor;
 mod filter;
 mod ifaces;
 mod recording;

@@ -3,14 +3,16 @@ use proptest::prelude::*;
 
 /// Builds BTF type by type.
 #[derive(Default)]
-struct Builder {
+pub(crate) struct Builder {
     types: Vec<u8>,
+    /// Types so far.
+    count: u32,
     strings: Vec<u8>,
 }
 
 impl Builder {
-    fn new() -> Self {
-        Self { types: Vec::new(), strings: vec![0] }
+    pub(crate) fn new() -> Self {
+        Self { types: Vec::new(), count: 0, strings: vec![0] }
     }
 
     fn string(&mut self, s: &str) -> u32 {
@@ -24,13 +26,21 @@ impl Builder {
     }
 
     fn ty(&mut self, name: &str, info: u32, size_or_type: u32, extra: &[u32]) {
+        self.count += 1;
         let name = self.string(name);
         for word in [name, info, size_or_type].iter().chain(extra) {
             self.types.extend_from_slice(&word.to_ne_bytes());
         }
     }
 
-    fn build(self) -> Vec<u8> {
+    /// `typedef void (*btf_trace_NAME)(void *)`
+    pub(crate) fn tracepoint(&mut self, name: &str) {
+        self.ty("", kind::FUNC_PROTO << 24 | 1, 0, &[0, 0]);
+        self.ty("", kind::PTR << 24, self.count, &[]);
+        self.ty(&format!("btf_trace_{name}"), kind::TYPEDEF << 24, self.count, &[]);
+    }
+
+    pub(crate) fn build(self) -> Vec<u8> {
         let mut raw = Vec::new();
         raw.extend_from_slice(&MAGIC.to_ne_bytes());
         raw.extend_from_slice(&[1, 0]);

@@ -1,6 +1,6 @@
 //! From the command line to an exit code: one clear line for every failure.
 
-use super::{Cli, Exit, completions, lab, man_page, man_pages, run};
+use super::{Cli, Exit, completions, doctor, lab, man_page, man_pages, run};
 use crate::{
     capture::{CaptureError, ReplayError, replay},
     config::{self, Action, Output},
@@ -133,6 +133,7 @@ fn dispatch(action: Action) -> Result<Exit, Failure> {
             Ok(Exit::Ok)
         }
         Action::Report { file, output } => report_file(&file, &output),
+        Action::Doctor { json } => doctor::examine(json),
         Action::Lab { topology, serve: true, .. } => lab::serve(topology),
         Action::Lab { topology, duration, .. } => lab::hold(topology, duration),
         Action::Completions(shell) => print(|out| completions(shell, out)),
@@ -183,9 +184,13 @@ fn check_other_file(file: &Path, output: &Output) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether standard output may have colours.
+pub(super) fn colorful() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
 fn write_report(snapshot: &Snapshot, output: &Output) -> Result<(), Failure> {
-    let terminal = output.path.is_none() && io::stdout().is_terminal();
-    let color = terminal && std::env::var_os("NO_COLOR").is_none();
+    let color = output.path.is_none() && colorful();
     let options = report::Options { top: output.top, color, ..report::Options::default() };
     let text = report::render(snapshot, output.format, &options).context("cannot write the report")?;
     match &output.path {

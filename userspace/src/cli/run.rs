@@ -55,7 +55,7 @@ pub(super) fn measure(
 /// How long the lab's traffic lasts when nothing but Ctrl-C ends it.
 const UNTIL_INTERRUPTED: Duration = Duration::from_secs(24 * 3600);
 /// Kernel maps besides the ring, roughly, bytes: for the memory lock limit of kernels before 5.11.
-const MAP_BYTES: u64 = 64 << 20;
+pub(super) const MAP_BYTES: u64 = 64 << 20;
 
 /// What was typed, as the capture wants it.
 fn options(

@@ -21,7 +21,7 @@ fn captured(line: &str) -> Capture {
 }
 
 fn wants(capture: &Capture, name: &str) -> bool {
-    let link = Link { ifindex: 1, name: name.to_owned(), up: true, kind: None, ethernet: true };
+    let link = Link { ifindex: 1, name: name.to_owned(), up: true, kind: None, ethernet: true, queue: false };
     capture.selection.wants(&link)
 }
 

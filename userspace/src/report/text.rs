@@ -13,11 +13,11 @@ const MIN_WIDTH: usize = 60;
 /// No column is made narrower than this.
 const MIN_COLUMN: usize = 8;
 /// Spaces between columns.
-const GAP: usize = 2;
+pub(crate) const GAP: usize = 2;
 
 /// Writes the report.
 pub(super) fn render(view: &View, options: &Options) -> String {
-    let page = Page { width: options.width.max(MIN_WIDTH), color: options.color };
+    let page = Page::new(options);
     let mut out = format!("{}\n\n", page.paint(Style::Title, &format!("nettrace report: {}", view.node)));
     let widest = view.facts.iter().map(|f| f.name.width()).max().unwrap_or(0);
     for fact in &view.facts {
@@ -35,19 +35,23 @@ pub(super) fn render(view: &View, options: &Options) -> String {
 
 /// What a piece of text is, for those who want colours.
 #[derive(Clone, Copy)]
-enum Style {
+pub(crate) enum Style {
     Title,
     Head,
     Level(Level),
 }
 
-struct Page {
-    width: usize,
+pub(crate) struct Page {
+    pub(crate) width: usize,
     color: bool,
 }
 
 impl Page {
-    fn paint(&self, style: Style, text: &str) -> String {
+    pub(crate) fn new(options: &Options) -> Self {
+        Self { width: options.width.max(MIN_WIDTH), color: options.color }
+    }
+
+    pub(crate) fn paint(&self, style: Style, text: &str) -> String {
         let code = match style {
             _ if !self.color => return text.to_owned(),
             Style::Title => "1",
@@ -61,7 +65,7 @@ impl Page {
     }
 
     /// Writes a paragraph whose first line begins with `head` and the others with as many spaces.
-    fn hang(&self, out: &mut String, head: &str, text: &str) {
+    pub(crate) fn hang(&self, out: &mut String, head: &str, text: &str) {
         let indent = head.width();
         for (n, line) in wrap(text, self.width - indent).iter().enumerate() {
             out.push_str(if n == 0 { head } else { "" });
@@ -162,7 +166,7 @@ fn row(columns: &[Column], widths: &[usize], texts: &[&str]) -> String {
 }
 
 /// Breaks text into lines of at most `width` columns, at spaces where it can.
-fn wrap(text: &str, width: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let fits = |line: &str, more: &str| line.is_empty() || line.width() + 1 + more.width() <= width;

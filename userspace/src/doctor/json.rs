@@ -1,0 +1,48 @@
+//! The diagnosis as JSON, and the schema that describes it; its published copy is `docs/doctor.schema.json`.
+
+use super::Diagnosis;
+use schemars::{Schema, schema_for};
+
+/// The JSON Schema of [`Diagnosis`].
+#[must_use]
+pub fn schema() -> Schema {
+    schema_for!(Diagnosis)
+}
+
+/// The schema as it is published in `docs/doctor.schema.json`.
+#[must_use]
+pub fn schema_json() -> String {
+    let mut value = schema().to_value();
+    // The order must not depend on how `serde_json` was built.
+    value.sort_all_objects();
+    format!("{value:#}\n")
+}
+
+/// The diagnosis, indented, with a line end.
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub fn render(diagnosis: &Diagnosis) -> Result<String, serde_json::Error> {
+    let mut text = serde_json::to_string_pretty(diagnosis)?;
+    text.push('\n');
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Regenerate with `NETTRACE_UPDATE_SCHEMA=1 cargo test -p nettrace schema`.
+    #[test]
+    fn published_schema_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/doctor.schema.json");
+        if std::env::var_os("NETTRACE_UPDATE_SCHEMA").is_some() {
+            std::fs::write(path, schema_json()).expect("docs/ can be written");
+        }
+        let published = std::fs::read_to_string(path).expect("docs/doctor.schema.json is in the tree");
+        assert!(
+            published == schema_json(),
+            "docs/doctor.schema.json is out of date: NETTRACE_UPDATE_SCHEMA=1 cargo test -p nettrace schema"
+        );
+    }
+}
