@@ -79,18 +79,28 @@ pub fn measure(signal: Signal, place: &Place, ns: u64, now: u64, flow: FlowOf) {
     }
     hist::record(signal, place.scope, ns);
     if let Some(cause) = wanted(signal, ns) {
-        send_measure(&Told { flow, latency_ns: ns, now_ns: now, place: *place, signal, cause });
+        let none = core::ptr::null();
+        let (skb, sk, protocol, bytes) = match flow {
+            FlowOf::Skb(skb) => (skb, none, 0, 0),
+            FlowOf::Sock(sk, protocol, bytes) => (none, sk, protocol, bytes),
+            FlowOf::Nothing => (none, none, 0, 0),
+        };
+        let told = Told { latency_ns: ns, now_ns: now, place: *place, bytes, signal, cause, protocol };
+        send_measure(&told, skb, sk);
     }
 }
 
 /// What a record tells of a latency.
 struct Told {
-    flow: FlowOf,
     latency_ns: u64,
     now_ns: u64,
     place: Place,
+    /// Bytes that were moved, where the socket tells.
+    bytes: u32,
     signal: Signal,
     cause: Cause,
+    /// Of the socket.
+    protocol: u8,
 }
 
 /// Whether a latency is to be sent, and why.
@@ -117,9 +127,11 @@ fn sampled() -> bool {
     true
 }
 
-/// A function of its own: it is called for few packets, and its code would lie in the way of all others.
+/// A function of its own: it is called for few packets, and its code would lie in the way of all others. Packet and
+/// socket, of which one at the most is not null, are arguments, because of what is kept on the stack the verifiers
+/// before 6.3 do not know which of the two it is.
 #[inline(never)]
-fn send_measure(told: &Told) {
+fn send_measure(told: &Told, skb: *const u8, sk: *const u8) {
     let Some(mut entry) = reserve::<Measure>() else { return };
     let record = entry.as_mut_ptr();
     // SAFETY: the reservation is as large as the record; every member is written.
@@ -127,20 +139,15 @@ fn send_measure(told: &Told) {
         (*record).header = header::<Measure>(Kind::Measure, Direction::None, &told.place, told.now_ns);
         (*record).flow = Flow::default();
         (*record).latency_ns = told.latency_ns;
-        (*record).bytes = 0;
+        (*record).bytes = told.bytes;
         (*record).signal = told.signal as u8;
         (*record).cause = told.cause as u8;
         (*record).pad = [0; 2];
-        match told.flow {
-            FlowOf::Skb(skb) => {
-                skb_flow(skb, &mut (*record).flow);
-                (*record).bytes = load(skb, cfg_get!(offsets.skb_len));
-            }
-            FlowOf::Sock(sk, protocol, bytes) => {
-                sock_flow(sk, protocol, &mut (*record).flow);
-                (*record).bytes = bytes;
-            }
-            FlowOf::Nothing => {}
+        if !skb.is_null() {
+            skb_flow(skb, &mut (*record).flow);
+            (*record).bytes = load(skb, cfg_get!(offsets.skb_len));
+        } else if !sk.is_null() {
+            sock_flow(sk, told.protocol, &mut (*record).flow);
         }
     }
     submit(entry);
