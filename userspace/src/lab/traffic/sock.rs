@@ -161,6 +161,8 @@ pub(super) struct Received {
     pub(super) bytes: usize,
     /// When the kernel received it (the last fragment of it), Unix time, ns.
     pub(super) kernel_rx_ns: Option<u64>,
+    /// When the read had returned, Unix time, ns.
+    pub(super) read_ns: u64,
 }
 
 /// Receives a datagram with the kernel's timestamp, without waiting.
@@ -179,8 +181,11 @@ pub(super) fn receive_timestamped(socket: &UdpSocket, buffer: &mut [u8]) -> io::
     // the call.
     let read = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
     let bytes = usize::try_from(read).map_err(|_| io::Error::last_os_error())?;
+    // At once: what is done with the datagram from here on is not the kernel's time.
+    let read_ns = realtime_ns();
     // A packet that came before the kernel had switched its timestamps on is stamped as it is read.
-    Ok(Received { bytes, kernel_rx_ns: timestamp(&message).filter(|&stamp_ns| stamp_ns < before_ns) })
+    let kernel_rx_ns = timestamp(&message).filter(|&stamp_ns| stamp_ns < before_ns);
+    Ok(Received { bytes, kernel_rx_ns, read_ns })
 }
 
 /// The receive timestamp among a message's control data, ns.

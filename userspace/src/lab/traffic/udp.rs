@@ -197,12 +197,11 @@ fn receive_all(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(LabError::socket("receive", address)(error)),
         };
-        let read_ns = sock::realtime_ns();
         delivery.received += 1;
         delivery.received_bytes += received.bytes as u64;
         if what.record {
-            let kernel_rx_ns = received.kernel_rx_ns;
-            delivery.arrivals.push(Arrival { bytes: received.bytes, kernel_rx_ns, read_ns });
+            let sock::Received { bytes, kernel_rx_ns, read_ns } = received;
+            delivery.arrivals.push(Arrival { bytes, kernel_rx_ns, read_ns });
         }
     }
     Ok(delivery)
