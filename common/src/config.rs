@@ -1,7 +1,17 @@
-//! The block that user space fills before load and kernel programs read as constants. Because it is frozen, the
-//! verifier knows every value and prunes what is switched off.
+//! The block that user space fills before load. What is a `u32` in it, programs carry in their instructions: user space
+//! writes it there, in the place of a [`PLACEHOLDER`]. The rest they read from a frozen map. Of both, the verifier knows
+//! every value, and prunes what is switched off.
 
-use crate::{Signal, filter::Filter, probes::dns};
+use crate::{
+    Signal,
+    filter::{Filter, MAX_NETS, MAX_PORTS, Net},
+    probes::dns,
+};
+
+/// What an instruction `r = imm` (64 bits) of the object has in its upper half when user space is to replace its operand
+/// by a member of [`Config`]; the lower half is the member's offset in bytes. No other constant of the object is like it,
+/// and no offset of a kernel structure is this large: an object that was not treated does not pass the verifier.
+pub const PLACEHOLDER: u32 = 0x4e54_0000;
 
 /// An offset that this kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
@@ -118,6 +128,28 @@ pub struct Config {
     pub dns_ports: [u16; dns::MAX_PORTS],
     /// Compiled `--filter`.
     pub filter: Filter,
+}
+
+impl Config {
+    /// Nothing known, nothing on.
+    pub const NONE: Self = Self {
+        exemplar_ns: [u64::MAX; Signal::COUNT],
+        offsets: Offsets::NONE,
+        flags: 0,
+        sample_every: 0,
+        default_scope: 0,
+        purge_reason: 0,
+        pad: [0; 2],
+        dns_ports: [0; dns::MAX_PORTS],
+        filter: Filter {
+            nets: [Net { addr: [0; 16], mask: [0; 16] }; MAX_NETS],
+            net_family: [0; MAX_NETS],
+            net_count: 0,
+            ports: [0; MAX_PORTS],
+            port_count: 0,
+            protocol: 0,
+        },
+    };
 }
 
 impl Offsets {

@@ -14,7 +14,7 @@ use nettrace_common::{
 use crate::{
     hist,
     iface::Place,
-    kernel::{cfg_get, load, skb_flow, sock_flow},
+    kernel::{cfg_get, cfg_read, load, skb_flow, sock_flow},
     maps::{EVENTS, books, count, lost},
 };
 
@@ -109,12 +109,12 @@ pub fn wanted(signal: Signal, ns: u64) -> Option<Cause> {
     if sampled() {
         return Some(Cause::Sample);
     }
-    (ns >= cfg_get!(exemplar_ns[signal as usize])).then_some(Cause::Exemplar)
+    (ns >= cfg_read!(exemplar_ns[signal as usize])).then_some(Cause::Exemplar)
 }
 
 #[inline(always)]
 fn sampled() -> bool {
-    let every = u64::from(cfg_get!(sample_every));
+    let every = cfg_get!(sample_every);
     if every < 2 {
         return every == 1;
     }

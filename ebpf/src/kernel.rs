@@ -1,48 +1,53 @@
-//! Reading kernel structures: offsets come from the frozen configuration block, loads are direct.
+//! Reading kernel structures: offsets come with the instructions (see `cfg_get`), loads are direct.
 //!
 //! In tp_btf and fentry programs the verifier knows what an argument points to and checks a direct load at
 //! `pointer + constant` against the kernel's BTF; a fault reads as zero. Packet bytes (`skb->head`) have no such
 //! type and are read with a helper.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
-use core::ptr::{addr_of, read_volatile};
+use core::{
+    arch::asm,
+    ptr::{addr_of, read_volatile},
+};
 use nettrace_common::{
-    config::{Config, Offsets, flag},
-    filter::Filter,
+    config::{ABSENT, Config, PLACEHOLDER, flag},
     wire::{Encap, Flow},
 };
 
 /// What user space configures.
 #[unsafe(no_mangle)]
-pub static CONFIG: Config = Config {
-    exemplar_ns: [u64::MAX; nettrace_common::Signal::COUNT],
-    offsets: Offsets::NONE,
-    flags: 0,
-    sample_every: 0,
-    default_scope: 0,
-    purge_reason: 0,
-    pad: [0; 2],
-    dns_ports: [0; nettrace_common::probes::dns::MAX_PORTS],
-    filter: Filter {
-        nets: [nettrace_common::filter::Net { addr: [0; 16], mask: [0; 16] };
-            nettrace_common::filter::MAX_NETS],
-        net_family: [0; nettrace_common::filter::MAX_NETS],
-        net_count: 0,
-        ports: [0; nettrace_common::filter::MAX_PORTS],
-        port_count: 0,
-        protocol: 0,
-    },
-};
+pub static CONFIG: Config = Config::NONE;
 
-/// Reads one member of the frozen block, as a constant to the verifier.
+/// One `u32` of the configuration as a `u64`: a placeholder that user space replaces by the member's value before load
+/// (see [`nettrace_common::config::PLACEHOLDER`]). The verifier knows it, and running programs have nothing to load.
 macro_rules! cfg_get {
     ($($member:tt)+) => {
-        $crate::kernel::frozen(&$crate::kernel::CONFIG.$($member)+)
+        $crate::kernel::immediate::<{ core::mem::offset_of!(nettrace_common::config::Config, $($member)+) as u32 }>()
     };
 }
 pub(crate) use cfg_get;
 
-/// Reads a member of the frozen block; volatile, because user space writes the block before load.
+/// The placeholder of the member at an offset.
+#[inline(always)]
+pub fn immediate<const AT: u32>() -> u64 {
+    let value: u64;
+    // SAFETY: one register is set.
+    unsafe {
+        asm!("{0} = {1}", out(reg) value, const PLACEHOLDER | AT, options(pure, nomem, nostack));
+    }
+    value
+}
+
+/// Reads a member of the frozen block that is not a `u32`.
+macro_rules! cfg_read {
+    ($($member:tt)+) => {
+        $crate::kernel::frozen(&$crate::kernel::CONFIG.$($member)+)
+    };
+}
+pub(crate) use cfg_read;
+
+/// Reads a member of the frozen block, as a constant to the verifier; volatile, because user space writes the block
+/// before load.
 #[inline(always)]
 pub fn frozen<T: Copy>(member: &T) -> T {
     // SAFETY: a reference is readable.
@@ -52,7 +57,7 @@ pub fn frozen<T: Copy>(member: &T) -> T {
 /// Whether a switch of the block is on.
 #[inline(always)]
 pub fn flag_set(bit: u32) -> bool {
-    cfg_get!(flags) & bit != 0
+    cfg_get!(flags) & u64::from(bit) != 0
 }
 
 /// Whether programs are to return at once (bench only).
@@ -61,9 +66,15 @@ pub fn empty() -> bool {
     flag_set(flag::EMPTY)
 }
 
+/// Whether this kernel has no such member.
+#[inline(always)]
+pub fn absent(offset: u64) -> bool {
+    offset == u64::from(ABSENT)
+}
+
 /// Loads a member of a BTF-typed structure.
 #[inline(always)]
-pub fn load<T: Copy>(base: *const u8, offset: u32) -> T {
+pub fn load<T: Copy>(base: *const u8, offset: u64) -> T {
     // SAFETY: `base` is a typed kernel pointer; the verifier checks the offset against its type, or makes the load
     // fault-tolerant where it cannot.
     unsafe { read_volatile(base.add(offset as usize).cast::<T>()) }
@@ -71,7 +82,7 @@ pub fn load<T: Copy>(base: *const u8, offset: u32) -> T {
 
 /// Loads a member that is a pointer.
 #[inline(always)]
-pub fn load_ptr(base: *const u8, offset: u32) -> *const u8 {
+pub fn load_ptr(base: *const u8, offset: u64) -> *const u8 {
     load::<*const u8>(base, offset)
 }
 
@@ -237,7 +248,7 @@ pub fn skb_head(skb: *const u8) -> u32 {
 /// Whether a packet shares its data with another `sk_buff`: a copy that a bridge floods, or that a capture looks at.
 #[inline(always)]
 pub fn skb_cloned(skb: *const u8) -> bool {
-    u32::from(load::<u8>(skb, cfg_get!(offsets.skb_cloned))) & cfg_get!(offsets.skb_cloned_mask) != 0
+    u64::from(load::<u8>(skb, cfg_get!(offsets.skb_cloned))) & cfg_get!(offsets.skb_cloned_mask) != 0
 }
 
 /// A kernel address as the helper that reads it wants it.
@@ -250,7 +261,7 @@ pub fn address(p: *const u8) -> u64 {
 #[inline(always)]
 pub fn srtt_us(sk: *const u8) -> u32 {
     // A helper, because the verifier knows the argument as a `sock`, which is shorter.
-    read::<u32>(address(sk), u64::from(cfg_get!(offsets.tp_srtt_us))) >> 3
+    read::<u32>(address(sk), cfg_get!(offsets.tp_srtt_us)) >> 3
 }
 
 /// Whether a flow passes the filter. A function of its own: it is rarely called, and the stack is small.

@@ -48,7 +48,7 @@ pub static DROPS: PerCpuHashMap<DropKey, u64> = PerCpuHashMap::with_max_entries(
 #[map]
 pub static FRAGS: LruHashMap<FragKey, FragState> = LruHashMap::with_max_entries(4096, 0);
 #[map]
-pub static RTTS: Array<RttSlot> = Array::with_max_entries(RTT_SLOTS, 0);
+pub static RTTS: Array<RttSlot> = Array::with_max_entries(RTT_SLOTS, BPF_F_MMAPABLE);
 
 /// This CPU's books. There always are some; the verifier wants it asked.
 #[inline(always)]

@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::{bpf_probe_read_kernel_buf, generated::bpf_skb_load_bytes},
     programs::{TcContext, XdpContext},
 };
-use core::{cell::UnsafeCell, mem::MaybeUninit};
+use core::{arch::asm, cell::UnsafeCell, mem::MaybeUninit};
 
 /// Offsets beyond this are not looked at: it bounds what the verifier must consider.
 const MAX_OFFSET: u32 = 1023;
@@ -29,15 +29,19 @@ pub fn opaque(n: u32) -> u32 {
     n ^ unsafe { OPAQUE_ZERO.0.get().read_volatile() }
 }
 
-/// The same for an offset into a packet.
+/// The same for an offset into a packet. One that is too far to be looked at stays so.
 #[inline(always)]
 pub fn opaque_offset(offset: u32) -> u32 {
     // Beyond what `direct` accepts, and still small enough for the verifier to add it to a packet's start.
-    opaque(offset) & (2 * MAX_OFFSET + 1)
+    const FAR: u32 = 2 * MAX_OFFSET + 1;
+    let offset = if offset > FAR { FAR } else { offset };
+    opaque(offset) & FAR
 }
 
 /// What the parser needs of a packet.
 pub trait Packet: EbpfContext {
+    /// The packet's first bytes where they lie, without a copy; none when so many are not linear.
+    fn head<const N: usize>(&self) -> Option<&[u8; N]>;
     /// Reads a header at an offset; none when the packet ends before.
     fn header<T: Copy>(&self, offset: u32) -> Option<T>;
     /// Copies `len` bytes (1 to `N`) from an offset; false when the packet ends before.
@@ -50,10 +54,21 @@ pub trait Packet: EbpfContext {
     fn len(&self) -> u32;
 }
 
+/// The same number in one register. The compiler knows much of an offset, from an earlier header or where it was made of
+/// another one, and compares one number and adds a second; the verifier wants the very number checked that is added.
+#[inline(always)]
+fn pinned(offset: u32) -> u64 {
+    let mut offset = u64::from(offset);
+    // SAFETY: a register is copied to itself; an empty template would have line information that verifiers refuse.
+    unsafe { asm!("{0} = {0}", inout(reg) offset, options(pure, nomem, nostack)) };
+    offset
+}
+
 /// Reads from the linear part.
 #[inline(always)]
 fn direct<T: Copy>(data: usize, data_end: usize, offset: u32) -> Option<T> {
-    if offset > MAX_OFFSET {
+    let offset = pinned(offset);
+    if offset > u64::from(MAX_OFFSET) {
         return None;
     }
     let at = data + offset as usize;
@@ -62,6 +77,17 @@ fn direct<T: Copy>(data: usize, data_end: usize, offset: u32) -> Option<T> {
     }
     // SAFETY: in bounds, as just checked, also by the verifier; packet bytes are initialised.
     Some(unsafe { (at as *const T).read_unaligned() })
+}
+
+/// The first bytes of the linear part.
+#[inline(always)]
+fn first<'a, const N: usize>(data: usize, data_end: usize) -> Option<&'a [u8; N]> {
+    if data + N > data_end {
+        return None;
+    }
+    // SAFETY: in bounds, as just checked, also by the verifier; packet bytes are initialised, and stay while the program
+    // runs.
+    Some(unsafe { &*(data as *const [u8; N]) })
 }
 
 /// A length of 1 to `N` that the verifier sees to be one; `N` is a power of two. The compiler knows from afar that `len` is
@@ -74,6 +100,11 @@ fn bounded<const N: usize>(len: u32) -> u32 {
 }
 
 impl Packet for TcContext {
+    #[inline(always)]
+    fn head<const N: usize>(&self) -> Option<&[u8; N]> {
+        first(self.data(), self.data_end())
+    }
+
     #[inline(always)]
     fn header<T: Copy>(&self, offset: u32) -> Option<T> {
         if let Some(v) = direct(self.data(), self.data_end(), offset) {
@@ -122,10 +153,13 @@ impl Packet for TcContext {
 
 impl Packet for XdpContext {
     #[inline(always)]
+    fn head<const N: usize>(&self) -> Option<&[u8; N]> {
+        first(self.data(), self.data_end())
+    }
+
+    #[inline(always)]
     fn header<T: Copy>(&self, offset: u32) -> Option<T> {
-        // The compiler knows from an earlier header that this one's offset is in range, the verifier does not: the
-        // check must be made of the very number that is added.
-        direct(self.data(), self.data_end(), core::hint::black_box(offset))
+        direct(self.data(), self.data_end(), offset)
     }
 
     #[inline(always)]

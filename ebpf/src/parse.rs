@@ -23,13 +23,16 @@ pub struct Parsed {
     pub transport: u32,
     /// Bytes from there to the end of the IP packet.
     pub transport_len: u32,
-    /// The fragment's place, if it is one.
-    pub fragment: Option<Fragment>,
+    /// Its place, if it is a fragment.
+    pub fragment: Fragment,
 }
 
-/// A fragment's place in its datagram.
+/// A fragment's place in its datagram. Not an `Option` of one: what that has in it when it has nothing, the compiler
+/// still moves about, and verifiers before 6.3 refuse to read what was never written.
 #[derive(Clone, Copy)]
 pub struct Fragment {
+    /// Whether it is a fragment at all.
+    pub is_one: bool,
     /// Identification field.
     pub id: u32,
     /// Offset in the datagram's payload, bytes.
@@ -38,6 +41,17 @@ pub struct Fragment {
     pub len: u32,
     /// More follow.
     pub more: bool,
+}
+
+impl Fragment {
+    /// Of a whole packet.
+    const NONE: Self = Self { is_one: false, id: 0, offset: 0, len: 0, more: false };
+
+    /// Whether it has no transport header: the first one has it.
+    #[inline(always)]
+    pub fn is_later(&self) -> bool {
+        self.is_one && self.offset != 0
+    }
 }
 
 /// Why there is nothing to look at.
@@ -70,27 +84,44 @@ const GENEVE_PORT: u16 = 6081;
 const MAX_TAGS: u32 = 2;
 const MAX_EXTENSIONS: u32 = 6;
 
-/// Whether a packet is plain UDP over IPv4 that no probe looks at: most datagrams are, and this is a tenth of what
-/// parsing one costs. What is not wholly plain is left to [`parse`].
+/// What a first look at a packet says.
+pub enum Plain {
+    /// UDP that no probe looks at.
+    OfNoConcern,
+    /// TCP.
+    Tcp(Parsed),
+    /// Something else, or not plain: it is to be parsed.
+    No,
+}
+
+/// A first look, at what most packets are: TCP or UDP over IPv4 without options, tags or fragments, straight from the
+/// Ethernet header. It has no loops and few branches; what it does not know is left to [`parse`].
 #[inline(always)]
-pub fn of_no_concern<P: Packet>(p: &P) -> bool {
+pub fn plain<P: Packet>(p: &P) -> Plain {
     const IP: usize = size_of::<EthHdr>();
-    const UDP_HEADER: usize = IP + 20;
+    const TRANSPORT: usize = IP + 20;
     const PLAIN: u8 = 0x45;
-    let Some(head) = p.header::<[u8; UDP_HEADER + 8]>(0) else { return false };
+    let Some(head) = p.head::<{ TRANSPORT + 8 }>() else { return Plain::No };
     let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
     // More fragments, or an offset.
     let fragment = word(IP + 6) & 0x3fff != 0;
-    if word(12) != ETH_P_IP || head[IP] != PLAIN || head[IP + 9] != UDP || fragment {
-        return false;
+    let total = u32::from(word(IP + 2));
+    if word(12) != ETH_P_IP || head[IP] != PLAIN || fragment || total < 28 || IP as u32 + total > p.len() {
+        return Plain::No;
     }
-    let (total, ports) = (u32::from(word(IP + 2)), [word(UDP_HEADER), word(UDP_HEADER + 2)]);
-    let whole = total >= 28 && IP as u32 + total <= p.len();
-    whole
-        && !(is_vxlan(ports[1])
-            || ports[1] == GENEVE_PORT
-            || dns::is_port(ports[0])
-            || dns::is_port(ports[1]))
+    let (sport, dport) = (word(TRANSPORT), word(TRANSPORT + 2));
+    if head[IP + 9] == UDP {
+        let concerns = is_vxlan(dport) || dport == GENEVE_PORT || dns::is_port(sport) || dns::is_port(dport);
+        return if concerns { Plain::No } else { Plain::OfNoConcern };
+    }
+    if head[IP + 9] != TCP {
+        return Plain::No;
+    }
+    let mut flow = Flow { protocol: TCP, family: 4, sport, dport, ..Flow::default() };
+    flow.saddr[..4].copy_from_slice(&head[IP + 12..IP + 16]);
+    flow.daddr[..4].copy_from_slice(&head[IP + 16..IP + 20]);
+    let transport = opaque_offset(TRANSPORT as u32);
+    Plain::Tcp(Parsed { flow, transport, transport_len: opaque(total - 20), fragment: Fragment::NONE })
 }
 
 #[inline(always)]
@@ -103,7 +134,7 @@ fn is_vxlan(port: u16) -> bool {
 pub fn parse<P: Packet>(p: &P, ethernet: bool) -> Result<Parsed, Skip> {
     let (l3, ethertype) = if ethernet { link(p, 0)? } else { (0, bare(p)?) };
     let outer = network(p, opaque_offset(l3), ethertype)?;
-    if outer.fragment.is_some() {
+    if outer.fragment.is_one {
         return Ok(outer);
     }
     match unwrap(p, &outer)? {
@@ -153,8 +184,7 @@ fn network<P: Packet>(p: &P, l3: u32, ethertype: u16) -> Result<Parsed, Skip> {
     };
     parsed.transport = opaque_offset(parsed.transport);
     parsed.transport_len = opaque(parsed.transport_len);
-    let later = matches!(parsed.fragment, Some(f) if f.offset != 0);
-    if !later && (parsed.flow.protocol == TCP || parsed.flow.protocol == UDP) {
+    if !parsed.fragment.is_later() && (parsed.flow.protocol == TCP || parsed.flow.protocol == UDP) {
         let ports: [[u8; 2]; 2] = p.header(parsed.transport).ok_or(Skip::Bad)?;
         parsed.flow.sport = u16::from_be_bytes(ports[0]);
         parsed.flow.dport = u16::from_be_bytes(ports[1]);
@@ -180,12 +210,13 @@ fn ipv4<P: Packet>(p: &P, l3: u32) -> Result<Parsed, Skip> {
     let mut flow = Flow { protocol: ip.proto, family: 4, ..Flow::default() };
     flow.saddr[..4].copy_from_slice(&ip.src_addr);
     flow.daddr[..4].copy_from_slice(&ip.dst_addr);
-    let fragment = (more || offset != 0).then(|| Fragment {
+    let fragment = Fragment {
+        is_one: more || offset != 0,
         id: u32::from(u16::from_be_bytes(ip.id)),
         offset,
         len: total - header,
         more,
-    });
+    };
     Ok(Parsed { flow, transport: l3 + header, transport_len: total - header, fragment })
 }
 
@@ -202,7 +233,7 @@ fn ipv6<P: Packet>(p: &P, l3: u32) -> Result<Parsed, Skip> {
     }
     let mut at = l3 + size_of::<Ipv6Hdr>() as u32;
     let mut next = ip.next_hdr;
-    let mut fragment = None;
+    let mut fragment = Fragment::NONE;
     for _ in 0..MAX_EXTENSIONS {
         let len = match next {
             HOP_BY_HOP | ROUTING | DEST_OPTS => {
@@ -219,12 +250,13 @@ fn ipv6<P: Packet>(p: &P, l3: u32) -> Result<Parsed, Skip> {
                 let ext: [u8; 8] = p.header(at).ok_or(Skip::Bad)?;
                 next = ext[0];
                 let word = u16::from_be_bytes([ext[2], ext[3]]);
-                fragment = Some(Fragment {
+                fragment = Fragment {
+                    is_one: true,
                     id: u32::from_be_bytes([ext[4], ext[5], ext[6], ext[7]]),
                     offset: u32::from(word & 0xfff8),
                     len: left.saturating_sub(8),
                     more: word & 1 != 0,
-                });
+                };
                 8
             }
             _ => break,
@@ -234,10 +266,11 @@ fn ipv6<P: Packet>(p: &P, l3: u32) -> Result<Parsed, Skip> {
         }
         left = opaque(left - len);
         at = opaque_offset(at + len);
-        if matches!(fragment, Some(f) if f.offset != 0) {
+        if fragment.is_later() {
             break;
         }
     }
+    let next = opaque(u32::from(next)) as u8;
     let flow = Flow { saddr: ip.src_addr, daddr: ip.dst_addr, protocol: next, family: 6, ..Flow::default() };
     Ok(Parsed { flow, transport: at, transport_len: left, fragment })
 }

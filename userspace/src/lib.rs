@@ -11,6 +11,7 @@ pub mod decode;
 pub mod doctor;
 pub mod filter;
 pub mod iface;
+pub mod immediates;
 pub mod kernel_state;
 pub mod lab;
 pub mod load;

@@ -2,7 +2,13 @@
 //!
 //! The object is built by `cargo xtask build-ebpf` and kept in the tree, so that a build needs stable Rust alone.
 
-use crate::{attach::Queues, btf::Btf, offsets, symbols::drop_reasons};
+use crate::{
+    attach::Queues,
+    btf::Btf,
+    immediates::{self, ImmediateError},
+    offsets,
+    symbols::drop_reasons,
+};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, MapError},
@@ -17,10 +23,10 @@ use nettrace_common::{
 };
 
 #[cfg(target_arch = "x86_64")]
-static OBJECT: &[u8] =
+pub(crate) static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/nettrace.x86_64.bpf.o"));
 #[cfg(target_arch = "aarch64")]
-static OBJECT: &[u8] =
+pub(crate) static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/nettrace.aarch64.bpf.o"));
 
 /// What the kernel programs are told.
@@ -65,6 +71,9 @@ pub enum LoadError {
     /// aya cannot read the kernel's BTF.
     #[error("cannot read kernel type information: {0}")]
     AyaBtf(#[from] aya::BtfError),
+    /// The object in this program is not what was built.
+    #[error(transparent)]
+    Immediates(#[from] ImmediateError),
     /// The kernel refused maps or object.
     #[error("cannot load the kernel object: {0}")]
     Object(#[from] aya::EbpfError),
@@ -112,6 +121,8 @@ pub fn load(options: &ProgramOptions) -> Result<(Loaded, Types), LoadError> {
     let btf = Btf::vmlinux()?;
     let resolved = offsets::resolve(&btf);
     let config = configure(options, &btf, resolved.offsets);
+    let mut object = OBJECT.to_vec();
+    immediates::write(&mut object, &config)?;
     let mut loader = EbpfLoader::new();
     // It has read the kernel's types on its own by now; they take tens of megabytes, so only one copy is kept.
     loader.btf(None);
@@ -121,7 +132,7 @@ pub fn load(options: &ProgramOptions) -> Result<(Loaded, Types), LoadError> {
         .override_global("CONFIG", &config, true)
         .override_global("WIRE_VERSION", &WIRE_VERSION, true)
         .map_max_entries("EVENTS", options.ring_bytes)
-        .load(OBJECT)?;
+        .load(&object)?;
     let reasons = drop_reasons(&btf);
     let loaded = Loaded { ebpf, reasons, queues: Queues::default(), failed: HashMap::new() };
     Ok((loaded, Types { btf, aya: aya_btf, missing: resolved.missing }))

@@ -12,7 +12,7 @@ use nettrace_common::{
 
 use crate::{
     emit::{header, now_ns, reserve, submit},
-    kernel::cfg_get,
+    kernel::cfg_read,
     maps::{count, lost},
     packet::Packet,
     probes::{
@@ -28,7 +28,7 @@ const SHORT: usize = 128;
 /// Whether a port is one of the DNS ports.
 #[inline(always)]
 pub fn is_port(port: u16) -> bool {
-    let ports = cfg_get!(dns_ports);
+    let ports = cfg_read!(dns_ports);
     port != 0 && (port == ports[0] || port == ports[1] || port == ports[2] || port == ports[3])
 }
 

@@ -55,7 +55,7 @@ fn dropped(skb: *const u8, location: u64, reason: u32) {
     }
     count(Counter::Drop);
     tally(DropKey { location, reason, scope: u32::from(place.scope) });
-    if reason != 0 && reason == cfg_get!(purge_reason) {
+    if reason != 0 && u64::from(reason) == cfg_get!(purge_reason) {
         // What was left unread when its socket closed: counted, but not worth an event.
         return;
     }

@@ -33,6 +33,10 @@ pub fn look<P: Packet>(seen: &Seen<'_, P>, fragment: &Fragment) {
     gather(seen, fragment);
 }
 
+/// A datagram of which nothing was seen: kept out of the stack, of which a packet's headers take most.
+static NOTHING: FragState =
+    FragState { first_ns: 0, bytes: 0, total: 0, fragments: 0, sport: 0, dport: 0, places: [0; PLACES] };
+
 #[inline(always)]
 fn gather<P: Packet>(seen: &Seen<'_, P>, fragment: &Fragment) {
     let flow = &seen.parsed.flow;
@@ -46,27 +50,15 @@ fn gather<P: Packet>(seen: &Seen<'_, P>, fragment: &Fragment) {
     let now = now_ns();
     let last = if fragment.more { 0 } else { fragment.offset + fragment.len };
     let place = (fragment.offset / 8 + 1) as u16;
-    let Some(state) = FRAGS.get_ptr_mut(&key) else {
-        let mut state = FragState {
-            first_ns: now,
-            bytes: fragment.len,
-            total: last,
-            fragments: 1,
-            sport: flow.sport,
-            dport: flow.dport,
-            places: [0; PLACES],
-        };
-        state.places[0] = place;
-        if FRAGS.insert(&key, &state, 0).is_err() {
-            lost(Loss::MapFull);
-        }
-        return;
-    };
+    let Some(state) = FRAGS.get_ptr_mut(&key).or_else(|| begin(&key)) else { return lost(Loss::MapFull) };
     // SAFETY: the value lives at least until the program ends; fragments of one datagram come in on one CPU but for
     // rare exceptions, which leave the datagram incomplete.
     let state = unsafe { &mut *state };
     if state.places.contains(&place) {
         return;
+    }
+    if state.fragments == 0 {
+        state.first_ns = now;
     }
     if let Some(free) = state.places.get_mut(state.fragments as usize) {
         *free = place;
@@ -84,6 +76,13 @@ fn gather<P: Packet>(seen: &Seen<'_, P>, fragment: &Fragment) {
         complete(seen, fragment.id, state, now);
         let _ = FRAGS.remove(&key);
     }
+}
+
+/// Makes room for a datagram of which nothing was seen before.
+#[inline(always)]
+fn begin(key: &FragKey) -> Option<*mut FragState> {
+    FRAGS.insert(key, &NOTHING, 0).ok()?;
+    FRAGS.get_ptr_mut(key)
 }
 
 #[inline(always)]

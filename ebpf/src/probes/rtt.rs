@@ -24,8 +24,8 @@ pub const RTT_SLOTS: u32 = 8192;
 /// A sample older than this is void: the peer is gone.
 const STALE_NS: u64 = 30_000_000_000;
 
-/// One flow at one interface, with its sample in flight.
-#[repr(C)]
+/// One flow at one interface, with its sample in flight. Two to a cache line.
+#[repr(C, align(32))]
 #[derive(Clone, Copy)]
 pub struct RttSlot {
     /// Hash of the flow and the interface.
@@ -83,6 +83,13 @@ pub fn segment<P: Packet>(seen: &Seen<'_, P>) -> Option<Segment> {
 /// Notes or ends a sample.
 #[inline(always)]
 pub fn look<P: Packet>(seen: &Seen<'_, P>, segment: &Segment) {
+    let out = matches!(seen.direction, Direction::Out);
+    let consumes = segment.len + u32::from(segment.flags & (SYN | FIN) != 0);
+    // Most packets of a connection that only receives or only sends can neither begin a sample nor end one.
+    let neither = if out { consumes == 0 || segment.flags & RST != 0 } else { segment.flags & ACK == 0 };
+    if neither {
+        return;
+    }
     let flow = &seen.parsed.flow;
     let from = end_hash(&flow.saddr, flow.sport);
     let to = end_hash(&flow.daddr, flow.dport);
@@ -90,19 +97,15 @@ pub fn look<P: Packet>(seen: &Seen<'_, P>, segment: &Segment) {
     let Some(slot) = RTTS.get_ptr_mut((tag >> 51) as u32 & (RTT_SLOTS - 1)) else { return };
     // SAFETY: the value lives as long as the map; a race between two CPUs spoils one sample at the most.
     let slot = unsafe { &mut *slot };
-    if matches!(seen.direction, Direction::Out) {
-        left(slot, segment, tag, from as u32);
+    if out {
+        left(slot, segment, consumes, tag, from as u32);
     } else if slot.tag == tag && slot.sender == to as u32 {
         came_in(seen, slot, segment);
     }
 }
 
 #[inline(always)]
-fn left(slot: &mut RttSlot, segment: &Segment, tag: u64, sender: u32) {
-    let consumes = segment.len + u32::from(segment.flags & (SYN | FIN) != 0);
-    if consumes == 0 || segment.flags & RST != 0 {
-        return;
-    }
+fn left(slot: &mut RttSlot, segment: &Segment, consumes: u32, tag: u64, sender: u32) {
     let end = segment.seq.wrapping_add(consumes);
     if slot.tag != tag || slot.sent_ns == 0 {
         if segment.flags & SYN == 0 && !chosen(end) {
@@ -117,7 +120,7 @@ fn left(slot: &mut RttSlot, segment: &Segment, tag: u64, sender: u32) {
 
 #[inline(always)]
 fn came_in<P: Packet>(seen: &Seen<'_, P>, slot: &mut RttSlot, segment: &Segment) {
-    if segment.flags & ACK == 0 || slot.sent_ns == 0 || !after_or_at(segment.ack, slot.end) {
+    if slot.sent_ns == 0 || !after_or_at(segment.ack, slot.end) {
         return;
     }
     let now = now_ns();

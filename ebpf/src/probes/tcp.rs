@@ -161,7 +161,7 @@ pub fn tcp_retransmit(ctx: BtfTracePointContext) -> i32 {
 /// Segments that an skb in TCP's send queue holds, as TcpRetransSegs counts them.
 #[inline(always)]
 fn segments(skb: *const u8) -> u32 {
-    let cb = u64::from(cfg_get!(offsets.skb_cb)) + u64::from(cfg_get!(offsets.cb_gso_segs));
+    let cb = cfg_get!(offsets.skb_cb) + cfg_get!(offsets.cb_gso_segs);
     match kernel::read::<u16>(kernel::address(skb), cb) {
         0 => 1,
         segments => u32::from(segments),

@@ -10,7 +10,7 @@
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use nettrace_common::{
     Loss, Signal,
-    config::{ABSENT, flag, state},
+    config::{flag, state},
     wire::Flow,
 };
 
@@ -69,7 +69,7 @@ fn queue(skb: *const u8) {
 /// where there is no way to enqueue.
 #[inline(always)]
 fn has_queue(device: *const u8) -> bool {
-    if cfg_get!(offsets.dev_qdisc) == ABSENT || cfg_get!(offsets.qdisc_enqueue) == ABSENT {
+    if kernel::absent(cfg_get!(offsets.dev_qdisc)) || kernel::absent(cfg_get!(offsets.qdisc_enqueue)) {
         return true;
     }
     if device.is_null() {
@@ -122,11 +122,11 @@ fn left(skb: *const u8, place: &Place, now: u64) {
 /// Whether `skb->tstamp` is CLOCK_MONOTONIC.
 #[inline(always)]
 fn monotonic(skb: *const u8) -> bool {
-    if cfg_get!(offsets.skb_tstamp_type) == ABSENT {
+    if kernel::absent(cfg_get!(offsets.skb_tstamp_type)) {
         return true;
     }
     let byte: u8 = load(skb, cfg_get!(offsets.skb_tstamp_type));
-    u32::from(byte) & cfg_get!(offsets.skb_tstamp_type_mask) == cfg_get!(offsets.skb_tstamp_type_mono)
+    u64::from(byte) & cfg_get!(offsets.skb_tstamp_type_mask) == cfg_get!(offsets.skb_tstamp_type_mono)
 }
 
 /// Whether a socket in this state is a whole `tcp_sock`: not a request, not in TIME_WAIT, not a listener.

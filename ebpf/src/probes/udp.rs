@@ -191,6 +191,6 @@ fn unmatched(sk: *const u8) {
 #[inline(always)]
 fn waiting(sk: *const u8) -> u32 {
     let new = load::<u32>(sk, cfg_get!(offsets.sk_receive_queue_qlen));
-    let taken = kernel::read::<u32>(kernel::address(sk), u64::from(cfg_get!(offsets.up_reader_queue_qlen)));
+    let taken = kernel::read::<u32>(kernel::address(sk), cfg_get!(offsets.up_reader_queue_qlen));
     new.saturating_add(taken)
 }

@@ -21,7 +21,7 @@ use crate::{
     klog::klog,
     maps::lost,
     packet::Packet,
-    parse::{self, Parsed, Skip, parse},
+    parse::{self, Parsed, Plain, Skip, parse},
     probes::{dns, frag, ptb, rtt},
 };
 
@@ -67,13 +67,14 @@ fn look<P: Packet>(packet: &P, direction: Direction) {
     }
     let ifindex = packet.ifindex();
     let Some(slot) = iface::slot(0, ifindex) else { return };
-    if slot.flags & iface_flag::NO_ETHERNET == 0
-        && !kernel::flag_set(flag::FILTER)
-        && parse::of_no_concern(packet)
-    {
-        return;
-    }
-    let parsed = match parse(packet, slot.flags & iface_flag::NO_ETHERNET == 0) {
+    let ethernet = slot.flags & iface_flag::NO_ETHERNET == 0;
+    let first = if ethernet { parse::plain(packet) } else { Plain::No };
+    let parsed = match first {
+        Plain::OfNoConcern => return,
+        Plain::Tcp(p) => Ok(p),
+        Plain::No => parse(packet, ethernet),
+    };
+    let parsed = match parsed {
         Ok(p) => p,
         Err(Skip::NotIp) => return,
         Err(Skip::Bad) => {
@@ -108,8 +109,8 @@ fn watched(ifindex: u32) -> bool {
 #[inline(always)]
 fn probe<P: Packet>(seen: &Seen<'_, P>) {
     let Flow { protocol, sport, dport, .. } = seen.parsed.flow;
-    if let Some(fragment) = seen.parsed.fragment {
-        frag::look(seen, &fragment);
+    if seen.parsed.fragment.is_one {
+        frag::look(seen, &seen.parsed.fragment);
         // The others have no ports. A long answer's first one says what there is to know of it.
         if protocol == kernel::UDP && (dns::is_port(sport) || dns::is_port(dport)) {
             dns::look_udp(seen);

