@@ -78,6 +78,8 @@ pub struct Offsets {
     pub sk_net: u32,
     /// `sock.sk_protocol`
     pub sk_protocol: u32,
+    /// `socket.sk`
+    pub socket_sk: u32,
     /// `sock.sk_err`
     pub sk_err: u32,
     /// `sock.sk_receive_queue.prev`
@@ -123,7 +125,7 @@ pub struct Config {
     /// `SKB_DROP_REASON_QUEUE_PURGE` of this kernel; 0 when it has none.
     pub purge_reason: u32,
     /// Zero.
-    pub pad: [u32; 2],
+    pub pad: u32,
     /// Ports taken for DNS; 0 for none.
     pub dns_ports: [u16; dns::MAX_PORTS],
     /// Compiled `--filter`.
@@ -139,7 +141,7 @@ impl Config {
         sample_every: 0,
         default_scope: 0,
         purge_reason: 0,
-        pad: [0; 2],
+        pad: 0,
         dns_ports: [0; dns::MAX_PORTS],
         filter: Filter {
             nets: [Net { addr: [0; 16], mask: [0; 16] }; MAX_NETS],
@@ -184,6 +186,7 @@ impl Offsets {
         sk_saddr6: ABSENT,
         sk_net: ABSENT,
         sk_protocol: ABSENT,
+        socket_sk: ABSENT,
         sk_err: ABSENT,
         sk_receive_queue_prev: ABSENT,
         sk_receive_queue_qlen: ABSENT,
@@ -240,4 +243,4 @@ unsafe impl aya::Pod for Config {}
 // SAFETY: `repr(C)`, integers only, no padding.
 unsafe impl aya::Pod for IfaceSlot {}
 
-const _: () = assert!(size_of::<Config>() == 14 * 8 + 36 * 4 + 16 + 8 + 8 + 152);
+const _: () = assert!(size_of::<Config>() == 14 * 8 + 37 * 4 + 16 + 4 + 8 + 152);

@@ -6,14 +6,15 @@
 use crate::{
     btf::Btf,
     load::{Loaded, Types},
-    probes::{Hook, PROBES, Probe, Program, Source, Stay, WIRE_XDP, staying},
+    probes::{Forced, Hook, PROBES, Probe, Program, Source, Stay, WIRE_XDP, allowed, staying},
     snapshot,
 };
 use aya::programs::{
-    BtfTracePoint, Program as AyaProgram, ProgramError, SchedClassifier, Xdp, tp_btf::BtfTracePointLink,
+    BtfTracePoint, FEntry, FExit, Program as AyaProgram, ProgramError, SchedClassifier, Xdp,
+    tp_btf::BtfTracePointLink,
 };
 use nettrace_common::config::state;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What became of one program: attached (or ready for interfaces), or why not.
 pub type Outcome = Result<(), String>;
@@ -27,6 +28,8 @@ pub struct Attached {
     pub probes: Vec<snapshot::Probe>,
     /// Whether interfaces need programs.
     pub wire: bool,
+    /// Programs of the sources that are in use.
+    needed: HashSet<&'static str>,
 }
 
 impl Attached {
@@ -54,29 +57,38 @@ impl Attached {
     }
 }
 
+/// What is to be measured, and from where.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// These probes; of the others it is told that they are not selected.
+    pub selected: &'a [&'static Probe],
+    /// Rungs that were asked for.
+    pub forced: &'a [Forced],
+    /// Whether XDP programs are wanted beside those of TC.
+    pub xdp: bool,
+}
+
 /// Verifies what the probes need, so that attaching it is quick. A probe that cannot be had is noted, not an error.
-pub fn programs_ready(
-    loaded: &mut Loaded,
-    types: &Types,
-    selected: &[&'static Probe],
-    all: &[Probe],
-    xdp: bool,
-) -> Attached {
+pub fn programs_ready(loaded: &mut Loaded, types: &Types, wanted: Wanted<'_>) -> Attached {
     let mut attached = Attached::default();
-    if xdp {
+    if wanted.xdp {
         for program in WIRE_XDP {
             let outcome = bring_up(loaded, types, program);
             attached.programs.insert(program.name, outcome);
+            attached.needed.insert(program.name);
         }
     }
-    for probe in all {
-        if !selected.iter().any(|s| s.name == probe.name) {
+    for probe in PROBES {
+        if !wanted.selected.iter().any(|s| s.name == probe.name) {
             attached.probes.push(off(probe, snapshot::Probe::NOT_SELECTED.to_owned()));
             continue;
         }
-        let status = first_source(loaded, types, probe, &mut attached);
+        let status = first_source(loaded, types, probe, wanted.forced, &mut attached);
         attached.probes.push(status);
     }
+    // A source that did not work may have left programs that did.
+    let Attached { programs, needed, .. } = &mut attached;
+    programs.retain(|name, outcome| outcome.is_err() || needed.contains(name));
     attached
 }
 
@@ -87,9 +99,8 @@ pub fn attach(loaded: &mut Loaded, mut attached: Attached) -> Attached {
         if outcome.is_err() || later.contains(name) {
             continue;
         }
-        if let Some(AyaProgram::BtfTracePoint(program)) = loaded.ebpf.program_mut(name)
-            && let Err(error) = program.attach()
-        {
+        let Some(program) = loaded.ebpf.program_mut(name) else { continue };
+        if let Err(error) = attach_one(program) {
             let reason = format!("{name}: {}", one_line(&error));
             mark_off(&mut attached.probes, name, &reason);
             *outcome = Err(reason);
@@ -98,6 +109,16 @@ pub fn attach(loaded: &mut Loaded, mut attached: Attached) -> Attached {
     loaded.queues.ready = staying(Stay::WithQueues).filter(|name| attached.ok(name)).collect();
     attach_needed(loaded);
     attached
+}
+
+/// Attaches a program at its place in the kernel; those of interfaces have none.
+fn attach_one(program: &mut AyaProgram) -> Result<(), ProgramError> {
+    match program {
+        AyaProgram::BtfTracePoint(program) => program.attach().map(drop),
+        AyaProgram::FEntry(program) => program.attach().map(drop),
+        AyaProgram::FExit(program) => program.attach().map(drop),
+        _ => Ok(()),
+    }
 }
 
 /// What is attached once a device with a queue is seen.
@@ -176,12 +197,16 @@ pub fn hold(loaded: &mut Loaded, name: &'static str) -> Option<BtfTracePointLink
     }
 }
 
-/// Detaches the tracepoint programs.
+/// Detaches the programs that are not at interfaces.
 pub fn detach(loaded: &mut Loaded) {
     for (name, program) in loaded.ebpf.programs_mut() {
-        if let AyaProgram::BtfTracePoint(program) = program
-            && let Err(error) = program.unload()
-        {
+        let result = match program {
+            AyaProgram::BtfTracePoint(program) => program.unload(),
+            AyaProgram::FEntry(program) => program.unload(),
+            AyaProgram::FExit(program) => program.unload(),
+            _ => Ok(()),
+        };
+        if let Err(error) = result {
             tracing::debug!("{name}: {error}");
         }
     }
@@ -201,10 +226,11 @@ fn first_source(
     loaded: &mut Loaded,
     types: &Types,
     probe: &Probe,
+    forced: &[Forced],
     attached: &mut Attached,
 ) -> snapshot::Probe {
     let mut reasons = Vec::new();
-    for source in probe.sources {
+    for source in allowed(probe, forced) {
         match try_source(loaded, types, source, attached) {
             Ok(name) => {
                 reasons.extend(probe.note.map(str::to_owned));
@@ -236,7 +262,10 @@ fn try_source(
         if let Some(Err(reason)) = attached.programs.get(program.name) {
             return Err(reason.clone());
         }
-        attached.wire |= !matches!(program.hook, Hook::TpBtf(_));
+    }
+    for program in *programs {
+        attached.needed.insert(program.name);
+        attached.wire |= program.hook.place().is_none();
     }
     Ok(source.to_string())
 }
@@ -251,6 +280,9 @@ pub fn hook_there(btf: &Btf, hook: Hook) -> Outcome {
             Some(release) => format!("this kernel has no tracepoint {name} (Linux {release})"),
             None => format!("this kernel has no tracepoint {name}"),
         }),
+        Hook::FEntry(name) | Hook::FExit(name) if !btf.has_function(name) => {
+            Err(format!("this kernel has no function {name}"))
+        }
         _ => Ok(()),
     }
 }
@@ -269,6 +301,14 @@ fn verify(found: &mut AyaProgram, program: &Program, btf: &aya::Btf) -> Result<(
         Hook::TpBtf(hook) => {
             let tracepoint: &mut BtfTracePoint = found.try_into()?;
             tracepoint.load(hook, btf)?;
+        }
+        Hook::FEntry(function) => {
+            let entry: &mut FEntry = found.try_into()?;
+            entry.load(function, btf)?;
+        }
+        Hook::FExit(function) => {
+            let exit: &mut FExit = found.try_into()?;
+            exit.load(function, btf)?;
         }
         Hook::TcIngress | Hook::TcEgress => {
             let classifier: &mut SchedClassifier = found.try_into()?;

@@ -63,6 +63,7 @@ mod kind {
     pub(super) const UNION: u32 = 5;
     pub(super) const ENUM: u32 = 6;
     pub(super) const TYPEDEF: u32 = 8;
+    pub(super) const FUNC: u32 = 12;
     pub(super) const VOLATILE: u32 = 9;
     pub(super) const RESTRICT: u32 = 11;
     pub(super) const FUNC_PROTO: u32 = 13;
@@ -158,6 +159,12 @@ impl Btf {
         let pointer = self.target(typedef)?;
         let proto = self.target(pointer)?;
         (self.kind(proto) == kind::FUNC_PROTO).then(|| self.vlen(proto).saturating_sub(1))
+    }
+
+    /// Whether the kernel has a function that a BTF program can be attached to.
+    #[must_use]
+    pub fn has_function(&self, name: &str) -> bool {
+        self.find(name, |k| k == kind::FUNC).is_some()
     }
 
     fn find(&self, name: &str, want: impl Fn(u32) -> bool) -> Option<u32> {

@@ -13,12 +13,12 @@ pub use replay::{ReplayError, Replayed, replay};
 
 use crate::{
     aggregate::{Aggregator, Closing, Finished},
-    attach::{self, Attached},
+    attach::{self, Attached, Wanted},
     iface::{Namespace, Selection, Table, TableError, WatchError, Watcher, lock},
     kernel_state::{self, KernelState, StateError},
     load::{self, LoadError, Loaded, ProgramOptions},
     probes::dns::DnsConfig,
-    probes::{self, PROBES, Stay, staying},
+    probes::{self, Forced, Stay, staying},
     recording::{WriteError, Writer, WriterOptions},
     ring::{RingError, RingReader},
     snapshot::{Interface, Meta, Probe},
@@ -52,6 +52,8 @@ pub struct Options {
     pub selection: Selection,
     /// Signals by name or group; empty for all.
     pub signals: Vec<String>,
+    /// Rungs of the ladder that signals are to be measured from, instead of the best one.
+    pub sources: Vec<Forced>,
     /// Whether hooks that are dear stay attached all the time, rather than a share of it.
     pub always: bool,
     /// When a DNS query has waited long enough.
@@ -71,6 +73,7 @@ impl Default for Options {
             namespaces: vec![Namespace::host()],
             selection: Selection::default(),
             signals: Vec::new(),
+            sources: Vec::new(),
             always: false,
             dns_timeout: Duration::from_secs(5),
             filter_text: None,
@@ -194,7 +197,11 @@ impl Capture {
         let ring = ring(&mut loaded, options.programs.ring_bytes)?;
         let table = Arc::new(Mutex::new(Table::new(iface_map(&mut loaded)?)));
         let selected = probes::select(&options.signals);
-        let attached = attach::programs_ready(&mut loaded, &types, &selected, PROBES, options.selection.xdp);
+        let attached = attach::programs_ready(
+            &mut loaded,
+            &types,
+            Wanted { selected: &selected, forced: &options.sources, xdp: options.selection.xdp },
+        );
         drop(types);
         // There only when the object was built with `--kernel-log`.
         let kernel_log = aya_log::EbpfLogger::init(&mut loaded.ebpf).ok();

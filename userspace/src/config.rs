@@ -9,6 +9,7 @@ use crate::{
     },
     filter::{self, FilterError},
     iface::Selection,
+    probes::Forced,
     recording::WriterOptions,
 };
 use nettrace_common::{Signal, filter::Filter, probes::dns};
@@ -90,6 +91,8 @@ pub struct Capture {
     pub netns: Vec<NetnsRef>,
     /// Signals by name or group; empty for all.
     pub signals: Vec<String>,
+    /// Sources that were asked for.
+    pub sources: Vec<Forced>,
     /// The compiled filter; empty for none.
     pub filter: Filter,
     /// The filter as typed, for the report.
@@ -246,6 +249,7 @@ fn capture(args: CaptureArgs, page_bytes: u64) -> Result<Capture, UsageError> {
         selection: Selection { include: args.iface, exclude: args.exclude, xdp: args.xdp, clsact: false },
         netns: namespaces(&args.netns)?,
         signals: args.signals,
+        sources: args.source,
         filter,
         filter_text: args.filter.filter(|_| !filter.is_empty()),
         lab: args.lab.then(|| args.topology.unwrap_or_default()),

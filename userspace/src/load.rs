@@ -168,7 +168,7 @@ fn configure(options: &ProgramOptions, btf: &Btf, offsets: Offsets) -> Config {
         sample_every: options.sample_every,
         default_scope: u32::from(if options.others { SCOPE_OTHER } else { SCOPE_IGNORED }),
         purge_reason,
-        pad: [0; 2],
+        pad: 0,
         dns_ports,
         filter: options.filter,
     }

@@ -39,6 +39,7 @@ const TABLE: &[Entry] = &[
     (|o| &mut o.sk_saddr6, &["sock.__sk_common.skc_v6_rcv_saddr"]),
     (|o| &mut o.sk_net, &["sock.__sk_common.skc_net.net"]),
     (|o| &mut o.sk_protocol, &["sock.sk_protocol"]),
+    (|o| &mut o.socket_sk, &["socket.sk"]),
     (|o| &mut o.sk_err, &["sock.sk_err"]),
     (|o| &mut o.sk_receive_queue_prev, &["sock.sk_receive_queue.prev"]),
     (|o| &mut o.sk_receive_queue_qlen, &["sock.sk_receive_queue.qlen"]),

@@ -15,6 +15,10 @@ use std::fmt;
 pub enum Hook {
     /// A BTF-typed raw tracepoint.
     TpBtf(&'static str),
+    /// The entry of a kernel function.
+    FEntry(&'static str),
+    /// The return of a kernel function.
+    FExit(&'static str),
     /// TC at each selected interface, packets received.
     TcIngress,
     /// TC at each selected interface, packets sent.
@@ -24,6 +28,27 @@ pub enum Hook {
 }
 
 impl Hook {
+    /// As reports name its kind.
+    #[must_use]
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::TpBtf(_) => "tp_btf",
+            Self::FEntry(_) => "fentry",
+            Self::FExit(_) => "fexit",
+            Self::TcIngress | Self::TcEgress => "tc",
+            Self::Xdp => "xdp",
+        }
+    }
+
+    /// The tracepoint or function, of a hook that is one of the kernel's and not an interface's.
+    #[must_use]
+    pub const fn place(self) -> Option<&'static str> {
+        match self {
+            Self::TpBtf(name) | Self::FEntry(name) | Self::FExit(name) => Some(name),
+            Self::TcIngress | Self::TcEgress | Self::Xdp => None,
+        }
+    }
+
     /// The kernel that brought it, where that is not the oldest supported one.
     #[must_use]
     pub fn since(self) -> Option<Release> {
@@ -60,23 +85,41 @@ pub struct Program {
 /// One way to measure something.
 #[derive(Clone, Copy, Debug)]
 pub enum Source {
-    /// By kernel programs, all of which are needed.
+    /// By kernel programs, all of which are needed; the rung of the ladder is named by the kind of hook that makes the
+    /// difference.
     Programs(&'static str, &'static [Program]),
     /// By reading the kernel's own counters before and after.
     Procfs(&'static str),
 }
 
-/// As reports name it: `tp_btf netif_receive_skb`, `tc`, `procfs /proc/PID/net/netstat`.
+impl Source {
+    /// The rung of the ladder, as `--source` names it.
+    #[must_use]
+    pub const fn rung(&self) -> &'static str {
+        match self {
+            Self::Programs(rung, _) => rung,
+            Self::Procfs(_) => "procfs",
+        }
+    }
+}
+
+/// As reports name it: `tp_btf netif_receive_skb, fentry sock_def_readable`, `tc`, `procfs /proc/PID/net/netstat`.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, programs) = match self {
+        let programs = match self {
             Self::Procfs(path) => return write!(f, "procfs {path}"),
-            Self::Programs(name, programs) => (name, programs),
+            Self::Programs(_, programs) => programs,
         };
-        f.write_str(name)?;
-        for program in *programs {
-            if let Hook::TpBtf(hook) = program.hook {
-                write!(f, " {hook}")?;
+        let mut last = None;
+        for hook in programs.iter().map(|p| p.hook) {
+            match last {
+                Some(kind) if kind == hook.kind() => {}
+                Some(_) => write!(f, ", {}", hook.kind())?,
+                None => f.write_str(hook.kind())?,
+            }
+            last = Some(hook.kind());
+            if let Some(place) = hook.place() {
+                write!(f, " {place}")?;
             }
         }
         Ok(())
@@ -112,6 +155,9 @@ const RECEIVE: Program = tp("rx_receive", "netif_receive_skb");
 const QUEUED: Program = tp("rx_queued", "sk_data_ready");
 const COPIED: Program = tp("rx_copied", "skb_copy_datagram_iovec");
 const READ: Program = tp("rx_read", "sock_recv_length");
+const QUEUED_FENTRY: Program = at("rx_queued_fentry", Hook::FEntry("sock_def_readable"));
+const READ_INET: Program = at("rx_read_inet", Hook::FExit("inet_recvmsg"));
+const READ_INET6: Program = at("rx_read_inet6", Hook::FExit("inet6_recvmsg"));
 const RAISE: Program = tp("softirq_raise", "softirq_raise").staying(Stay::Share);
 const ENTRY: Program = tp("softirq_entry", "softirq_entry").staying(Stay::Share);
 const QUEUE: Program = tp("tx_queue", "net_dev_queue");
@@ -131,12 +177,24 @@ pub const WIRE_XDP: &[Program] = &[at("wire_xdp", Hook::Xdp), at("wire_out", Hoo
 
 const WIRE: &[Source] = &[Source::Programs("tc", WIRE_TC)];
 
+/// To the application: by tracepoints, which came with 6.3, or by the functions that they are in.
+const DELIVERY: &[Source] = &[
+    Source::Programs("tp_btf", &[RECEIVE, QUEUED, COPIED, READ]),
+    Source::Programs("fentry", &[RECEIVE, COPIED, QUEUED_FENTRY, READ_INET, READ_INET6]),
+];
+
 /// Everything that is measured, in the order of reports.
 pub const PROBES: &[Probe] = &[
     probe(Signal::RxSoftirq.name(), &[Source::Programs("tp_btf", &[RAISE, ENTRY])]),
-    probe(Signal::RxStack.name(), &[Source::Programs("tp_btf", &[RECEIVE, QUEUED])]),
-    probe(Signal::RxSocket.name(), &[Source::Programs("tp_btf", &[RECEIVE, QUEUED, COPIED, READ])]),
-    probe(Signal::RxTotal.name(), &[Source::Programs("tp_btf", &[RECEIVE, QUEUED, COPIED, READ])]),
+    probe(
+        Signal::RxStack.name(),
+        &[
+            Source::Programs("tp_btf", &[RECEIVE, QUEUED]),
+            Source::Programs("fentry", &[RECEIVE, QUEUED_FENTRY]),
+        ],
+    ),
+    probe(Signal::RxSocket.name(), DELIVERY),
+    probe(Signal::RxTotal.name(), DELIVERY),
     Probe {
         name: Signal::TxStack.name(),
         sources: &[Source::Programs("tp_btf", &[QUEUE])],
@@ -182,16 +240,50 @@ pub fn staying(stay: Stay) -> impl Iterator<Item = &'static str> {
     names.into_iter()
 }
 
+/// A rung of the ladder that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forced {
+    /// Name of a probe, or of a group.
+    pub probe: String,
+    /// The only rung it is to be measured from; see [`Source::rung`].
+    pub rung: String,
+}
+
+impl Forced {
+    /// Whether it speaks of a probe, one that has the rung.
+    fn holds(&self, probe: &Probe) -> bool {
+        named(probe, &self.probe) && probe.sources.iter().any(|s| s.rung() == self.rung)
+    }
+}
+
+/// The sources of a probe that may be taken, best first: those of the rung that was last asked for, or all.
+pub fn allowed<'a>(
+    probe: &'a Probe,
+    forced: &'a [Forced],
+) -> impl Iterator<Item = &'static Source> + use<'a> {
+    let rung = forced.iter().rev().find(|f| f.holds(probe)).map(|f| f.rung.as_str());
+    probe.sources.iter().filter(move |s| rung.is_none_or(|rung| s.rung() == rung))
+}
+
+/// The rungs that the probes of a name or group have.
+#[must_use]
+pub fn rungs(name: &str) -> Vec<&'static str> {
+    let mut rungs: Vec<_> =
+        PROBES.iter().filter(|p| named(p, name)).flat_map(|p| p.sources).map(Source::rung).collect();
+    rungs.sort_unstable();
+    rungs.dedup();
+    rungs
+}
+
+/// Whether a probe has the name, or is of the group.
+fn named(probe: &Probe, name: &str) -> bool {
+    probe.name == name || probe.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'))
+}
+
 /// The probes of a selection: exact names, or a prefix such as `rx` or `tcp`. Nothing selected means everything.
 #[must_use]
 pub fn select(names: &[String]) -> Vec<&'static Probe> {
-    let wanted = |probe: &Probe| {
-        names.is_empty()
-            || names.iter().any(|n| {
-                probe.name == n
-                    || probe.name.strip_prefix(n.as_str()).is_some_and(|rest| rest.starts_with('.'))
-            })
-    };
+    let wanted = |probe: &Probe| names.is_empty() || names.iter().any(|n| named(probe, n));
     PROBES.iter().filter(|p| wanted(p)).collect()
 }
 
@@ -220,6 +312,35 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_source_is_told_by_its_hooks() {
+        let told: Vec<_> = DELIVERY.iter().chain(WIRE).map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "tp_btf netif_receive_skb sk_data_ready skb_copy_datagram_iovec sock_recv_length",
+                "tp_btf netif_receive_skb skb_copy_datagram_iovec, fentry sock_def_readable, \
+                 fexit inet_recvmsg inet6_recvmsg",
+                "tc",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_forced_rung_is_the_only_one() {
+        let forced = |probe: &str, rung: &str| Forced { probe: probe.to_owned(), rung: rung.to_owned() };
+        let left = |name: &str, forced: &[Forced]| {
+            let probe = PROBES.iter().find(|p| p.name == name).unwrap();
+            allowed(probe, forced).map(Source::rung).collect::<Vec<_>>()
+        };
+        assert_eq!(left("rx.total", &[]), ["tp_btf", "fentry"]);
+        assert_eq!(left("rx.total", &[forced("rx", "fentry")]), ["fentry"]);
+        assert_eq!(left("rx.softirq", &[forced("rx", "fentry")]), ["tp_btf"], "it has no such rung");
+        assert_eq!(left("rx.total", &[forced("rx", "fentry"), forced("rx.total", "tp_btf")]), ["tp_btf"]);
+        assert_eq!(rungs("rx"), ["fentry", "tp_btf"]);
+        assert_eq!(rungs("dns.latency"), ["tc"]);
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! `rx`: rx.stack, rx.socket, rx.total, and the veth and loopback end of tx.driver.
 //!
 //! Hooks: tp_btf netif_receive_skb, sk_data_ready, skb_copy_datagram_iovec (datagrams: see `udp`).
-//! Needs: Linux 6.3 for sk_data_ready.
+//! Before Linux 6.3, which brought sk_data_ready: fentry of sock_def_readable, the function that has it since.
 //! Yields: histograms; a packet merged into another by GRO or by TCP counts with the other.
 //! Cost: one clock reading and one slot a stage.
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    macros::{btf_tracepoint, fentry},
+    programs::{BtfTracePointContext, FEntryContext},
+};
 use nettrace_common::{Loss, Signal, config::flag, wire::Flow};
 
 use crate::{
@@ -70,6 +73,15 @@ pub fn rx_queued(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// The same, before there was a tracepoint.
+#[fentry(function = "sock_def_readable")]
+pub fn rx_queued_fentry(ctx: FEntryContext) -> i32 {
+    if !kernel::empty() {
+        queued(ctx.arg(0));
+    }
+    0
+}
+
 #[inline(always)]
 fn queued(sk: *const u8) {
     let family: u16 = load(sk, cfg_get!(offsets.sk_family));
@@ -122,13 +134,13 @@ pub fn rx_copied(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn copied(skb: *const u8) {
     let Some((flight, key)) = flight::slot(skb) else { return };
-    if flight.key != key {
-        unmatched(skb);
+    // An application may take a packet in pieces: the first one ends the measurement.
+    let over = !flight.has(stage::RECEIVED) || flight.has(stage::COPIED | stage::DATAGRAM);
+    if (flight.key == key && over) || !of_tcp(skb) {
         return;
     }
-    // An application may take a packet in pieces: the first one ends the measurement.
-    if !flight.has(stage::RECEIVED) || flight.has(stage::COPIED | stage::DATAGRAM) {
-        return;
+    if flight.key != key {
+        return lost(Loss::Unmatched);
     }
     flight.stages |= stage::COPIED;
     delivered(flight, flight.received_ns, now_ns(), FlowOf::Skb(skb));
@@ -144,17 +156,14 @@ fn delivered(flight: &Flight, received_ns: u64, now: u64, flow: FlowOf) {
     measure(Signal::RxTotal, &place, now - received_ns, now, flow);
 }
 
-/// Unix and packet sockets copy buffers too, and those never were received; a TCP one that is not known is a loss.
+/// Whether a TCP socket has a packet in its queue. Netlink, Unix and packet sockets copy buffers too: those never were
+/// received, and may lie where a received packet lay before.
 #[inline(always)]
-fn unmatched(skb: *const u8) {
+fn of_tcp(skb: *const u8) -> bool {
     let sk = load_ptr(skb, cfg_get!(offsets.skb_sk));
     if sk.is_null() {
-        return;
+        return false;
     }
     let family: u16 = load(sk, cfg_get!(offsets.sk_family));
-    if (family == AF_INET || family == AF_INET6)
-        && load::<u16>(sk, cfg_get!(offsets.sk_protocol)) as u8 == TCP
-    {
-        lost(Loss::Unmatched);
-    }
+    (family == AF_INET || family == AF_INET6) && load::<u16>(sk, cfg_get!(offsets.sk_protocol)) as u8 == TCP
 }

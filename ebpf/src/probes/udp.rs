@@ -1,12 +1,16 @@
 //! `udp`: the way of a datagram from its socket's queue to the application.
 //!
-//! Hooks: tp_btf sk_data_ready (in `rx`), sock_recv_length.
-//! Needs: Linux 6.3. No tracepoint of a UDP read names the packet, but a UDP socket is a queue: the times of what
-//! went in are kept in order by socket, and a read takes the oldest.
+//! Hooks: tp_btf sk_data_ready (in `rx`), sock_recv_length. Before Linux 6.3, which brought the latter: fexit of inet_recvmsg
+//! and inet6_recvmsg, which it is called behind.
+//! No tracepoint of a UDP read names the packet, but a UDP socket is a queue: the times of what went in are kept in order
+//! by socket, and a read takes the oldest.
 //! Yields: rx.socket and rx.total of datagrams.
 //! Cost: one clock reading and one slot a read.
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    macros::{btf_tracepoint, fexit},
+    programs::{BtfTracePointContext, FExitContext},
+};
 use nettrace_common::{Loss, Signal};
 
 use crate::{
@@ -123,6 +127,28 @@ fn append(queue: &mut UdpQueue, received_ns: u64, stack_ns: u32) {
 pub fn rx_read(ctx: BtfTracePointContext) -> i32 {
     if !kernel::empty() {
         read(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    }
+    0
+}
+
+/// The same, before there was a tracepoint: `int inet_recvmsg(struct socket *, struct msghdr *, size_t, int flags)`.
+#[fexit(function = "inet_recvmsg")]
+pub fn rx_read_inet(ctx: FExitContext) -> i32 {
+    read_exit(&ctx)
+}
+
+/// The same for IPv6 sockets.
+#[fexit(function = "inet6_recvmsg")]
+pub fn rx_read_inet6(ctx: FExitContext) -> i32 {
+    read_exit(&ctx)
+}
+
+#[inline(always)]
+fn read_exit(ctx: &FExitContext) -> i32 {
+    if !kernel::empty() {
+        let sk = kernel::load_ptr(ctx.arg(0), cfg_get!(offsets.socket_sk));
+        // The slot behind the arguments has what the function returned, on every kernel.
+        read(sk, ctx.arg(4), ctx.arg(3));
     }
     0
 }

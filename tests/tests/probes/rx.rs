@@ -9,6 +9,7 @@ use nettrace::{
             udp::{self, Arrival, Datagrams},
         },
     },
+    probes::{self, Forced},
     snapshot::Snapshot,
 };
 use nettrace_common::Signal;
@@ -109,6 +110,43 @@ fn exchanges_count_twice_and_show_the_readers_delay() {
             assert!(slow >= done.requests, "{slow} of {} by {}", done.requests, signal.name());
         }
     }
+}
+
+/// Whatever the way to the application is measured from, the same traffic gives the same counts.
+#[test]
+fn every_source_counts_the_same() {
+    const REQUESTS: u32 = 40;
+    let mut worked = 0;
+    for rung in probes::rungs(Signal::RxTotal.name()) {
+        let (finished, ()) = captured(
+            LabConfig::default(),
+            |options| options.sources = vec![Forced { probe: "rx".to_owned(), rung: rung.to_owned() }],
+            |lab| {
+                for family in [Family::V4, Family::V6] {
+                    let path = lab.path(Role::Client, Role::Server, family)?;
+                    let datagrams = udp::RequestResponse { requests: REQUESTS, ..Default::default() };
+                    udp::request_response(&path, &datagrams)?;
+                    let segments = tcp::RequestResponse { requests: REQUESTS, ..Default::default() };
+                    tcp::request_response(&path, &segments)?;
+                }
+                Ok(())
+            },
+        )
+        .unwrap();
+        let snapshot = &finished.snapshot;
+        let used = snapshot.probes.iter().find(|p| p.name == Signal::RxTotal.name()).unwrap();
+        let Some(source) = &used.source else {
+            println!("not measured from {rung}: {}", used.reason.as_deref().unwrap_or("no reason is told"));
+            assert_eq!(counts(snapshot), [0; 3], "what is off counts nothing");
+            continue;
+        };
+        println!("measured from {source}");
+        // Two families, datagrams and segments, there and back; and the client's FIN.
+        let read = 2 * 2 * 2 * u64::from(REQUESTS);
+        assert_eq!(counts(snapshot), [read + 2, read, read], "{rung}");
+        worked += 1;
+    }
+    assert_ne!(worked, 0, "no source works");
 }
 
 /// The same for datagrams, whose socket is read after a delay.

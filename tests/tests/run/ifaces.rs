@@ -43,14 +43,29 @@ pub(crate) fn attached_in(lab: &Lab) -> Vec<String> {
         let mut found = Vec::new();
         for interface in interfaces {
             for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
-                let (_, programs) = SchedClassifier::query_tcx(&interface, direction).unwrap();
-                let names = programs.iter().map(|p| p.name_as_str().unwrap_or("?").to_owned());
-                found.extend(names.map(|name| format!("{interface} {name}")));
+                let names = match SchedClassifier::query_tcx(&interface, direction) {
+                    Ok((_, programs)) => {
+                        programs.iter().map(|p| p.name_as_str().unwrap_or("?").to_owned()).collect()
+                    }
+                    // The kernel has no tcx to ask for (before 6.6).
+                    Err(_) => filters(&interface, direction),
+                };
+                found.extend(names.into_iter().map(|name| format!("{interface} {name}")));
             }
         }
         found
     };
     lab.node().netns.run(query).unwrap()
+}
+
+/// Programs at an interface's clsact, as `tc` tells them.
+fn filters(interface: &str, direction: TcAttachType) -> Vec<String> {
+    let side = if matches!(direction, TcAttachType::Ingress) { "ingress" } else { "egress" };
+    let output = Command::new("tc").args(["filter", "show", "dev", interface, side]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let words: Vec<_> = told.split_whitespace().collect();
+    words.windows(2).filter(|w| w[1] == "direct-action").map(|w| w[0].to_owned()).collect()
 }
 
 /// `ip` in a lab's node.

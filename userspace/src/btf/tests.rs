@@ -40,6 +40,12 @@ impl Builder {
         self.ty(&format!("btf_trace_{name}"), kind::TYPEDEF << 24, self.count, &[]);
     }
 
+    /// A function without arguments.
+    pub(crate) fn function(&mut self, name: &str) {
+        self.ty("", kind::FUNC_PROTO << 24, 0, &[]);
+        self.ty(name, kind::FUNC << 24, self.count, &[]);
+    }
+
     pub(crate) fn build(self) -> Vec<u8> {
         let mut raw = Vec::new();
         raw.extend_from_slice(&MAGIC.to_ne_bytes());

@@ -1,6 +1,7 @@
 //! What `run` and `record` have in common: what is measured, and how.
 
 use super::{Topology, value};
+use crate::probes::Forced;
 use clap::{Args, value_parser};
 use glob::Pattern;
 use nettrace_common::{Signal, probes::dns};
@@ -35,6 +36,9 @@ pub struct CaptureArgs {
     /// Measure only these: names or groups from the report, e.g. 'rx,dns.latency' [default: everything]
     #[arg(long, value_name = "SIGNAL,..", value_delimiter = ',', value_parser = value::signal_group)]
     pub signals: Vec<String>,
+    /// Measure a signal or group from this source, e.g. 'rx=fentry', instead of the best that the kernel offers
+    #[arg(long, value_name = "SIGNAL=SOURCE", value_parser = value::source)]
+    pub source: Vec<Forced>,
     /// Measure only packets that match, e.g. 'udp and port 53 and net 10.0.0.0/8'
     ///
     /// Terms are joined by `and`, each kind once: `host A[,B..]`, `net CIDR[,..]`, `port N[,..]`, and one of `tcp`,

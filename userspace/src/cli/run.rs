@@ -83,6 +83,7 @@ fn options(
         namespaces,
         selection: config.selection.clone(),
         signals: config.signals.clone(),
+        sources: config.sources.clone(),
         always: false,
         dns_timeout: config.dns_timeout,
         filter_text: config.filter_text.clone(),

@@ -1,6 +1,7 @@
 //! Single values as people type them: times, sizes, globs, thresholds.
 
 use super::Exemplar;
+use crate::probes::Forced;
 use glob::Pattern;
 use nettrace_common::Signal;
 use std::time::Duration;
@@ -54,6 +55,10 @@ pub(super) enum ValueError {
     TooLarge,
     #[error("not a pattern: {0}")]
     Glob(&'static str),
+    #[error("expected a signal and its source, like rx=fentry")]
+    Source,
+    #[error("{probe} has no source {found}; there is {rungs}")]
+    Rung { probe: String, found: String, rungs: String },
     #[error("unknown signal `{found}`: one of {}", Signal::ALL.map(Signal::name).join(", "))]
     Signal { found: String },
     #[error("a threshold is above 0 or `off`; to keep every packet, use --sample 1")]
@@ -138,6 +143,17 @@ pub(super) fn signal_group(text: &str) -> Result<String, ValueError> {
     Ok(text.to_owned())
 }
 
+/// `rx=fentry`: a probe or group, and one of its rungs.
+pub(super) fn source(text: &str) -> Result<Forced, ValueError> {
+    let Some((name, rung)) = text.split_once('=') else { return Err(ValueError::Source) };
+    let probe = signal_group(name)?;
+    let rungs = crate::probes::rungs(&probe);
+    if !rungs.contains(&rung) {
+        return Err(ValueError::Rung { probe, found: rung.to_owned(), rungs: rungs.join(", ") });
+    }
+    Ok(Forced { probe, rung: rung.to_owned() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +182,19 @@ mod tests {
         assert_eq!(duration("3d"), Err(ValueError::UnknownTimeUnit("d".into())));
         assert_eq!(duration("99999999999h"), Err(ValueError::TooLarge));
         assert_eq!(duration("99999999999999999999s"), Err(ValueError::TooLarge));
+    }
+
+    #[test]
+    fn sources() {
+        let forced = |probe: &str, rung: &str| Forced { probe: probe.to_owned(), rung: rung.to_owned() };
+        assert_eq!(source("rx=fentry"), Ok(forced("rx", "fentry")));
+        assert_eq!(source("dns.latency=tc"), Ok(forced("dns.latency", "tc")));
+        assert_eq!(source("fentry"), Err(ValueError::Source));
+        assert!(matches!(source("nothing=tc"), Err(ValueError::SignalGroup(_))));
+        assert_eq!(
+            source("dns.latency=kprobe").unwrap_err().to_string(),
+            "dns.latency has no source kprobe; there is tc"
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     preflight::{NO_MEMLOCK, Problem, Release},
+    probes::Hook,
     report::units,
 };
 use caps::Capability;
@@ -99,9 +100,6 @@ fn kernel(facts: &Facts, problems: &[Problem], signals: &Signals) -> Vec<Check> 
         matches!(p, Problem::KernelTooOld(_) | Problem::KernelUnknown { .. } | Problem::Arch(_))
     });
     let kprobes = Check::of(Area::Kernel, "kprobes", &facts.kprobes, |there| yes(*there));
-    let fentry = Check::of(Area::Kernel, "fentry", &facts.fentry, |there| {
-        if *there { "built in, not tried" } else { "no" }.to_owned()
-    });
     let unused = |check: Check, what| {
         // Nothing is lost where it is not there or not known.
         let state = State::Ok;
@@ -115,9 +113,22 @@ fn kernel(facts: &Facts, problems: &[Problem], signals: &Signals) -> Vec<Check> 
         members(signals),
         tcx(&facts.release),
         unused(kprobes, "kprobes"),
-        unused(fentry, "fentry programs"),
+        fentry(facts),
         clock(&facts.clock, &facts.clocks),
     ]
+}
+
+/// What has a tracepoint since 6.3 is measured at its function before.
+fn fentry(facts: &Facts) -> Check {
+    const USE: &str = "used before Linux 6.3, for rx.stack, rx.socket and rx.total";
+    let check = Check::of(Area::Kernel, "fentry", &facts.fentry, |there| {
+        if *there { "built in" } else { "no" }.to_owned()
+    });
+    let release = facts.release.known().and_then(|text| Release::parse(text));
+    let needed = Hook::TpBtf("sk_data_ready").since().is_some_and(|since| release.is_some_and(|r| r < since));
+    let state = if needed && check.value == "no" { State::Note } else { State::Ok };
+    let reason = check.reason.clone().map_or_else(|| USE.to_owned(), |r| format!("{r}; {USE}"));
+    Check { state, ..check }.because(reason)
 }
 
 fn what_for(what: &str) -> String {

@@ -3,7 +3,7 @@
 
 use super::{Basis, Row, State};
 use crate::{
-    attach::{hook_there, programs_ready},
+    attach::{Wanted, hook_there, programs_ready},
     btf::Btf,
     load::{self, LoadError, ProgramOptions},
     offsets,
@@ -33,7 +33,11 @@ pub(super) struct Signals {
 /// When the object cannot be loaded.
 pub(super) fn by_loading(options: &ProgramOptions) -> Result<Signals, LoadError> {
     let (mut loaded, types) = load::load(options)?;
-    let ready = programs_ready(&mut loaded, &types, &probes::select(&[]), PROBES, false);
+    let ready = programs_ready(
+        &mut loaded,
+        &types,
+        Wanted { selected: &probes::select(&[]), forced: &[], xdp: false },
+    );
     let none = ready.any().err();
     let rows = ready.probes.into_iter().map(|probe| row(probe, &types.missing)).collect();
     Ok(Signals { basis: Basis::Verifier, why: None, rows, missing: types.missing, none })

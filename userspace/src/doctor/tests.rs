@@ -140,6 +140,10 @@ impl Machine for Node {
 
 /// Types of a kernel that has these tracepoints, and all that came before 5.10.
 fn types(newer: &[&str]) -> Vec<u8> {
+    builder(newer).build()
+}
+
+fn builder(newer: &[&str]) -> Builder {
     let mut builder = Builder::new();
     let of = |program: &crate::probes::Program| match program.hook {
         crate::probes::Hook::TpBtf(name) if program.hook.since().is_none() => Some(name),
@@ -151,7 +155,7 @@ fn types(newer: &[&str]) -> Vec<u8> {
     });
     programs.flatten().filter_map(of).for_each(|name| builder.tracepoint(name));
     newer.iter().for_each(|name| builder.tracepoint(name));
-    builder.build()
+    builder
 }
 
 fn find(diagnosis: &Diagnosis, name: &str) -> Check {
@@ -212,9 +216,30 @@ fn an_older_kernel_lacks_signals_and_says_which_kernel_brought_them() {
     assert_eq!(diagnosis.signals.len(), PROBES.len());
     let stack = row("rx.stack");
     assert_eq!((stack.state, stack.source), (State::Note, None));
-    assert_eq!(stack.reason.as_deref(), Some("this kernel has no tracepoint sk_data_ready (Linux 6.3)"));
+    assert_eq!(
+        stack.reason.as_deref(),
+        Some(
+            "this kernel has no tracepoint sk_data_ready (Linux 6.3); \
+             this kernel has no function sock_def_readable"
+        )
+    );
     assert_eq!(row("tx.stack").source.as_deref(), Some("tp_btf net_dev_queue"));
     assert_eq!(row("dns.latency").source.as_deref(), Some("tc"));
+}
+
+#[test]
+fn what_has_no_tracepoint_yet_is_measured_at_the_function() {
+    let mut builder = builder(&[]);
+    builder.function("sock_def_readable");
+    let node = Node::old();
+    node.write("sys/kernel/btf/vmlinux", &builder.build());
+    let diagnosis = node.by_btf();
+    let row = |name: &str| diagnosis.signals.iter().find(|row| row.name == name).unwrap().clone();
+    let stack = row("rx.stack");
+    assert_eq!(stack.state, State::Ok);
+    assert_eq!(stack.source.as_deref(), Some("tp_btf netif_receive_skb, fentry sock_def_readable"));
+    assert_eq!(stack.reason.as_deref(), Some("this kernel has no tracepoint sk_data_ready (Linux 6.3)"));
+    assert_eq!(row("rx.total").source, None, "it lacks the function that reads");
 }
 
 #[test]
