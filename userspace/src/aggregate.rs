@@ -211,6 +211,7 @@ impl Aggregator {
             dns: dns.dns,
             tcp: tcp.finish(closing.kernel.as_ref()),
             ip: ip(closing.kernel.as_ref(), fallback, ptb),
+            conntrack: kernel.conntrack.clone(),
             drops: drop_rows(&kernel, &name),
             drop_flows: drop_flows(drops, &kernel),
             exemplars: exemplar_rows(exemplars, closing.start_ns, &name),

@@ -5,6 +5,7 @@
 
 use crate::{
     btf::Btf,
+    conntrack,
     load::{Loaded, Types},
     probes::{Forced, Hook, PROBES, Probe, Program, Source, Stay, WIRE_XDP, allowed, staying},
     snapshot,
@@ -14,7 +15,10 @@ use aya::programs::{
     tp_btf::BtfTracePointLink,
 };
 use nettrace_common::config::state;
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 /// What became of one program: attached (or ready for interfaces), or why not.
 pub type Outcome = Result<(), String>;
@@ -44,7 +48,9 @@ impl Attached {
     /// # Errors
     /// The reasons, when none is.
     pub fn any(&self) -> Result<(), String> {
-        let kernel = |p: &&snapshot::Probe| p.source.as_ref().is_some_and(|s| !s.starts_with("procfs"));
+        let kernel = |p: &&snapshot::Probe| {
+            p.source.as_ref().is_some_and(|s| !s.starts_with("procfs") && !s.starts_with("netlink"))
+        };
         if self.probes.iter().any(|p| kernel(&p)) {
             return Ok(());
         }
@@ -253,7 +259,9 @@ fn try_source(
     source: &Source,
     attached: &mut Attached,
 ) -> Result<String, String> {
-    let Source::Programs(_, programs) = source else { return Ok(source.to_string()) };
+    let Source::Programs(_, programs) = source else {
+        return counters_there(Path::new("/"), source).map(|()| source.to_string());
+    };
     for program in *programs {
         if !attached.programs.contains_key(program.name) {
             let outcome = bring_up(loaded, types, program);
@@ -268,6 +276,20 @@ fn try_source(
         attached.wire |= program.hook.place().is_none();
     }
     Ok(source.to_string())
+}
+
+/// Whether the kernel has counters that a source without programs reads, below a root directory; if not, says so.
+///
+/// # Errors
+/// The reason, when it has not.
+pub fn counters_there(root: &Path, source: &Source) -> Outcome {
+    match source {
+        Source::Programs(..) => Ok(()),
+        Source::Netlink(_) => conntrack::netlink_there(root),
+        Source::Procfs("/proc/net/stat/nf_conntrack") => conntrack::procfs_there(root),
+        // Of each namespace, and there in all kernels.
+        Source::Procfs(_) => Ok(()),
+    }
 }
 
 /// Whether the kernel has a hook, by its BTF; if not, says so.

@@ -14,11 +14,12 @@ pub use replay::{ReplayError, Replayed, replay};
 use crate::{
     aggregate::{Aggregator, Closing, Finished},
     attach::{self, Attached, Wanted},
+    conntrack::{Reading, Way},
     iface::{Namespace, Selection, Table, TableError, WatchError, Watcher, lock},
     kernel_state::{self, KernelState, StateError},
     load::{self, LoadError, Loaded, ProgramOptions},
     probes::dns::DnsConfig,
-    probes::{self, Forced, Stay, staying},
+    probes::{self, CONNTRACK, Forced, Stay, staying},
     recording::{WriteError, Writer, WriterOptions},
     ring::{RingError, RingReader},
     snapshot::{Interface, Meta, Probe},
@@ -181,6 +182,7 @@ pub struct Capture {
     meter: Meter,
     duty: Duty,
     tcp: TcpCounts,
+    conntrack: Option<(Way, Reading)>,
     options: Options,
     meta: Meta,
     start_ns: u64,
@@ -226,6 +228,8 @@ impl Capture {
             ring_bytes: u64::from(options.programs.ring_bytes),
         };
         let tcp = TcpCounts::read(&options.namespaces, options.programs.others);
+        let conntrack =
+            conntrack_way(&attached.probes).map(|way| (way, Reading::of(&options.namespaces, way)));
         let collector =
             Collector::start(ring, kernel_log, aggregator, writer, &start).map_err(CaptureError::Thread)?;
         if options.always {
@@ -236,7 +240,20 @@ impl Capture {
         let meter = Meter::start();
         let shared = staying(Stay::Share).all(|name| attached.ok(name));
         let duty = Duty::start(&mut lock(&loaded), shared, !options.always);
-        Ok(Self { loaded, table, watchers, attached, collector, meter, duty, tcp, options, meta, start_ns })
+        Ok(Self {
+            loaded,
+            table,
+            watchers,
+            attached,
+            collector,
+            meter,
+            duty,
+            tcp,
+            conntrack,
+            options,
+            meta,
+            start_ns,
+        })
     }
 
     /// Records received so far.
@@ -276,6 +293,8 @@ impl Capture {
         let end_ns = monotonic_ns();
         let overhead = self.meter.finish(&lock(&self.loaded).ebpf);
         let tcp = TcpCounts::read(&self.options.namespaces, self.options.programs.others);
+        let conntrack =
+            self.conntrack.map(|(way, before)| Reading::of(&self.options.namespaces, way).since(&before));
         self.watchers.drain(..).for_each(Watcher::stop);
         drop(self.duty);
         attach::detach(&mut lock(&self.loaded));
@@ -284,6 +303,7 @@ impl Capture {
         let loaded = lock(&self.loaded);
         attach::mark_failed(&loaded, &mut self.attached.probes);
         let mut kernel = kernel_state::read(&loaded)?;
+        kernel.conntrack = conntrack.unwrap_or_default();
         if let Some(tcp) = tcp.since(&self.tcp) {
             kernel.listen_overflows = Some(tcp.listen_overflows);
             kernel.listen_drops = Some(tcp.listen_drops);
@@ -309,6 +329,12 @@ impl Capture {
         });
         Ok(Finished { unwritten: unwritten.or(end_unwritten), ..finished })
     }
+}
+
+/// How connection tracking's counters are read, if they are.
+fn conntrack_way(probes: &[Probe]) -> Option<Way> {
+    let source = probes.iter().find(|p| p.name == CONNTRACK)?.source.as_deref()?;
+    Some(if source.starts_with("netlink") { Way::Netlink } else { Way::Procfs })
 }
 
 fn ring(loaded: &mut Loaded, bytes: u32) -> Result<RingReader, CaptureError> {

@@ -1,7 +1,11 @@
 //! What the kernel side knows at the end: histograms, counts, losses, drops. Read once, after everything is
 //! detached; a recording keeps it, so that a replay reports the same.
 
-use crate::{load::Loaded, snapshot::Hist, symbols::Symbols};
+use crate::{
+    load::Loaded,
+    snapshot::{ConntrackTable, Hist},
+    symbols::Symbols,
+};
 use aya::{
     Ebpf,
     maps::{HashMap as BpfHashMap, MapError, PerCpuArray, PerCpuHashMap},
@@ -63,6 +67,9 @@ pub struct KernelState {
     pub listen_overflows: Option<u64>,
     /// SYN that listeners dropped (TcpExtListenDrops); none when it could not be read.
     pub listen_drops: Option<u64>,
+    /// Connection tracking, by network namespace.
+    #[serde(default)]
+    pub conntrack: Vec<ConntrackTable>,
     /// Segments sent, without those sent again (TcpOutSegs); none when it could not be read, and with a filter.
     pub segments_sent: Option<u64>,
 }

@@ -7,6 +7,7 @@ pub mod btf;
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod conntrack;
 pub mod decode;
 pub mod doctor;
 pub mod filter;

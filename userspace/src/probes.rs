@@ -88,6 +88,8 @@ pub enum Source {
     /// By kernel programs, all of which are needed; the rung of the ladder is named by the kind of hook that makes the
     /// difference.
     Programs(&'static str, &'static [Program]),
+    /// By asking the kernel for its own counters before and after.
+    Netlink(&'static str),
     /// By reading the kernel's own counters before and after.
     Procfs(&'static str),
 }
@@ -98,6 +100,7 @@ impl Source {
     pub const fn rung(&self) -> &'static str {
         match self {
             Self::Programs(rung, _) => rung,
+            Self::Netlink(_) => "netlink",
             Self::Procfs(_) => "procfs",
         }
     }
@@ -107,6 +110,7 @@ impl Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let programs = match self {
+            Self::Netlink(what) => return write!(f, "netlink {what}"),
             Self::Procfs(path) => return write!(f, "procfs {path}"),
             Self::Programs(_, programs) => programs,
         };
@@ -175,6 +179,9 @@ pub const WIRE_TC: &[Program] = &[at("wire_in", Hook::TcIngress), at("wire_out",
 /// XDP for packets received, where it was asked for; TC for packets sent.
 pub const WIRE_XDP: &[Program] = &[at("wire_xdp", Hook::Xdp), at("wire_out", Hook::TcEgress)];
 
+/// The probe of what connection tracking counts.
+pub const CONNTRACK: &str = "ct.counters";
+
 const WIRE: &[Source] = &[Source::Programs("tc", WIRE_TC)];
 
 /// To the application: by tracepoints, which came with 6.3, or by the functions that they are in.
@@ -218,6 +225,10 @@ pub const PROBES: &[Probe] = &[
     probe("ip.fragment", WIRE),
     probe(Signal::IpReassembly.name(), WIRE),
     probe("ip.packet_too_big", WIRE),
+    probe(
+        CONNTRACK,
+        &[Source::Netlink("IPCTNL_MSG_CT_GET_STATS_CPU"), Source::Procfs("/proc/net/stat/nf_conntrack")],
+    ),
     probe("drop", &[Source::Programs("tp_btf", &[DROP])]),
 ];
 

@@ -4,11 +4,13 @@
 //! HdrHistogram's own V2 encoding (deflated, base64), so that merging and replay lose nothing. The published schema
 //! is `docs/snapshot.schema.json`, generated from these types.
 
+mod conntrack;
 mod hist;
 mod read;
 #[doc(hidden)]
 pub mod sample;
 
+pub use conntrack::{ConntrackCounts, ConntrackField, ConntrackTable};
 pub use hist::{Hist, HistError};
 pub use read::ReadError;
 
@@ -36,6 +38,9 @@ pub struct Snapshot {
     pub tcp: Tcp,
     /// IP fragments and path MTU messages.
     pub ip: Ip,
+    /// Connection tracking, by network namespace.
+    #[serde(default)]
+    pub conntrack: Vec<ConntrackTable>,
     /// Dropped packets by reason and location, most first.
     pub drops: Vec<Drop>,
     /// Flows that lost packets to drops, most first.

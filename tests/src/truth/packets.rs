@@ -5,7 +5,7 @@ use nettrace::lab::Path;
 use std::{
     io,
     mem::{size_of, size_of_val, zeroed},
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
 };
 
@@ -93,6 +93,21 @@ fn checksum_v6(from: IpAddr, to: IpAddr, datagram: &[u8]) -> u16 {
         0 => 0xffff,
         sum => sum,
     }
+}
+
+/// An answer to a connection that nobody began, with a checksum that is wrong: SYN and ACK without data.
+#[must_use]
+pub fn stray_segment(from: Ipv4Addr, to: Ipv4Addr) -> Fragment {
+    const TCP: u8 = 6;
+    const SYN_ACK: u8 = 0x12;
+    // The kernel fills in the checksum of the IP header.
+    let mut packet = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, TCP, 0, 0];
+    packet.extend(from.octets());
+    packet.extend(to.octets());
+    packet.extend([
+        0x30, 0x39, 0x30, 0x3a, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, SYN_ACK, 0xff, 0xff, 0xde, 0xad, 0, 0,
+    ]);
+    Fragment(packet)
 }
 
 /// Sends whole IP packets from a path's first pod to its second.

@@ -3,7 +3,7 @@
 
 use super::{Basis, Row, State};
 use crate::{
-    attach::{Wanted, hook_there, programs_ready},
+    attach::{Wanted, counters_there, hook_there, programs_ready},
     btf::Btf,
     load::{self, LoadError, ProgramOptions},
     offsets,
@@ -62,7 +62,7 @@ pub(super) fn by_btf(root: &Path, why: String) -> Signals {
         Ok(btf) => Signals {
             basis: Basis::Btf,
             why: Some(why),
-            rows: PROBES.iter().map(|probe| expected(&btf, probe)).collect(),
+            rows: PROBES.iter().map(|probe| expected(root, &btf, probe)).collect(),
             missing: offsets::resolve(&btf).missing,
             none: None,
         },
@@ -77,11 +77,11 @@ pub(super) fn by_btf(root: &Path, why: String) -> Signals {
 }
 
 /// The first source whose hooks the kernel has.
-fn expected(btf: &Btf, probe: &Probe) -> Row {
+fn expected(root: &Path, btf: &Btf, probe: &Probe) -> Row {
     let mut reasons = Vec::new();
     for source in probe.sources {
         let there = match source {
-            Source::Procfs(_) => Ok(()),
+            Source::Netlink(_) | Source::Procfs(_) => counters_there(root, source),
             Source::Programs(_, programs) => programs.iter().try_for_each(|p| hook_there(btf, p.hook)),
         };
         match there {

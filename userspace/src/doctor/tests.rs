@@ -151,7 +151,7 @@ fn builder(newer: &[&str]) -> Builder {
     };
     let programs = PROBES.iter().flat_map(|p| p.sources).filter_map(|s| match s {
         crate::probes::Source::Programs(_, programs) => Some(*programs),
-        crate::probes::Source::Procfs(_) => None,
+        crate::probes::Source::Netlink(_) | crate::probes::Source::Procfs(_) => None,
     });
     programs.flatten().filter_map(of).for_each(|name| builder.tracepoint(name));
     newer.iter().for_each(|name| builder.tracepoint(name));

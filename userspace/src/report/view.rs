@@ -4,6 +4,7 @@
 //! Needs a [`Snapshot`] and how many rows a table may have; yields a [`View`]. Strings that come from outside pass
 //! [`clean`], so that no writer ever sees a control character.
 
+mod conntrack;
 mod dns;
 mod drops;
 mod highlights;
@@ -235,6 +236,7 @@ pub fn build(snapshot: &Snapshot, top: usize) -> View {
         dns::section(snapshot, top),
         tcp::section(snapshot, top),
         path::fragments(snapshot, top),
+        conntrack::section(snapshot, top),
         drops::section(snapshot, top),
         path::slowest(snapshot, top),
         status::losses(snapshot),

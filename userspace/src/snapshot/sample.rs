@@ -1,8 +1,9 @@
 //! Made-up snapshots for tests: a rich one, an empty one and a hostile one. All are the same on every run.
 
 use super::{
-    Count, Dns, DnsName, DnsServer, DnsTransaction, Drop, DropFlow, Exemplar, Hist, Interface, Ip, LossCount,
-    Meta, Overhead, PathMtu, Probe, ProgramCost, Ring, SCHEMA_VERSION, SignalData, Snapshot, Tcp, TcpPeer,
+    ConntrackCounts, ConntrackTable, Count, Dns, DnsName, DnsServer, DnsTransaction, Drop, DropFlow,
+    Exemplar, Hist, Interface, Ip, LossCount, Meta, Overhead, PathMtu, Probe, ProgramCost, Ring,
+    SCHEMA_VERSION, SignalData, Snapshot, Tcp, TcpPeer,
 };
 use nettrace_common::{Loss, Signal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -90,6 +91,7 @@ pub fn empty() -> Snapshot {
         dns: Dns::default(),
         tcp: Tcp { listen_overflows: Some(0), listen_drops: Some(0), ..Tcp::default() },
         ip: Ip::default(),
+        conntrack: Vec::new(),
         drops: Vec::new(),
         drop_flows: Vec::new(),
         exemplars: Vec::new(),
@@ -110,6 +112,7 @@ pub fn rich() -> Snapshot {
     snapshot.dns = dns();
     snapshot.tcp = tcp();
     snapshot.ip = ip();
+    snapshot.conntrack = conntrack();
     snapshot.drops = drops();
     snapshot.drop_flows = vec![
         drop_flow("10.0.0.7:41822 -> 10.0.0.2:5432 tcp", "NETFILTER_DROP", 97),
@@ -326,6 +329,36 @@ fn probes() -> Vec<Probe> {
         probe("dns", Some("tcx"), &["dns.latency"], None),
         probe("drop", Some("tp_btf kfree_skb"), &["drops"], None),
         probe("conntrack", None, &["ct.in", "ct.confirm"], Some("this kernel has no fentry and no kprobes")),
+    ]
+}
+
+fn conntrack() -> Vec<ConntrackTable> {
+    let cpu = |cpu, drop, early_drop, insert_failed| ConntrackCounts {
+        cpu,
+        invalid: Some(12),
+        insert_failed: Some(insert_failed),
+        drop: Some(drop),
+        early_drop: Some(early_drop),
+        error: Some(0),
+        search_restart: Some(0),
+        clash_resolve: Some(31),
+        chain_too_long: None,
+    };
+    vec![
+        ConntrackTable {
+            netns: "host".to_owned(),
+            entries: Some(65_536),
+            max: Some(65_536),
+            buckets: Some(16_384),
+            cpus: vec![cpu(0, 210, 40, 3), cpu(1, 97, 21, 0)],
+        },
+        ConntrackTable {
+            netns: "pod-1".to_owned(),
+            entries: Some(7),
+            max: Some(65_536),
+            buckets: Some(16_384),
+            cpus: vec![ConntrackCounts::default()],
+        },
     ]
 }
 

@@ -8,13 +8,15 @@ use super::{
     latency::{in_path_order, quantile_ns},
     status::{is_left_out, kernel_share, own_share},
 };
-use crate::snapshot::{Snapshot, Tcp};
+use crate::snapshot::{ConntrackTable, Snapshot, Tcp};
 use nettrace_common::{Loss, Signal};
 
 /// First retransmission timeout of a SYN (RFC 6298), ns: a handshake of this length lost one.
 const SYN_TIMEOUT_NS: u64 = 1_000_000_000;
 /// Share of segments sent again from which a path loses noticeably: TCP's throughput falls with the root of it.
 const RETRANSMIT_SHARE: f64 = 0.01;
+/// From this share on a connection tracking table is nearly full.
+const NEARLY_FULL_SHARE: f64 = 0.9;
 /// Share of NXDOMAIN from which search domains are worth a look.
 const NXDOMAIN_SHARE: f64 = 0.2;
 
@@ -27,6 +29,7 @@ pub(super) fn all(snapshot: &Snapshot) -> Vec<Highlight> {
     connections(snapshot, &mut list);
     tcp_trouble(&snapshot.tcp, snapshot.meta.duration_ns, &mut list);
     path_mtu(snapshot, &mut list);
+    conntrack(snapshot, &mut list);
     drops(snapshot, &mut list);
     losses(snapshot, &mut list);
     cost(snapshot, &mut list);
@@ -170,6 +173,50 @@ fn tcp_trouble(tcp: &Tcp, duration_ns: u64, list: &mut List) {
     if let Some(n) = tcp.listen_overflows.filter(|n| *n > 0) {
         let what = units::plural(n, "incoming connection was", "incoming connections were");
         list.add(Level::Bad, "tcp", format!("TCP: {what} dropped because an accept queue was full."));
+    }
+}
+
+fn conntrack(snapshot: &Snapshot, list: &mut List) {
+    for table in &snapshot.conntrack {
+        let (total, netns) = (table.total(), clean(&table.netns));
+        if table.dropped_full() > 0 {
+            let packets = units::plural(table.dropped_full(), "packet was", "packets were");
+            let text = format!(
+                "Conntrack ({netns}): {packets} dropped because the table was full{}.",
+                use_of(table)
+            );
+            list.add(Level::Bad, "conntrack", text);
+        }
+        if table.dropped_raced() > 0 {
+            let packets = units::plural(table.dropped_raced(), "packet was", "packets were");
+            let text = format!(
+                "Conntrack ({netns}): {packets} dropped after losing a race to enter the same connection, as when A \
+                 and AAAA are asked from one socket at once."
+            );
+            list.add(Level::Bad, "conntrack", text);
+        }
+        if let Some(n) = total.early_drop.filter(|n| *n > 0) {
+            let text = format!(
+                "Conntrack ({netns}): {} thrown out before their time to make room{}.",
+                units::plural(n, "connection was", "connections were"),
+                use_of(table)
+            );
+            list.add(Level::Warn, "conntrack", text);
+        } else if let Some(share) = table.used_share().filter(|share| *share >= NEARLY_FULL_SHARE) {
+            let text =
+                format!("Conntrack ({netns}): the table is {} full{}.", units::percent(share), use_of(table));
+            list.add(Level::Warn, "conntrack", text);
+        }
+    }
+}
+
+/// How much of a table is used: ` (12 of 100 connections)`.
+fn use_of(table: &ConntrackTable) -> String {
+    match (table.entries, table.max) {
+        (Some(entries), Some(max)) => {
+            format!(" ({} of {} connections at the end)", units::count(entries), units::count(max))
+        }
+        _ => String::new(),
     }
 }
 
