@@ -62,6 +62,11 @@ fn main() {
 
 fn carry_out() -> Result<()> {
     for (kind, place) in MOUNTS {
+        // What the archive has there, such as the programs of a repository below /tmp, would be hidden; and it is in
+        // memory as well.
+        if kind == "tmpfs" && Path::new(place).exists() {
+            continue;
+        }
         // Those below /dev come into being only now; what is there already is no error.
         let _ = fs::create_dir(place);
         mount(kind, place, kind, MountFlags::empty(), None).with_context(|| format!("mounting {place}"))?;

@@ -7,6 +7,7 @@ mod conntrack;
 mod dns;
 mod drop;
 mod frag;
+mod netem;
 mod ptb;
 mod rtt;
 mod rx;
