@@ -10,6 +10,7 @@ use crate::{
     preflight::{NO_MEMLOCK, Problem, Release},
     probes::Hook,
     report::units,
+    snapshot::ConntrackTable,
 };
 use caps::Capability;
 
@@ -19,9 +20,6 @@ const TCX: Release = Release { major: 6, minor: 6 };
 /// Clock sources that are read without leaving the CPU, in tens of nanoseconds. Sources: arch/x86/kernel/tsc.c,
 /// drivers/clocksource/arm_arch_timer.c, arch/x86/kernel/kvmclock.c, drivers/clocksource/hyperv_timer.c.
 const CHEAP_CLOCKS: [&str; 4] = ["tsc", "arch_sys_counter", "kvm-clock", "hyperv_clocksource_tsc_page"];
-
-/// From this share of the connection table on, it is nearly full.
-const FULL_SHARE: f64 = 0.9;
 
 impl Check {
     fn new(area: Area, name: &str, value: impl Into<String>) -> Self {
@@ -368,7 +366,8 @@ fn conntrack(fact: &Fact<Conntrack>) -> Check {
         };
         format!("{}{of} connections, {} buckets", units::count(table.count), units::count(table.buckets))
     });
-    let full = |t: &Conntrack| t.max != 0 && t.count as f64 >= t.max as f64 * FULL_SHARE;
+    let full =
+        |t: &Conntrack| t.max != 0 && t.count as f64 >= t.max as f64 * ConntrackTable::NEARLY_FULL_SHARE;
     match fact.known() {
         Some(table) if full(table) => check.note(
             "the table is nearly full; when it is, packets of new connections are dropped",

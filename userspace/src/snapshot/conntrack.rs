@@ -60,6 +60,9 @@ impl ConntrackCounts {
 }
 
 impl ConntrackTable {
+    /// From this share on a table is nearly full.
+    pub const NEARLY_FULL_SHARE: f64 = 0.9;
+
     /// Over all CPUs; its `cpu` says nothing.
     #[must_use]
     pub fn total(&self) -> ConntrackCounts {

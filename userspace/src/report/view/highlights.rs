@@ -15,8 +15,6 @@ use nettrace_common::{Loss, Signal};
 const SYN_TIMEOUT_NS: u64 = 1_000_000_000;
 /// Share of segments sent again from which a path loses noticeably: TCP's throughput falls with the root of it.
 const RETRANSMIT_SHARE: f64 = 0.01;
-/// From this share on a connection tracking table is nearly full.
-const NEARLY_FULL_SHARE: f64 = 0.9;
 /// Share of NXDOMAIN from which search domains are worth a look.
 const NXDOMAIN_SHARE: f64 = 0.2;
 
@@ -202,7 +200,9 @@ fn conntrack(snapshot: &Snapshot, list: &mut List) {
                 use_of(table)
             );
             list.add(Level::Warn, "conntrack", text);
-        } else if let Some(share) = table.used_share().filter(|share| *share >= NEARLY_FULL_SHARE) {
+        } else if let Some(share) =
+            table.used_share().filter(|share| *share >= ConntrackTable::NEARLY_FULL_SHARE)
+        {
             let text =
                 format!("Conntrack ({netns}): the table is {} full{}.", units::percent(share), use_of(table));
             list.add(Level::Warn, "conntrack", text);
