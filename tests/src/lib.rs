@@ -101,6 +101,13 @@ pub fn agree(mut compare: impl FnMut() -> Compared) {
     panic!("never agreed, ns: {seen:?}");
 }
 
+/// Whether this runs in a virtual machine of `cargo xtask vm`, where tests may do what they must not do to a machine that
+/// somebody uses.
+#[must_use]
+pub fn in_guest() -> bool {
+    std::env::var_os("NETTRACE_GUEST").is_some()
+}
+
 /// Count of a loss, by name.
 #[must_use]
 pub fn lost(snapshot: &Snapshot, reason: &str) -> u64 {

@@ -6,7 +6,7 @@ use nettrace::{
     probes::{self, CONNTRACK, Forced},
     snapshot::{ConntrackCounts, ConntrackTable, Snapshot},
 };
-use nettrace_tests::{captured, truth};
+use nettrace_tests::{captured, in_guest, truth};
 use std::{
     fs,
     net::{TcpListener, TcpStream, UdpSocket},
@@ -106,7 +106,7 @@ impl Drop for TableSize {
 fn a_full_table_drops_what_is_new() {
     const ENTRIES: usize = 16;
     const NEW: u64 = 9;
-    if std::env::var_os("NETTRACE_GUEST").is_none() || !Path::new(MAX).exists() {
+    if !in_guest() || !Path::new(MAX).exists() {
         println!("skipped: the size of the table is the whole machine's, and this one is not a test's own");
         return;
     }

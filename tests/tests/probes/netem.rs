@@ -11,7 +11,7 @@ use nettrace::{
     snapshot::Snapshot,
 };
 use nettrace_common::Signal;
-use nettrace_tests::{Compared, agree, captured_in, truth};
+use nettrace_tests::{Compared, agree, captured_in, in_guest, truth};
 
 const SIGNALS: [Signal; 4] = [Signal::NetRtt, Signal::TcpConnect, Signal::TcpSrtt, Signal::DnsLatency];
 
@@ -66,8 +66,7 @@ fn a_delay_of_the_link_is_seen_whole() {
     let lab = Lab::start(LabConfig::default()).unwrap();
     if let Err(error) = delay(lab.pod(Role::Server), 1) {
         println!("skipped: {error:#}");
-        let guest = std::env::var_os("NETTRACE_GUEST").is_some();
-        assert!(!guest && format!("{error:#}").contains("kind is unknown"), "{error:#}");
+        assert!(!in_guest() && format!("{error:#}").contains("kind is unknown"), "{error:#}");
         return;
     }
     let base = medians(&lab, 0).unwrap();
