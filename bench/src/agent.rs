@@ -7,7 +7,7 @@ use nettrace::{
     capture::{Capture, Options},
     iface::Namespace,
     load::ProgramOptions,
-    snapshot::{LossCount, Overhead, Ring, Snapshot},
+    snapshot::{LossCount, Overhead, Packets, Ring, Snapshot},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -31,6 +31,8 @@ const SETTLE: Duration = Duration::from_millis(200);
 pub(crate) struct Spec {
     /// Whether programs return at once.
     pub(crate) empty: bool,
+    /// Whether every packet is timed, however many come.
+    pub(crate) every: bool,
     /// Whether the kernel's run-time statistics are on the whole time, instead of nettrace's own tenth.
     pub(crate) stats: bool,
     /// Where it runs.
@@ -58,6 +60,8 @@ pub(crate) struct Cost {
     pub(crate) ring: Ring,
     /// Latencies counted, by signal.
     pub(crate) signals: BTreeMap<String, u64>,
+    /// Packets, and how many of them passed untimed.
+    pub(crate) packets: Packets,
     /// Packets dropped, by the kernel's count.
     pub(crate) drops: u64,
     /// Probes that are off, and why.
@@ -155,9 +159,13 @@ pub(crate) fn run(spec: &str) -> Result<()> {
 fn options(spec: &Spec) -> Options {
     let namespace =
         |w: &Watched| Namespace { name: w.name.clone(), path: Some(w.path.clone()), wire: w.wire };
+    // The machine's own traffic is not the load's.
+    let mut programs = ProgramOptions { empty: spec.empty, others: false, ..ProgramOptions::default() };
+    if spec.every {
+        programs.packets_per_second = 0;
+    }
     Options {
-        // The machine's own traffic is not the load's.
-        programs: ProgramOptions { empty: spec.empty, others: false, ..ProgramOptions::default() },
+        programs,
         namespaces: spec.watched.iter().map(namespace).collect(),
         signals: spec.signals.clone(),
         ..Options::default()
@@ -177,6 +185,7 @@ fn cost(snapshot: Snapshot, ready_rss_bytes: u64) -> Cost {
         peak_rss_bytes: memory("VmHWM:"),
         ready_rss_bytes,
         signals,
+        packets: snapshot.packets,
         drops: snapshot.drops.iter().map(|d| d.count).sum(),
         off: snapshot.probes.iter().filter_map(off).collect(),
         losses: snapshot.losses,

@@ -1,5 +1,6 @@
 //! The benchmark: the same load without nettrace, twice (the noise), with every hook in place but empty (the least
-//! that any such observer costs), and with everything on; interleaved, in another order each round.
+//! that any such observer costs), with everything on, and with every packet timed however many come; interleaved, in
+//! another order each round.
 
 use crate::{
     agent::{Agent, Cost, Spec},
@@ -21,20 +22,25 @@ pub(crate) enum Arm {
     OffAgain,
     /// All programs, which return at once.
     Empty,
-    /// All programs.
+    /// All programs, with nettrace's default of how many packets are timed.
     On,
+    /// All programs, and every packet timed.
+    Every,
 }
 
 impl Arm {
     /// All, in the order of the first round.
-    pub(crate) const ALL: [Self; 4] = [Self::Off, Self::Empty, Self::On, Self::OffAgain];
+    pub(crate) const ALL: [Self; 5] = [Self::Off, Self::Empty, Self::On, Self::OffAgain, Self::Every];
 
     /// Whether programs are attached.
     #[must_use]
     pub(crate) const fn observes(self) -> bool {
-        matches!(self, Self::Empty | Self::On)
+        matches!(self, Self::Empty | Self::On | Self::Every)
     }
 }
+
+/// The arms of which the kernel keeps run-time statistics.
+const COSTS: [Arm; 3] = [Arm::Empty, Arm::On, Arm::Every];
 
 /// What is to be run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,7 +88,7 @@ pub(crate) fn run(
     mut progress: impl FnMut(usize, usize, &str),
 ) -> Result<Vec<Run>> {
     cpu::pin(&place.observer)?;
-    let per_load = plan.rounds * Arm::ALL.len() + plan.cost_rounds * 2;
+    let per_load = plan.rounds * Arm::ALL.len() + plan.cost_rounds * COSTS.len();
     let all = plan.layouts.len() * plan.loads.len() * per_load;
     let mut runs = Vec::with_capacity(all);
     for layout in &plan.layouts {
@@ -109,9 +115,9 @@ fn order(plan: &Plan, round: usize) -> Vec<(Arm, bool)> {
         runs.rotate_left(round % Arm::ALL.len());
     }
     if round < plan.cost_rounds {
-        let mut costs = [(Arm::Empty, true), (Arm::On, true)];
-        costs.rotate_left(round % 2);
-        runs.extend(costs);
+        let mut costs = COSTS;
+        costs.rotate_left(round % COSTS.len());
+        runs.extend(costs.map(|arm| (arm, true)));
     }
     runs
 }
@@ -137,6 +143,7 @@ impl Bench<'_> {
     fn spec(&self, arm: Arm, stats: bool) -> Spec {
         Spec {
             empty: arm == Arm::Empty,
+            every: arm == Arm::Every,
             stats,
             cpus: self.place.observer.clone(),
             watched: self.net.watched(),
@@ -162,9 +169,12 @@ pub(crate) fn check(runs: &[Run]) -> Vec<String> {
                 cost.lost("ring_full")
             ));
         }
-        if run.arm == Arm::On && measures_reads(cost) {
+        if run.arm == Arm::Every && cost.packets.untimed > 0 {
+            wrong.push(format!("{at}: {} packets passed untimed", cost.packets.untimed));
+        }
+        if matches!(run.arm, Arm::On | Arm::Every) && measures_reads(cost) {
             let measured = cost.signals.get("rx.total").copied().unwrap_or(0);
-            let accounted = measured + cost.lost("unmatched") + cost.lost("evicted");
+            let accounted = measured + cost.lost("unmatched") + cost.lost("evicted") + cost.packets.untimed;
             let read = run.outcome.all * run.load.reads();
             if accounted < read {
                 wrong.push(format!(
@@ -190,7 +200,7 @@ mod tests {
     #[test]
     fn every_arm_has_every_place_of_a_round_once() {
         let plan = Plan {
-            rounds: 4,
+            rounds: 5,
             cost_rounds: 1,
             time: Duration::ZERO,
             layouts: Vec::new(),
@@ -198,13 +208,13 @@ mod tests {
             signals: Vec::new(),
         };
         for arm in Arm::ALL {
-            let mut places: Vec<_> = (0..4)
+            let mut places: Vec<_> = (0..5)
                 .filter_map(|round| order(&plan, round).iter().position(|run| *run == (arm, false)))
                 .collect();
             places.sort_unstable();
-            assert_eq!(places, [0, 1, 2, 3]);
+            assert_eq!(places, [0, 1, 2, 3, 4]);
         }
-        assert_eq!(order(&plan, 0).len(), 6);
-        assert_eq!(order(&plan, 1).len(), 4);
+        assert_eq!(order(&plan, 0).len(), 8);
+        assert_eq!(order(&plan, 1).len(), 5);
     }
 }

@@ -109,6 +109,7 @@ fn throughput(f: &mut Formatter<'_>, rows: &[&Summary]) -> fmt::Result {
                 Arm::OffAgain => "nothing, again (noise)",
                 Arm::Empty => "all hooks, empty",
                 Arm::On => "**everything on**",
+                Arm::Every => "the same, every packet timed",
                 Arm::Off => continue,
             };
             let (p50, p99) = (p50.as_ref().map(ratio), p99.as_ref().map(ratio));
@@ -132,15 +133,19 @@ fn ratio(s: &Spread) -> String {
 
 fn footprint(f: &mut Formatter<'_>, rows: &[&Summary]) -> fmt::Result {
     const MIB: f64 = 1024.0 * 1024.0;
-    writeln!(f, "\n| load | nettrace's CPU | peak RSS | kernel maps | event records | lost |")?;
-    writeln!(f, "| --- | --- | --- | --- | --- | --- |")?;
+    writeln!(
+        f,
+        "\n| load | packets timed | nettrace's CPU | peak RSS | kernel maps | event records | lost |"
+    )?;
+    writeln!(f, "| --- | --- | --- | --- | --- | --- | --- |")?;
     for s in rows {
         let lost: Vec<_> = s.lost.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
         let lost = if lost.is_empty() { "nothing".to_owned() } else { lost.join(", ") };
         writeln!(
             f,
-            "| {} | {:.2} % of a CPU | {:.1} MiB | {:.1} MiB | {:.0} /s | {lost} of {} |",
+            "| {} | {:.1} % | {:.2} % of a CPU | {:.1} MiB | {:.1} MiB | {:.0} /s | {lost} of {} |",
             s.load.name(),
+            s.timed_share * 100.0,
             s.agent_cpu.median * 100.0,
             s.peak_rss_bytes.max / MIB,
             s.map_bytes.max / MIB,
@@ -158,20 +163,23 @@ fn programs(f: &mut Formatter<'_>, s: &Summary) -> fmt::Result {
         "\n{}: ns per run by the kernel's statistics; *net* is without an empty program\n",
         s.load.name()
     )?;
-    writeln!(f, "| program | runs | runs per {unit} | empty | on | net | net per {unit} |")?;
-    writeln!(f, "| --- | --: | --: | --: | --: | --: | --: |")?;
+    writeln!(
+        f,
+        "| program | runs | runs per {unit} | empty | on | net | net per {unit} | net, every packet timed |"
+    )?;
+    writeln!(f, "| --- | --: | --: | --: | --: | --: | --: | --: |")?;
     let concerned = |p: &&Price| p.runs_per_unit >= RARE;
     for p in s.prices.iter().filter(concerned) {
-        let (net, per_unit) = (p.net_ns(), p.net_ns_per_unit());
-        let Price { program, runs, runs_per_unit, empty_ns, on_ns } = p;
+        let (net, per_unit, every) = (p.net_ns(), p.net_ns_per_unit(), p.every_net_ns());
+        let Price { program, runs, runs_per_unit, empty_ns, on_ns, .. } = p;
         writeln!(
             f,
-            "| {program} | {runs} | {runs_per_unit:.2} | {empty_ns:.0} | {on_ns:.0} | {net:.0} | {per_unit:.0} |"
+            "| {program} | {runs} | {runs_per_unit:.2} | {empty_ns:.0} | {on_ns:.0} | {net:.0} | {per_unit:.0} | {every:.0} |"
         )?;
     }
     let total: f64 = s.prices.iter().filter(concerned).map(Price::net_ns_per_unit).sum();
     let runs: f64 = s.prices.iter().filter(concerned).map(|p| p.runs_per_unit).sum();
-    writeln!(f, "| *all* | | {runs:.2} | | | | {total:.0} |")?;
+    writeln!(f, "| *all* | | {runs:.2} | | | | {total:.0} | |")?;
     let period = 1e9 / s.per_second.median.max(1.0);
     writeln!(f, "\nOne {unit} takes {period:.0} ns without nettrace.")
 }

@@ -6,7 +6,7 @@ use crate::{
     overhead::{Arm, Run},
     stats::Spread,
 };
-use nettrace::snapshot::ProgramCost;
+use nettrace::snapshot::{Packets, ProgramCost};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -41,9 +41,17 @@ pub(crate) struct Price {
     pub(crate) empty_ns: f64,
     /// A run, ns, likewise.
     pub(crate) on_ns: f64,
+    /// A run with every packet timed, ns, likewise.
+    pub(crate) every_ns: f64,
 }
 
 impl Price {
+    /// A run with every packet timed without what an empty one costs, ns.
+    #[must_use]
+    pub(crate) fn every_net_ns(&self) -> f64 {
+        self.every_ns - self.empty_ns
+    }
+
     /// A run without what an empty one costs, ns.
     #[must_use]
     pub(crate) fn net_ns(&self) -> f64 {
@@ -86,6 +94,8 @@ pub(crate) struct Summary {
     pub(crate) map_bytes: Spread,
     /// Records in the event lane for each second.
     pub(crate) records_per_second: Spread,
+    /// Share of packets that were timed with nettrace's default, all runs together.
+    pub(crate) timed_share: f64,
     /// Latencies and events that were counted, all runs together.
     pub(crate) counted: u64,
     /// What was lost, by reason, all runs together.
@@ -124,15 +134,23 @@ fn summary(layout: Layout, load: Load, runs: &[&Run]) -> Summary {
         p50_ns: some(off().filter_map(|o| o.latency).map(|l| l.p50_ns as f64)),
         p99_ns: some(off().filter_map(|o| o.latency).map(|l| l.p99_ns as f64)),
         cpu_share: Spread::of(runs.iter().map(|r| r.outcome.cpu_share)),
-        ratios: [Arm::OffAgain, Arm::Empty, Arm::On].map(|arm| ratios(runs, arm)).to_vec(),
+        ratios: [Arm::OffAgain, Arm::Empty, Arm::On, Arm::Every].map(|arm| ratios(runs, arm)).to_vec(),
         prices: prices(runs),
         agent_cpu: Spread::of(costs().map(crate::agent::Cost::cpu_share)),
         peak_rss_bytes: Spread::of(costs().map(|c| c.peak_rss_bytes as f64)),
         map_bytes: Spread::of(costs().map(|c| c.overhead.map_bytes as f64)),
         records_per_second: Spread::of(costs().map(rate)),
+        timed_share: timed_share(costs().map(|c| c.packets)),
         counted: costs().flat_map(|c| c.signals.values()).sum(),
         lost,
     }
+}
+
+/// Share of the packets of all runs that were timed.
+fn timed_share(runs: impl Iterator<Item = Packets>) -> f64 {
+    let add =
+        |a: Packets, b: Packets| Packets { begun: a.begun + b.begun, untimed: a.untimed + b.untimed, ..a };
+    runs.fold(Packets::default(), add).timed_share()
 }
 
 fn arm<'a>(runs: &'a [&Run], arm: Arm, stats: bool) -> impl Iterator<Item = &'a Run> {
@@ -192,6 +210,7 @@ fn prices(runs: &[&Run]) -> Vec<Price> {
     };
     let (empty, _) = total(Arm::Empty);
     let (on, units) = total(Arm::On);
+    let (every, _) = total(Arm::Every);
     let mean = |(runs, ns): (u64, f64)| if runs == 0 { 0.0 } else { ns / runs as f64 };
     let mut prices: Vec<Price> = on
         .into_iter()
@@ -201,6 +220,7 @@ fn prices(runs: &[&Run]) -> Vec<Price> {
             runs: sum.0,
             empty_ns: mean(empty.get(program).copied().unwrap_or_default()),
             on_ns: mean(sum),
+            every_ns: mean(every.get(program).copied().unwrap_or_default()),
         })
         .collect();
     prices.sort_by(|a, b| b.net_ns_per_unit().total_cmp(&a.net_ns_per_unit()));

@@ -124,8 +124,8 @@ pub struct Config {
     pub default_scope: u32,
     /// `SKB_DROP_REASON_QUEUE_PURGE` of this kernel; 0 when it has none.
     pub purge_reason: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Of up to so many packets a second, each CPU times every one; of more, about so many. 0 for no limit.
+    pub packets_per_second: u32,
     /// Ports taken for DNS; 0 for none.
     pub dns_ports: [u16; dns::MAX_PORTS],
     /// Compiled `--filter`.
@@ -141,7 +141,7 @@ impl Config {
         sample_every: 0,
         default_scope: 0,
         purge_reason: 0,
-        pad: 0,
+        packets_per_second: 0,
         dns_ports: [0; dns::MAX_PORTS],
         filter: Filter {
             nets: [Net { addr: [0; 16], mask: [0; 16] }; MAX_NETS],

@@ -61,10 +61,32 @@ impl Counter {
     pub const COUNT: usize = Self::ALL.len();
 }
 
+/// How many packets a CPU times, where their number is limited.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Budget {
+    /// Packets that began their way.
+    pub packets: u64,
+    /// Of these, packets that passed untimed, because more came than the limit.
+    pub passed: u64,
+    /// Share of packets that is timed, of 2^32; 0 for all.
+    pub chosen: u64,
+    /// Last number of the generator that chooses.
+    pub turn: u64,
+    /// Jiffies when the rate of packets was last looked at.
+    pub tick: u64,
+    /// When the rate of packets was last judged, ns.
+    pub window_ns: u64,
+    /// [`Budget::packets`] at that time.
+    pub window_packets: u64,
+}
+
 /// What one CPU counts.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Books {
+    /// How many packets are timed; first, because it is looked at most, and should lie together.
+    pub budget: Budget,
     /// By [`Counter`].
     pub counters: [u64; Counter::COUNT],
     /// By [`Loss`].
@@ -75,7 +97,7 @@ pub struct Books {
     pub unsampled: u64,
 }
 
-const _: () = assert!(size_of::<Books>() == 8 * (Counter::COUNT + Loss::IN_KERNEL + 2));
+const _: () = assert!(size_of::<Books>() == 8 * (Counter::COUNT + Loss::IN_KERNEL + 2 + 7));
 #[cfg(feature = "user")]
 // SAFETY: `repr(C)`, u64 members only.
 unsafe impl aya::Pod for Books {}

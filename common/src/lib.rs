@@ -14,13 +14,13 @@ pub mod probes;
 pub mod signal;
 pub mod wire;
 
-pub use counter::{Books, Counter};
+pub use counter::{Books, Budget, Counter};
 pub use loss::Loss;
 pub use signal::Signal;
 
 /// Version of every layout in this crate. The kernel object carries it, the loader refuses another one, and a
 /// recording names the one it was written with.
-pub const WIRE_VERSION: u32 = 2;
+pub const WIRE_VERSION: u32 = 3;
 
 /// Interface scopes for which the kernel keeps separate histograms. Scope 0 means *not selected*.
 pub const MAX_SCOPES: u32 = 16;

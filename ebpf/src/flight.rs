@@ -51,6 +51,10 @@ pub mod stage {
     pub const LEFT: u16 = 64;
     /// A datagram: its socket's queue knows the rest.
     pub const DATAGRAM: u16 = 128;
+    /// It passes untimed, because more come than the budget has time for; always with [`IGNORED`].
+    pub const PASSED: u16 = 256;
+    /// It passes, and was sent last: where the other end of its device is here, it passes there too.
+    pub const PASSED_OUT: u16 = 512;
 }
 
 impl Flight {
@@ -81,8 +85,9 @@ impl Flight {
 #[inline(always)]
 pub fn slot(skb: *const u8) -> Option<(&'static mut Flight, u64)> {
     let key = key(skb);
-    // Fibonacci hashing: sk_buff addresses are multiples of 64 in runs of a slab.
-    let index = (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 51) as u32 & (SLOTS - 1);
+    // A sk_buff takes 256 bytes of its slab, or 512 with its clone: those of one slab lie side by side here too, on pages
+    // that are used already.
+    let index = (key >> 8) as u32 & (SLOTS - 1);
     // SAFETY: the value lives as long as the map; see the module's head about two writers.
     FLIGHTS.get_ptr_mut(index).map(|p| (unsafe { &mut *p }, key))
 }

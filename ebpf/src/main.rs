@@ -16,6 +16,7 @@
     reason = "a key by value is copied onto the small stack again"
 )]
 
+mod budget;
 mod emit;
 mod flight;
 mod hist;

@@ -14,11 +14,12 @@ use nettrace::{
 };
 use nettrace_common::Signal;
 
-/// Options for a capture of a lab alone: the machine's own traffic is not measured.
+/// Options for a capture of a lab alone: the machine's own traffic is not measured, and every packet of the lab is timed,
+/// however many come.
 #[must_use]
 pub fn options(lab: &Lab) -> Options {
     Options {
-        programs: ProgramOptions { others: false, ..ProgramOptions::default() },
+        programs: ProgramOptions { others: false, packets_per_second: 0, ..ProgramOptions::default() },
         namespaces: lab.namespaces(),
         lab: true,
         ..Options::default()

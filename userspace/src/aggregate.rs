@@ -208,6 +208,7 @@ impl Aggregator {
         let snapshot = Snapshot {
             schema: snapshot::SCHEMA_VERSION,
             signals: signals(closing.kernel.as_ref(), &measures, &name),
+            packets: kernel.packets,
             dns: dns.dns,
             tcp: tcp.finish(closing.kernel.as_ref()),
             ip: ip(closing.kernel.as_ref(), fallback, ptb),

@@ -303,6 +303,7 @@ impl Capture {
         let loaded = lock(&self.loaded);
         attach::mark_failed(&loaded, &mut self.attached.probes);
         let mut kernel = kernel_state::read(&loaded)?;
+        kernel.packets.budget_per_cpu_per_s = self.options.programs.packets_per_second;
         kernel.conntrack = conntrack.unwrap_or_default();
         if let Some(tcp) = tcp.since(&self.tcp) {
             kernel.listen_overflows = Some(tcp.listen_overflows);

@@ -104,6 +104,8 @@ pub struct Capture {
     pub exemplar_ns: [u64; Signal::COUNT],
     /// One packet in so many is kept; 0 for none.
     pub sample_every: u32,
+    /// Packets a second of which each CPU times every one, 0 for no limit; none when it was not said.
+    pub packet_budget: Option<u32>,
     /// Size of the ring buffer, bytes; a power of two and a multiple of the page size.
     pub ring_bytes: u32,
     /// Ports taken for DNS; 0 for none. As in [`nettrace_common::config::Config::dns_ports`].
@@ -255,6 +257,7 @@ fn capture(args: CaptureArgs, page_bytes: u64) -> Result<Capture, UsageError> {
         lab: args.lab.then(|| args.topology.unwrap_or_default()),
         exemplar_ns: thresholds(&args.exemplar),
         sample_every: args.sample,
+        packet_budget: args.packet_budget,
         ring_bytes: ring_bytes(args.ring_size, page_bytes)?,
         dns_ports: dns_ports(&args.dns_port)?,
         dns_timeout: args.dns_timeout,

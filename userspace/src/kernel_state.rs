@@ -3,7 +3,7 @@
 
 use crate::{
     load::Loaded,
-    snapshot::{ConntrackTable, Hist},
+    snapshot::{ConntrackTable, Hist, Packets},
     symbols::Symbols,
 };
 use aya::{
@@ -55,6 +55,9 @@ pub struct KernelState {
     pub signals: Vec<KernelSignal>,
     /// By [`Counter`].
     pub counters: Vec<u64>,
+    /// Packets, and how many of them passed untimed.
+    #[serde(default)]
+    pub packets: Packets,
     /// By [`Loss`], the kernel's.
     pub losses: Vec<u64>,
     /// Drops.
@@ -110,6 +113,8 @@ pub fn read(loaded: &Loaded) -> Result<KernelState, StateError> {
     state.counters = vec![0; Counter::COUNT];
     for cpu in books.get(&0, 0).map_err(|e| StateError::Read("BOOKS", e))?.iter() {
         state.counters.iter_mut().zip(cpu.counters).for_each(|(sum, n)| *sum += n);
+        state.packets.begun += cpu.budget.packets;
+        state.packets.untimed += cpu.budget.passed;
     }
     state.losses = losses(ebpf)?.to_vec();
     let frags: BpfHashMap<_, FragKey, FragState> = open(ebpf, "FRAGS", BpfHashMap::try_from)?;

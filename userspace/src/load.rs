@@ -29,6 +29,10 @@ pub(crate) static OBJECT: &[u8] =
 pub(crate) static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/nettrace.aarch64.bpf.o"));
 
+/// The default of [`ProgramOptions::packets_per_second`]: what more would tell is little, and timing them would slow a CPU
+/// down that is busy with small packets.
+pub const PACKETS_PER_SECOND: u32 = 25_000;
+
 /// What the kernel programs are told.
 #[derive(Clone, Debug)]
 pub struct ProgramOptions {
@@ -36,6 +40,8 @@ pub struct ProgramOptions {
     pub exemplar_ns: [u64; Signal::COUNT],
     /// One packet in so many is sent as a sample: 0 for none, 1 for every one.
     pub sample_every: u32,
+    /// Of up to so many packets a second, each CPU times every one; of more, about so many, chosen evenly. 0 for no limit.
+    pub packets_per_second: u32,
     /// Whether interfaces and namespaces that are not listed are measured too.
     pub others: bool,
     /// Ports taken for DNS, at most four.
@@ -53,6 +59,7 @@ impl Default for ProgramOptions {
         Self {
             exemplar_ns: [1_000_000; Signal::COUNT],
             sample_every: 0,
+            packets_per_second: PACKETS_PER_SECOND,
             others: true,
             dns_ports: vec![53],
             filter: Filter::default(),
@@ -168,7 +175,7 @@ fn configure(options: &ProgramOptions, btf: &Btf, offsets: Offsets) -> Config {
         sample_every: options.sample_every,
         default_scope: u32::from(if options.others { SCOPE_OTHER } else { SCOPE_IGNORED }),
         purge_reason,
-        pad: 0,
+        packets_per_second: options.packets_per_second,
         dns_ports,
         filter: options.filter,
     }

@@ -32,6 +32,9 @@ pub struct Snapshot {
     pub interfaces: Vec<Interface>,
     /// Latencies by signal and interface scope, in the order of the signal table; empty ones are left out.
     pub signals: Vec<SignalData>,
+    /// How many packets there were for those, and how many passed untimed.
+    #[serde(default)]
+    pub packets: Packets,
     /// DNS transactions.
     pub dns: Dns,
     /// TCP connections.
@@ -125,6 +128,27 @@ pub struct SignalData {
     pub sum_ns: u64,
     /// Exact maximum, ns.
     pub max_ns: u64,
+}
+
+/// Packets that began their way while measuring, and the budget of those that are timed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Packets {
+    /// Of up to so many packets a second each CPU timed every one, and of more about so many; 0 for no limit, and then
+    /// the other fields are 0 too.
+    pub budget_per_cpu_per_s: u32,
+    /// Packets that began their way: sent by a local socket, or received by the first interface that is measured.
+    pub begun: u64,
+    /// Of these, those that passed untimed, because more came than the budget. They are missing in the signals `tx.*`,
+    /// `rx.stack`, `rx.socket`, `rx.total` and `fwd.host`, whichever they were.
+    pub untimed: u64,
+}
+
+impl Packets {
+    /// Share of packets that were timed; 1 when there were none.
+    #[must_use]
+    pub fn timed_share(&self) -> f64 {
+        if self.begun == 0 { 1.0 } else { 1.0 - self.untimed as f64 / self.begun as f64 }
+    }
 }
 
 /// DNS.

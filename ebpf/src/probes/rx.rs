@@ -12,6 +12,7 @@ use aya_ebpf::{
 use nettrace_common::{Loss, Signal, config::flag, wire::Flow};
 
 use crate::{
+    budget,
     emit::{FlowOf, measure, now_ns},
     flight::{self, Flight, stage},
     iface::Place,
@@ -36,22 +37,33 @@ fn receive(skb: *const u8) {
     let Some((flight, key)) = flight::slot(skb) else { return };
     let place = Place::of_device(load_ptr(skb, cfg_get!(offsets.skb_dev)));
     let known = flight.key == key;
+    // skb_iif is set by the first reception: a bridge, bond or VLAN device passes the same packet up again.
+    let again = load::<u32>(skb, cfg_get!(offsets.skb_iif)) != 0;
     if place.ignored() || filtered(skb) {
-        flight.begin(key, &place, stage::IGNORED);
-        return;
+        return flight.begin(key, &place, stage::IGNORED);
+    }
+    if passes(skb, flight, known, again) {
+        return flight.begin(key, &place, stage::IGNORED | stage::PASSED);
     }
     let now = now_ns();
     if known && flight.has(stage::IN_DRIVER) {
         // A veth or loopback driver is done with a packet when its peer receives it.
         measure(Signal::TxDriver, &flight.place(), now - flight.sent_ns, now, FlowOf::Nothing);
     }
-    // skb_iif is set by the first reception: a bridge, bond or VLAN device passes the same packet up again.
-    let passed_up = known && flight.has(stage::RECEIVED) && load::<u32>(skb, cfg_get!(offsets.skb_iif)) != 0;
+    let passed_up = known && flight.has(stage::RECEIVED) && again;
     flight.begin(key, &place, stage::RECEIVED);
     flight.head = kernel::skb_head(skb);
     if !passed_up {
         flight.received_ns = now;
     }
+}
+
+/// Whether the packet passes untimed: as it was sent or received before, or by choice.
+#[inline(always)]
+fn passes(skb: *const u8, flight: &Flight, known: bool, again: bool) -> bool {
+    let before =
+        if again { stage::RECEIVED | stage::PASSED } else { 0 } | stage::IN_DRIVER | stage::PASSED_OUT;
+    if known && flight.has(before) { flight.has(stage::PASSED) } else { budget::passes(skb) }
 }
 
 #[inline(always)]
@@ -95,6 +107,13 @@ fn queued(sk: *const u8) {
     // The packet that made the socket readable is the last of its queue.
     let tail = load_ptr(sk, cfg_get!(offsets.sk_receive_queue_prev));
     let Some((flight, key)) = flight::slot(tail) else { return };
+    if flight.key == key && flight.has(stage::PASSED) {
+        if protocol == UDP && !flight.has(stage::QUEUED) {
+            flight.stages |= stage::QUEUED;
+            udp::push(sk, flight);
+        }
+        return;
+    }
     if flight.key != key || !flight.has(stage::RECEIVED) || flight.has(stage::QUEUED) {
         if protocol == UDP {
             let known = flight.key == key && !flight.has(stage::RECEIVED);

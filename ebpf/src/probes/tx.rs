@@ -15,6 +15,7 @@ use nettrace_common::{
 };
 
 use crate::{
+    budget,
     emit::{FlowOf, measure, now_ns},
     flight::{self, Flight, stage},
     iface::Place,
@@ -41,9 +42,15 @@ fn queue(skb: *const u8) {
     let kept = flight.key == key
         && if local { flight.has(stage::IN_QDISC | stage::IN_DRIVER) } else { came_in(flight, skb) };
     let mut stages = if kept { flight.stages & (stage::RECEIVED | stage::LEFT) } else { 0 };
-    if place.ignored() || (kept && flight.has(stage::IGNORED)) || (!kept && filtered(skb)) {
-        flight.begin(key, &place, stage::IGNORED);
-        return;
+    if place.ignored() || (!kept && filtered(skb)) {
+        return flight.begin(key, &place, stage::IGNORED);
+    }
+    let passes = if kept { flight.has(stage::PASSED) } else { budget::passes(skb) };
+    if passes {
+        return flight.begin(key, &place, stage::IGNORED | stage::PASSED | stage::PASSED_OUT);
+    }
+    if kept && flight.has(stage::IGNORED) {
+        return flight.begin(key, &place, stage::IGNORED);
     }
     let now = now_ns();
     if local && stages & stage::LEFT == 0 {
@@ -153,10 +160,7 @@ pub fn tx_xmit(ctx: BtfTracePointContext) -> i32 {
 fn xmit(skb: *const u8) {
     let Some((flight, key)) = flight::slot(skb) else { return };
     if flight.key != key {
-        if cfg_get!(default_scope) != 0 && !kernel::flag_set(flag::FILTER) {
-            lost(Loss::Unmatched);
-        }
-        return;
+        return unmatched(skb);
     }
     if !flight.has(stage::IN_QDISC) {
         return;
@@ -169,6 +173,14 @@ fn xmit(skb: *const u8) {
     }
     flight.sent_ns = now;
     flight.stages = (flight.stages & !stage::IN_QDISC) | stage::IN_DRIVER;
+}
+
+/// A packet whose start is not known: a loss, if it was to be measured.
+#[inline(always)]
+fn unmatched(skb: *const u8) {
+    if !Place::of_device(load_ptr(skb, cfg_get!(offsets.skb_dev))).ignored() && !filtered(skb) {
+        lost(Loss::Unmatched);
+    }
 }
 
 /// A copy that a bridge floods was never received itself, and may have address and data of a packet that is gone: one

@@ -15,7 +15,7 @@ use nettrace_common::{Loss, Signal};
 
 use crate::{
     emit::{FlowOf, measure, now_ns},
-    flight::Flight,
+    flight::{Flight, stage},
     iface::Place,
     kernel::{self, AF_INET, AF_INET6, UDP, cfg_get, load},
     maps::{UDP_QUEUES, lost},
@@ -71,7 +71,7 @@ fn slot(sk: *const u8) -> Option<(&'static mut UdpQueue, u64)> {
     UDP_QUEUES.get_ptr_mut(index).map(|p| (unsafe { &mut *p }, key))
 }
 
-/// Notes a datagram that was queued.
+/// Notes a datagram that was queued, to be timed or to pass.
 #[inline(always)]
 pub fn push(sk: *const u8, flight: &Flight) {
     let Some((queue, key)) = slot(sk) else { return };
@@ -92,6 +92,9 @@ pub fn push(sk: *const u8, flight: &Flight) {
     queue.netns = flight.netns;
     queue.ifindex = flight.ifindex;
     queue.scope = flight.scope;
+    if flight.has(stage::PASSED) {
+        return append(queue, IGNORED, 0);
+    }
     let stack_ns = (flight.queued_ns - flight.received_ns).min(u64::from(u32::MAX)) as u32;
     append(queue, flight.received_ns, stack_ns);
 }

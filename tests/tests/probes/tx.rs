@@ -153,11 +153,14 @@ fn packets_wait(config: &LabConfig) {
     assert_eq!(lost(&finished.snapshot, "unhooked"), 0);
     let rows = &finished.snapshot.signals;
     let row = rows.iter().find(|r| r.signal == "tx.qdisc" && r.scope == "client/eth0").unwrap();
-    assert_eq!(row.hist.count(), COUNT);
+    // While they wait, another packet may take a place: not measured then, but counted.
+    let unmatched = lost(&finished.snapshot, "unmatched");
+    assert_eq!(row.hist.count() + unmatched, COUNT, "{unmatched} unmatched");
+    assert!(unmatched <= 2, "{unmatched} unmatched");
     // The n-th waits for those before it, but for the burst, which is less than two packets.
-    let floor: u64 = (2..COUNT).map(|n| (n - 2) * EACH_NS).sum();
+    let floor: u64 = (2..COUNT - unmatched).map(|n| (n - 2) * EACH_NS).sum();
     assert!(row.sum_ns >= floor, "{} ns, at least {floor}", row.sum_ns);
-    assert!(row.max_ns >= (COUNT - 3) * EACH_NS, "{} ns", row.max_ns);
+    assert!(row.max_ns >= (COUNT - unmatched - 3) * EACH_NS, "{} ns", row.max_ns);
 }
 
 /// A tun device of the calling thread's network namespace, that somebody else reads.

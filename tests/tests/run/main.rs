@@ -1,5 +1,6 @@
 //! The program as a whole: what it does with its options, its files, and a machine that is not as it should be.
 
+mod budget;
 mod cli;
 mod doctor;
 mod filter;

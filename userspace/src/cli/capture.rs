@@ -59,6 +59,10 @@ pub struct CaptureArgs {
     /// Keep one latency in N, whatever it is; 0 for none, which in `record` means every one
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub sample: u32,
+    /// Time every packet of up to N a second on each CPU, and of more about N, chosen evenly; 0 for every packet, which is
+    /// the default of `record` [default: 25000]
+    #[arg(long, value_name = "N")]
+    pub packet_budget: Option<u32>,
     /// Size of the ring buffer, a power of two
     #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = value::size)]
     pub ring_size: u64,

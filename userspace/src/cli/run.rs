@@ -9,7 +9,7 @@ use crate::{
     capture::{Capture, Options},
     config,
     iface::Namespace,
-    load::ProgramOptions,
+    load::{self, ProgramOptions},
     preflight::{self, Host, Needs},
     recording::WriterOptions,
     snapshot::Snapshot,
@@ -70,10 +70,12 @@ fn options(
     };
     // A recording is of every packet unless it is told otherwise.
     let sample_every = if record.is_some() { config.sample_every.max(1) } else { config.sample_every };
+    let budget = if record.is_some() { 0 } else { load::PACKETS_PER_SECOND };
     Options {
         programs: ProgramOptions {
             exemplar_ns: config.exemplar_ns,
             sample_every,
+            packets_per_second: config.packet_budget.unwrap_or(budget),
             others: lab.is_none() && config.netns.is_empty() && !config.selection.is_explicit(),
             dns_ports: config.dns_ports.into_iter().filter(|p| *p != 0).collect(),
             filter: config.filter,

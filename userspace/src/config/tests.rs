@@ -38,9 +38,16 @@ fn nothing_typed_means_the_defaults() {
     assert_eq!(capture.lab, None);
     assert_eq!(capture.exemplar_ns, [1_000_000; Signal::COUNT]);
     assert_eq!((capture.sample_every, capture.ring_bytes), (0, 4 << 20));
+    assert_eq!(capture.packet_budget, None);
     assert_eq!((capture.dns_ports, capture.dns_timeout), ([53, 0, 0, 0], Duration::from_secs(5)));
     assert!(!capture.selection.xdp && !capture.selection.clsact && capture.progress);
     assert_eq!(output, Output { format: Format::Text, path: None, top: 10 });
+}
+
+#[test]
+fn a_budget_of_packets_may_be_none_at_all() {
+    assert_eq!(captured("--packet-budget 0").packet_budget, Some(0));
+    assert_eq!(captured("--packet-budget 100000").packet_budget, Some(100_000));
 }
 
 #[test]

@@ -319,8 +319,12 @@ fn packets(snapshot: &Snapshot) -> String {
     let most = |signals: &[Signal]| {
         signals.iter().filter_map(|s| snapshot.signal(*s)).map(|s| s.hist.count()).max().unwrap_or(0)
     };
+    let share = match snapshot.packets.untimed {
+        0 => String::new(),
+        _ => format!("; {} of all, see below", units::percent(snapshot.packets.timed_share())),
+    };
     format!(
-        "{} received, {} sent, {} forwarded",
+        "{} received, {} sent, {} forwarded{share}",
         units::count(most(&[Signal::RxStack, Signal::RxSocket, Signal::RxTotal])),
         units::count(most(&[Signal::TxStack, Signal::TxQdisc, Signal::TxDriver])),
         units::count(most(&[Signal::FwdHost])),

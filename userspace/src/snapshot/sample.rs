@@ -2,7 +2,7 @@
 
 use super::{
     ConntrackCounts, ConntrackTable, Count, Dns, DnsName, DnsServer, DnsTransaction, Drop, DropFlow,
-    Exemplar, Hist, Interface, Ip, LossCount, Meta, Overhead, PathMtu, Probe, ProgramCost, Ring,
+    Exemplar, Hist, Interface, Ip, LossCount, Meta, Overhead, Packets, PathMtu, Probe, ProgramCost, Ring,
     SCHEMA_VERSION, SignalData, Snapshot, Tcp, TcpPeer,
 };
 use nettrace_common::{Loss, Signal};
@@ -88,6 +88,7 @@ pub fn empty() -> Snapshot {
         meta: meta(),
         interfaces: Vec::new(),
         signals: Vec::new(),
+        packets: Packets::default(),
         dns: Dns::default(),
         tcp: Tcp { listen_overflows: Some(0), listen_drops: Some(0), ..Tcp::default() },
         ip: Ip::default(),
@@ -107,6 +108,7 @@ pub fn empty() -> Snapshot {
 pub fn rich() -> Snapshot {
     let mut snapshot = empty();
     snapshot.meta.filter = Some("tcp or udp port 53".to_owned());
+    snapshot.packets = Packets { budget_per_cpu_per_s: 25_000, begun: 1_000_000, untimed: 125_000 };
     snapshot.interfaces = interfaces();
     snapshot.signals = signals();
     snapshot.dns = dns();

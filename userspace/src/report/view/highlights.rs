@@ -73,6 +73,16 @@ fn slowest_segments(snapshot: &Snapshot, list: &mut List) {
 }
 
 fn unmeasured(snapshot: &Snapshot, list: &mut List) {
+    let packets = &snapshot.packets;
+    if packets.untimed > 0 {
+        let text = format!(
+            "{} of {} were timed, chosen evenly: more came than {} a second on a CPU. --packet-budget 0 times all.",
+            units::percent(packets.timed_share()),
+            units::plural(packets.begun, "packet", "packets"),
+            units::count(u64::from(packets.budget_per_cpu_per_s)),
+        );
+        list.add(Level::Note, "time", text);
+    }
     let failed: Vec<_> =
         snapshot.interfaces.iter().filter(|i| i.error.is_some()).map(|i| clean(&i.name)).collect();
     if !failed.is_empty() {
