@@ -94,6 +94,12 @@ pub struct Offsets {
     pub skb_cb: u32,
     /// `tcp_skb_cb.tcp_gso_segs`, from `sk_buff.cb` on.
     pub cb_gso_segs: u32,
+    /// `nf_hook_state.hook`
+    pub nf_hook: u32,
+    /// `nf_hook_state.pf`
+    pub nf_pf: u32,
+    /// `nf_hook_state.net`
+    pub nf_net: u32,
 }
 
 /// Bits of [`Config::flags`].
@@ -126,6 +132,8 @@ pub struct Config {
     pub purge_reason: u32,
     /// Of up to so many packets a second, each CPU times every one; of more, about so many. 0 for no limit.
     pub packets_per_second: u32,
+    /// Zero.
+    pub pad: u32,
     /// Ports taken for DNS; 0 for none.
     pub dns_ports: [u16; dns::MAX_PORTS],
     /// Compiled `--filter`.
@@ -142,6 +150,7 @@ impl Config {
         default_scope: 0,
         purge_reason: 0,
         packets_per_second: 0,
+        pad: 0,
         dns_ports: [0; dns::MAX_PORTS],
         filter: Filter {
             nets: [Net { addr: [0; 16], mask: [0; 16] }; MAX_NETS],
@@ -194,6 +203,9 @@ impl Offsets {
         tp_srtt_us: ABSENT,
         skb_cb: ABSENT,
         cb_gso_segs: ABSENT,
+        nf_hook: ABSENT,
+        nf_pf: ABSENT,
+        nf_net: ABSENT,
     };
 }
 
@@ -243,4 +255,4 @@ unsafe impl aya::Pod for Config {}
 // SAFETY: `repr(C)`, integers only, no padding.
 unsafe impl aya::Pod for IfaceSlot {}
 
-const _: () = assert!(size_of::<Config>() == 14 * 8 + 37 * 4 + 16 + 4 + 8 + 152);
+const _: () = assert!(size_of::<Config>() == 17 * 8 + 40 * 4 + 16 + 4 + 4 + 8 + 152);

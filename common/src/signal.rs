@@ -26,17 +26,23 @@ pub enum Signal {
     TcpSrtt = 9,
     /// First fragment -> datagram complete.
     IpReassembly = 10,
+    /// Inside the rules of one netfilter hook.
+    NfHook = 11,
+    /// Inside connection tracking's lookup.
+    CtIn = 12,
+    /// Inside connection tracking's insertion.
+    CtConfirm = 13,
     /// SYN sent -> established.
-    TcpConnect = 11,
+    TcpConnect = 14,
     /// SYN answered -> established.
-    TcpAccept = 12,
+    TcpAccept = 15,
     /// DNS query -> answer.
-    DnsLatency = 13,
+    DnsLatency = 16,
 }
 
 impl Signal {
     /// All signals, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::RxStack,
         Self::RxSocket,
         Self::RxTotal,
@@ -48,6 +54,9 @@ impl Signal {
         Self::NetRtt,
         Self::TcpSrtt,
         Self::IpReassembly,
+        Self::NfHook,
+        Self::CtIn,
+        Self::CtConfirm,
         Self::TcpConnect,
         Self::TcpAccept,
         Self::DnsLatency,
@@ -55,7 +64,7 @@ impl Signal {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
     /// The first so many have in-kernel histograms (the per-packet lane); the others ride the event lane.
-    pub const IN_KERNEL: usize = 11;
+    pub const IN_KERNEL: usize = 14;
 
     /// The name used everywhere: `rx.stack`.
     #[must_use]
@@ -72,6 +81,9 @@ impl Signal {
             Self::NetRtt => "net.rtt",
             Self::TcpSrtt => "tcp.srtt",
             Self::IpReassembly => "ip.reassembly",
+            Self::NfHook => "nf.hook",
+            Self::CtIn => "ct.in",
+            Self::CtConfirm => "ct.confirm",
             Self::TcpConnect => "tcp.connect",
             Self::TcpAccept => "tcp.accept",
             Self::DnsLatency => "dns.latency",
@@ -93,6 +105,9 @@ impl Signal {
             Self::NetRtt => "data leaves an interface -> its acknowledgement comes in there",
             Self::TcpSrtt => "TCP's smoothed round trip, at one segment in eight sent",
             Self::IpReassembly => "first fragment -> datagram complete",
+            Self::NfHook => "a packet enters a netfilter hook -> its rules are done",
+            Self::CtIn => "connection tracking looks a packet up -> done",
+            Self::CtConfirm => "a connection's first packet enters it into the table -> done",
             Self::TcpConnect => "SYN sent -> established",
             Self::TcpAccept => "SYN answered -> established",
             Self::DnsLatency => "query -> answer",

@@ -6,7 +6,7 @@ use nettrace_common::{
 };
 
 use crate::{
-    kernel::{cfg_get, load, load_ptr},
+    kernel::{Access, Typed, cfg_get, load, load_ptr},
     maps::IFACES,
 };
 
@@ -49,8 +49,13 @@ impl Place {
     /// Of a `struct sock`: its namespace as a whole.
     #[inline(always)]
     pub fn of_sock(sk: *const u8) -> Self {
-        let net = load_ptr(sk, cfg_get!(offsets.sk_net));
-        let netns: u32 = load(net, cfg_get!(offsets.net_inum));
+        Self::of_net::<Typed>(load_ptr(sk, cfg_get!(offsets.sk_net)))
+    }
+
+    /// Of a `struct net` as a whole.
+    #[inline(always)]
+    pub fn of_net<A: Access>(net: *const u8) -> Self {
+        let netns: u32 = A::get(net, cfg_get!(offsets.net_inum));
         Self { netns, ifindex: 0, scope: scope_of(netns, 0) }
     }
 }

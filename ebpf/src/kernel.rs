@@ -86,6 +86,43 @@ pub fn load_ptr(base: *const u8, offset: u64) -> *const u8 {
     load::<*const u8>(base, offset)
 }
 
+/// How a program reads kernel structures: by what the verifier knows of its arguments, or by a helper.
+pub trait Access {
+    /// A member.
+    fn get<T: Copy + Default>(base: *const u8, offset: u64) -> T;
+
+    /// A member that is a pointer.
+    #[inline(always)]
+    fn ptr(base: *const u8, offset: u64) -> *const u8 {
+        Self::get::<u64>(base, offset) as *const u8
+    }
+}
+
+/// In tp_btf, fentry and fexit programs.
+pub struct Typed;
+
+impl Access for Typed {
+    #[inline(always)]
+    fn get<T: Copy + Default>(base: *const u8, offset: u64) -> T {
+        load(base, offset)
+    }
+
+    #[inline(always)]
+    fn ptr(base: *const u8, offset: u64) -> *const u8 {
+        load_ptr(base, offset)
+    }
+}
+
+/// In kprobe programs, whose arguments are numbers.
+pub struct Probed;
+
+impl Access for Probed {
+    #[inline(always)]
+    fn get<T: Copy + Default>(base: *const u8, offset: u64) -> T {
+        read(address(base), offset)
+    }
+}
+
 /// Reads kernel memory without a type; zero when it cannot be read.
 #[inline(always)]
 pub fn read<T: Copy + Default>(addr: u64, offset: u64) -> T {
@@ -156,8 +193,14 @@ fn bytes(words: [u32; 4]) -> [u8; 16] {
 /// The flow of a packet whose network header offset is set, read with helpers.
 #[inline(always)]
 pub fn skb_flow(skb: *const u8, flow: &mut Flow) {
-    let head: u64 = load(skb, cfg_get!(offsets.skb_head));
-    let network: u16 = load(skb, cfg_get!(offsets.skb_network_header));
+    skb_flow_by::<Typed>(skb, flow);
+}
+
+/// The same, however the packet is read.
+#[inline(always)]
+pub fn skb_flow_by<A: Access>(skb: *const u8, flow: &mut Flow) {
+    let head: u64 = A::get(skb, cfg_get!(offsets.skb_head));
+    let network: u16 = A::get(skb, cfg_get!(offsets.skb_network_header));
     packet_flow(head + u64::from(network), flow);
 }
 

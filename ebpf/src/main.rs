@@ -27,6 +27,7 @@ mod maps;
 mod packet;
 mod parse;
 mod probes;
+mod span;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

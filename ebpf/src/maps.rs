@@ -22,6 +22,7 @@ use crate::{
         rtt::{RTT_SLOTS, RttSlot},
         udp::{UDP_SLOTS, UdpQueue},
     },
+    span::Spans,
 };
 
 #[map]
@@ -47,6 +48,8 @@ pub static CONNECTS: HashMap<u64, u64> = HashMap::with_max_entries(16384, 0);
 pub static DROPS: PerCpuHashMap<DropKey, u64> = PerCpuHashMap::with_max_entries(4096, 0);
 #[map]
 pub static FRAGS: LruHashMap<FragKey, FragState> = LruHashMap::with_max_entries(4096, 0);
+#[map]
+pub static SPANS: PerCpuArray<Spans> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static RTTS: Array<RttSlot> = Array::with_max_entries(RTT_SLOTS, BPF_F_MMAPABLE);
 

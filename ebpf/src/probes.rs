@@ -3,6 +3,7 @@
 pub mod dns;
 pub mod drop;
 pub mod frag;
+pub mod netfilter;
 pub mod ptb;
 pub mod rtt;
 pub mod rx;

@@ -21,7 +21,7 @@ use crate::{
 use bytes::Bytes;
 use nettrace_common::{
     Counter, Loss, SCOPE_OTHER, Signal,
-    probes::{drop::Drop, frag::Reassembly, ptb::PacketTooBig},
+    probes::{drop::Drop, frag::Reassembly, netfilter, ptb::PacketTooBig},
     wire::{Cause, Flow, Measure},
 };
 use std::{collections::BTreeMap, net::IpAddr};
@@ -261,9 +261,19 @@ fn signals(
         if scoped.iter().all(|((_, scope), _)| *scope == SCOPE_OTHER) {
             continue;
         }
-        rows.extend(scoped.into_iter().map(|((_, scope), book)| row(signal, name(*scope), book.clone())));
+        rows.extend(
+            scoped
+                .into_iter()
+                .map(|((_, scope), book)| row(signal, place(signal, *scope, name), book.clone())),
+        );
     }
     rows
+}
+
+/// The name of a scope; that of nf.hook is a hook.
+fn place(signal: Signal, scope: u16, name: &impl Fn(u16) -> String) -> String {
+    let hook = if signal == Signal::NfHook { netfilter::hook_of(scope) } else { None };
+    hook.map_or_else(|| name(scope), str::to_owned)
 }
 
 fn row(signal: Signal, scope: String, book: SignalBook) -> SignalData {
@@ -346,7 +356,7 @@ fn exemplar_rows(
             latency_ns,
             flow: flow_text(&m.flow),
             bytes: m.bytes,
-            scope: name(m.header.scope),
+            scope: place(signal, m.header.scope, name),
         }));
     }
     rows

@@ -7,12 +7,12 @@ use crate::{
     btf::Btf,
     conntrack,
     load::{Loaded, Types},
-    probes::{Forced, Hook, PROBES, Probe, Program, Source, Stay, WIRE_XDP, allowed, staying},
+    probes::{Forced, Hook, PROBES, Probe, Program, Side, Source, Stay, WIRE_XDP, allowed, staying},
     snapshot,
 };
 use aya::programs::{
-    BtfTracePoint, FEntry, FExit, Program as AyaProgram, ProgramError, SchedClassifier, Xdp,
-    tp_btf::BtfTracePointLink,
+    BtfTracePoint, FEntry, FExit, KProbe, Program as AyaProgram, ProgramError, SchedClassifier, Xdp,
+    fentry::FEntryLink, fexit::FExitLink, kprobe::KProbeLink, tp_btf::BtfTracePointLink,
 };
 use nettrace_common::config::state;
 use std::{
@@ -100,7 +100,10 @@ pub fn programs_ready(loaded: &mut Loaded, types: &Types, wanted: Wanted<'_>) ->
 
 /// Attaches the tracepoint programs that are ready and stay. One that cannot be attached takes its probes with it.
 pub fn attach(loaded: &mut Loaded, mut attached: Attached) -> Attached {
-    let later: Vec<_> = staying(Stay::Share).chain(staying(Stay::WithQueues)).collect();
+    let later: Vec<_> = [Stay::Share(Side::Begin), Stay::Share(Side::End), Stay::WithQueues]
+        .into_iter()
+        .flat_map(staying)
+        .collect();
     for (name, outcome) in &mut attached.programs {
         if outcome.is_err() || later.contains(name) {
             continue;
@@ -191,16 +194,36 @@ fn mark_off(probes: &mut [snapshot::Probe], program: &str, reason: &str) {
     }
 }
 
-/// Attaches one tracepoint program for as long as what this yields is kept.
-pub fn hold(loaded: &mut Loaded, name: &'static str) -> Option<BtfTracePointLink> {
-    let Some(AyaProgram::BtfTracePoint(program)) = loaded.ebpf.program_mut(name) else { return None };
-    match program.attach().and_then(|id| program.take_link(id)) {
-        Ok(link) => Some(link),
-        Err(error) => {
-            failed(loaded, name, &error);
-            None
+/// A program at its hook, until this is dropped.
+#[derive(Debug)]
+pub enum Held {
+    /// At a tracepoint.
+    TracePoint(BtfTracePointLink),
+    /// At the entry of a function.
+    FEntry(FEntryLink),
+    /// At the return of a function.
+    FExit(FExitLink),
+    /// At either, by kprobe.
+    KProbe(KProbeLink),
+}
+
+/// Attaches one program for as long as what this yields is kept.
+pub fn hold(loaded: &mut Loaded, name: &'static str) -> Option<Held> {
+    let place = PROBES.iter().flat_map(|p| p.sources).find_map(|s| s.place_of(name))?;
+    let held = match loaded.ebpf.program_mut(name)? {
+        AyaProgram::BtfTracePoint(program) => {
+            program.attach().and_then(|id| program.take_link(id)).map(Held::TracePoint)
         }
-    }
+        AyaProgram::FEntry(program) => {
+            program.attach().and_then(|id| program.take_link(id)).map(Held::FEntry)
+        }
+        AyaProgram::FExit(program) => program.attach().and_then(|id| program.take_link(id)).map(Held::FExit),
+        AyaProgram::KProbe(program) => {
+            program.attach(place, 0).and_then(|id| program.take_link(id)).map(Held::KProbe)
+        }
+        _ => return None,
+    };
+    held.map_err(|error| failed(loaded, name, &error)).ok()
 }
 
 /// Detaches the programs that are not at interfaces.
@@ -210,6 +233,7 @@ pub fn detach(loaded: &mut Loaded) {
             AyaProgram::BtfTracePoint(program) => program.unload(),
             AyaProgram::FEntry(program) => program.unload(),
             AyaProgram::FExit(program) => program.unload(),
+            AyaProgram::KProbe(program) => program.unload(),
             _ => Ok(()),
         };
         if let Err(error) = result {
@@ -292,6 +316,9 @@ pub fn counters_there(root: &Path, source: &Source) -> Outcome {
     }
 }
 
+/// How a kernel that has kprobes offers them.
+const KPROBES: &str = "/sys/bus/event_source/devices/kprobe";
+
 /// Whether the kernel has a hook, by its BTF; if not, says so.
 ///
 /// # Errors
@@ -303,7 +330,10 @@ pub fn hook_there(btf: &Btf, hook: Hook) -> Outcome {
             None => format!("this kernel has no tracepoint {name}"),
         }),
         Hook::FEntry(name) | Hook::FExit(name) if !btf.has_function(name) => {
-            Err(format!("this kernel has no function {name}"))
+            Err(format!("the kernel proper has no function {name}"))
+        }
+        Hook::KProbe(_) | Hook::KRetProbe(_) if !Path::new(KPROBES).exists() => {
+            Err("this kernel has no kprobes (CONFIG_KPROBE_EVENTS)".to_owned())
         }
         _ => Ok(()),
     }
@@ -331,6 +361,10 @@ fn verify(found: &mut AyaProgram, program: &Program, btf: &aya::Btf) -> Result<(
         Hook::FExit(function) => {
             let exit: &mut FExit = found.try_into()?;
             exit.load(function, btf)?;
+        }
+        Hook::KProbe(_) | Hook::KRetProbe(_) => {
+            let probe: &mut KProbe = found.try_into()?;
+            probe.load()?;
         }
         Hook::TcIngress | Hook::TcEgress => {
             let classifier: &mut SchedClassifier = found.try_into()?;

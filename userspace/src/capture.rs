@@ -19,7 +19,7 @@ use crate::{
     kernel_state::{self, KernelState, StateError},
     load::{self, LoadError, Loaded, ProgramOptions},
     probes::dns::DnsConfig,
-    probes::{self, CONNTRACK, Forced, Stay, staying},
+    probes::{self, CONNTRACK, Forced},
     recording::{WriteError, Writer, WriterOptions},
     ring::{RingError, RingReader},
     snapshot::{Interface, Meta, Probe},
@@ -238,8 +238,7 @@ impl Capture {
         // Last, so that nothing is counted that happened while others were being attached.
         let attached = attach::attach(&mut lock(&loaded), attached);
         let meter = Meter::start();
-        let shared = staying(Stay::Share).all(|name| attached.ok(name));
-        let duty = Duty::start(&mut lock(&loaded), shared, !options.always);
+        let duty = Duty::start(&mut lock(&loaded), &attached, !options.always);
         Ok(Self {
             loaded,
             table,

@@ -176,6 +176,7 @@ fn configure(options: &ProgramOptions, btf: &Btf, offsets: Offsets) -> Config {
         default_scope: u32::from(if options.others { SCOPE_OTHER } else { SCOPE_IGNORED }),
         purge_reason,
         packets_per_second: options.packets_per_second,
+        pad: 0,
         dns_ports,
         filter: options.filter,
     }

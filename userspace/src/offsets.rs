@@ -47,6 +47,9 @@ const TABLE: &[Entry] = &[
     (|o| &mut o.tp_srtt_us, &["tcp_sock.srtt_us"]),
     (|o| &mut o.skb_cb, &["sk_buff.cb"]),
     (|o| &mut o.cb_gso_segs, &["tcp_skb_cb.tcp_gso_segs"]),
+    (|o| &mut o.nf_hook, &["nf_hook_state.hook"]),
+    (|o| &mut o.nf_pf, &["nf_hook_state.pf"]),
+    (|o| &mut o.nf_net, &["nf_hook_state.net"]),
 ];
 
 /// Resolves every member.

@@ -19,6 +19,10 @@ pub enum Hook {
     FEntry(&'static str),
     /// The return of a kernel function.
     FExit(&'static str),
+    /// The entry of a kernel function, also of a module's.
+    KProbe(&'static str),
+    /// The return of a kernel function, also of a module's.
+    KRetProbe(&'static str),
     /// TC at each selected interface, packets received.
     TcIngress,
     /// TC at each selected interface, packets sent.
@@ -35,6 +39,8 @@ impl Hook {
             Self::TpBtf(_) => "tp_btf",
             Self::FEntry(_) => "fentry",
             Self::FExit(_) => "fexit",
+            Self::KProbe(_) => "kprobe",
+            Self::KRetProbe(_) => "kretprobe",
             Self::TcIngress | Self::TcEgress => "tc",
             Self::Xdp => "xdp",
         }
@@ -44,7 +50,11 @@ impl Hook {
     #[must_use]
     pub const fn place(self) -> Option<&'static str> {
         match self {
-            Self::TpBtf(name) | Self::FEntry(name) | Self::FExit(name) => Some(name),
+            Self::TpBtf(name)
+            | Self::FEntry(name)
+            | Self::FExit(name)
+            | Self::KProbe(name)
+            | Self::KRetProbe(name) => Some(name),
             Self::TcIngress | Self::TcEgress | Self::Xdp => None,
         }
     }
@@ -65,10 +75,20 @@ impl Hook {
 pub enum Stay {
     /// As long as the capture.
     Always,
-    /// A share of the time, see `capture::duty`: the hook runs often and what it measures belongs to no packet.
-    Share,
+    /// A share of the time, see `capture::duty`: the hook runs often, and what it measures is alike from packet to packet
+    /// or belongs to none.
+    Share(Side),
     /// From when a device with a queue is seen, see [`crate::attach::need`].
     WithQueues,
+}
+
+/// What a program sees of something that takes time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Its begin.
+    Begin,
+    /// Its end.
+    End,
 }
 
 /// A kernel program and its hook.
@@ -95,6 +115,13 @@ pub enum Source {
 }
 
 impl Source {
+    /// The tracepoint or function at which one of its programs is attached.
+    #[must_use]
+    pub fn place_of(&self, program: &str) -> Option<&'static str> {
+        let Self::Programs(_, programs) = self else { return None };
+        programs.iter().find(|p| p.name == program)?.hook.place()
+    }
+
     /// The rung of the ladder, as `--source` names it.
     #[must_use]
     pub const fn rung(&self) -> &'static str {
@@ -149,6 +176,14 @@ const fn at(name: &'static str, hook: Hook) -> Program {
     Program { name, hook, stay: Stay::Always }
 }
 
+const fn begin(name: &'static str, hook: Hook) -> Program {
+    at(name, hook).staying(Stay::Share(Side::Begin))
+}
+
+const fn end(name: &'static str, hook: Hook) -> Program {
+    at(name, hook).staying(Stay::Share(Side::End))
+}
+
 impl Program {
     const fn staying(self, stay: Stay) -> Self {
         Self { stay, ..self }
@@ -162,8 +197,8 @@ const READ: Program = tp("rx_read", "sock_recv_length");
 const QUEUED_FENTRY: Program = at("rx_queued_fentry", Hook::FEntry("sock_def_readable"));
 const READ_INET: Program = at("rx_read_inet", Hook::FExit("inet_recvmsg"));
 const READ_INET6: Program = at("rx_read_inet6", Hook::FExit("inet6_recvmsg"));
-const RAISE: Program = tp("softirq_raise", "softirq_raise").staying(Stay::Share);
-const ENTRY: Program = tp("softirq_entry", "softirq_entry").staying(Stay::Share);
+const RAISE: Program = tp("softirq_raise", "softirq_raise").staying(Stay::Share(Side::Begin));
+const ENTRY: Program = tp("softirq_entry", "softirq_entry").staying(Stay::Share(Side::End));
 const QUEUE: Program = tp("tx_queue", "net_dev_queue");
 const XMIT: Program = tp("tx_xmit", "net_dev_start_xmit").staying(Stay::WithQueues);
 const CONSUMED: Program = tp("tx_consumed", "consume_skb");
@@ -172,6 +207,28 @@ const RETRANSMIT: Program = tp("tcp_retransmit", "tcp_retransmit_skb");
 const RETRANSMIT_SYNACK: Program = tp("tcp_retransmit_synack", "tcp_retransmit_synack");
 const RESET_IN: Program = tp("tcp_reset_in", "tcp_receive_reset");
 const RESET_OUT: Program = tp("tcp_reset_out", "tcp_send_reset");
+const HOOK: &[Program] =
+    &[begin("nf_hook_begin", Hook::FEntry("nf_hook_slow")), end("nf_hook_end", Hook::FExit("nf_hook_slow"))];
+const HOOK_KPROBE: &[Program] = &[
+    begin("nf_hook_begin_kprobe", Hook::KProbe("nf_hook_slow")),
+    end("nf_hook_end_kprobe", Hook::KRetProbe("nf_hook_slow")),
+];
+const CT_IN: &[Program] = &[
+    begin("ct_in_begin", Hook::FEntry("nf_conntrack_in")),
+    end("ct_in_end", Hook::FExit("nf_conntrack_in")),
+];
+const CT_IN_KPROBE: &[Program] = &[
+    begin("ct_in_begin_kprobe", Hook::KProbe("nf_conntrack_in")),
+    end("ct_in_end_kprobe", Hook::KRetProbe("nf_conntrack_in")),
+];
+const CT_CONFIRM: &[Program] = &[
+    begin("ct_confirm_begin", Hook::FEntry("__nf_conntrack_confirm")),
+    end("ct_confirm_end", Hook::FExit("__nf_conntrack_confirm")),
+];
+const CT_CONFIRM_KPROBE: &[Program] = &[
+    begin("ct_confirm_begin_kprobe", Hook::KProbe("__nf_conntrack_confirm")),
+    end("ct_confirm_end_kprobe", Hook::KRetProbe("__nf_conntrack_confirm")),
+];
 const DROP: Program = tp("drop_skb", "kfree_skb");
 
 /// The TC programs, at each selected interface.
@@ -225,6 +282,18 @@ pub const PROBES: &[Probe] = &[
     probe("ip.fragment", WIRE),
     probe(Signal::IpReassembly.name(), WIRE),
     probe("ip.packet_too_big", WIRE),
+    probe(
+        Signal::NfHook.name(),
+        &[Source::Programs("fentry", HOOK), Source::Programs("kprobe", HOOK_KPROBE)],
+    ),
+    probe(
+        Signal::CtIn.name(),
+        &[Source::Programs("fentry", CT_IN), Source::Programs("kprobe", CT_IN_KPROBE)],
+    ),
+    probe(
+        Signal::CtConfirm.name(),
+        &[Source::Programs("fentry", CT_CONFIRM), Source::Programs("kprobe", CT_CONFIRM_KPROBE)],
+    ),
     probe(
         CONNTRACK,
         &[Source::Netlink("IPCTNL_MSG_CT_GET_STATS_CPU"), Source::Procfs("/proc/net/stat/nf_conntrack")],

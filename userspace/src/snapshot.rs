@@ -120,7 +120,7 @@ pub struct SignalData {
     pub signal: String,
     /// From where to where.
     pub definition: String,
-    /// `all`, an interface's name, or `other` for interfaces without a scope of their own.
+    /// `all`, an interface's name, or `other` for interfaces without a scope of their own; of `nf.hook`, the hook.
     pub scope: String,
     /// The distribution, ns.
     pub hist: Hist,

@@ -26,6 +26,14 @@ pub fn nft(netns: &Netns, what: &Nft<'_>) -> Result<()> {
         what.hook,
         what.rules.iter().map(|rule| format!("add rule inet t c {rule}\n")).collect::<String>(),
     );
+    nft_script(netns, &script)
+}
+
+/// Runs a script of `nft` commands or tables in a namespace.
+///
+/// # Errors
+/// When `nft` is missing or refuses it.
+pub fn nft_script(netns: &Netns, script: &str) -> Result<()> {
     let output = netns.run(|| {
         let mut child = Command::new("nft")
             .args(["-f", "-"])
@@ -38,7 +46,8 @@ pub fn nft(netns: &Netns, what: &Nft<'_>) -> Result<()> {
         anyhow::Ok(child.wait_with_output()?)
     })??;
     if !output.status.success() {
-        bail!("nft refused\n{script}{}", String::from_utf8_lossy(&output.stderr));
+        let refused: String = script.lines().take(20).collect::<Vec<_>>().join("\n");
+        bail!("nft refused\n{refused}\n{}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ mod dns;
 mod drop;
 mod frag;
 mod netem;
+mod netfilter;
 mod ptb;
 mod rtt;
 mod rx;

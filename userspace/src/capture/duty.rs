@@ -1,10 +1,15 @@
-//! Probes whose hooks are too dear to stay: `rx.softirq` is attached for a tenth of the time.
+//! Probes whose hooks are too dear to stay: they are attached for a tenth of the time.
 //!
-//! Its two hooks run for every softirq of the node, whatever it is for. What they measure, how long a CPU takes to
-//! get to its NET_RX softirq, belongs to no packet, so that a sample of the time says as much as all of it.
+//! `rx.softirq`: its hooks run for every softirq of the node, whatever it is for, and what they measure, how long a CPU
+//! takes to get to its NET_RX softirq, belongs to no packet. `nf.hook`, `ct.in`, `ct.confirm`: two programs for each
+//! netfilter hook that a packet passes, and the same rules take about the same for each packet. A sample of the time says
+//! as much as all of it.
 
-use crate::{attach, load::Loaded};
-use aya::programs::tp_btf::BtfTracePointLink;
+use crate::{
+    attach::{self, Attached, Held},
+    load::Loaded,
+    probes::{Side, Stay, staying},
+};
 use std::time::{Duration, Instant};
 
 /// Attached for this long ...
@@ -15,25 +20,35 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Attaches and detaches the hooks.
 pub(super) struct Duty {
     cycles: bool,
-    raise: Option<BtfTracePointLink>,
-    entry: Option<BtfTracePointLink>,
+    /// Programs that see begins, and those that see ends.
+    begins: Vec<&'static str>,
+    ends: Vec<&'static str>,
+    /// What is attached of them.
+    begun: Vec<Held>,
+    ending: Vec<Held>,
     since: Instant,
 }
 
 impl Duty {
-    /// Attaches them, if they are `wanted`; `cycles` is whether they come and go from then on.
-    pub(super) fn start(loaded: &mut Loaded, wanted: bool, cycles: bool) -> Self {
-        let mut duty = Self { cycles: wanted && cycles, raise: None, entry: None, since: Instant::now() };
-        if wanted {
-            duty.on(loaded);
-        }
+    /// Attaches those that are ready; `cycles` is whether they come and go from then on.
+    pub(super) fn start(loaded: &mut Loaded, attached: &Attached, cycles: bool) -> Self {
+        let ready = |side| staying(Stay::Share(side)).filter(|name| attached.ok(name)).collect();
+        let mut duty = Self {
+            cycles,
+            begins: ready(Side::Begin),
+            ends: ready(Side::End),
+            begun: Vec::new(),
+            ending: Vec::new(),
+            since: Instant::now(),
+        };
+        duty.on(loaded);
         duty
     }
 
-    /// In this order, so that nothing is raised unseen by the second hook.
+    /// In this order, so that nothing begins unseen by the program that sees its end.
     fn on(&mut self, loaded: &mut Loaded) {
-        self.entry = attach::hold(loaded, "softirq_entry");
-        self.raise = attach::hold(loaded, "softirq_raise");
+        self.ending = hold(loaded, &mut self.ends);
+        self.begun = hold(loaded, &mut self.begins);
         self.since = Instant::now();
     }
 
@@ -43,15 +58,22 @@ impl Duty {
             return;
         }
         let elapsed = self.since.elapsed();
-        if self.raise.is_some() {
+        if !self.begun.is_empty() {
             if elapsed >= ON {
-                self.raise = None;
+                self.begun.clear();
             }
-        } else if self.entry.is_some() {
-            // A tick later: whatever was raised has been entered by now, and none waits in the books.
-            self.entry = None;
+        } else if !self.ending.is_empty() {
+            // A tick later: whatever has begun has ended by now, and none waits in the books.
+            self.ending.clear();
         } else if elapsed >= PERIOD {
             self.on(loaded);
         }
     }
+}
+
+/// Attaches all; one that cannot be is not tried again.
+fn hold(loaded: &mut Loaded, names: &mut Vec<&'static str>) -> Vec<Held> {
+    let mut held = Vec::with_capacity(names.len());
+    names.retain(|name| attach::hold(loaded, name).map(|link| held.push(link)).is_some());
+    held
 }

@@ -220,7 +220,7 @@ fn an_older_kernel_lacks_signals_and_says_which_kernel_brought_them() {
         stack.reason.as_deref(),
         Some(
             "this kernel has no tracepoint sk_data_ready (Linux 6.3); \
-             this kernel has no function sock_def_readable"
+             the kernel proper has no function sock_def_readable"
         )
     );
     assert_eq!(row("tx.stack").source.as_deref(), Some("tp_btf net_dev_queue"));

@@ -9,6 +9,7 @@ mod dns;
 mod drops;
 mod highlights;
 mod latency;
+mod netfilter;
 mod path;
 mod status;
 mod tcp;
@@ -236,6 +237,7 @@ pub fn build(snapshot: &Snapshot, top: usize) -> View {
         dns::section(snapshot, top),
         tcp::section(snapshot, top),
         path::fragments(snapshot, top),
+        netfilter::section(snapshot),
         conntrack::section(snapshot, top),
         drops::section(snapshot, top),
         path::slowest(snapshot, top),

@@ -6,15 +6,19 @@ use super::{
     dns::counts,
     drops::{Gravity, by_reason},
     latency::{in_path_order, quantile_ns},
+    netfilter,
     status::{is_left_out, kernel_share, own_share},
 };
 use crate::snapshot::{ConntrackTable, Snapshot, Tcp};
-use nettrace_common::{Loss, Signal};
+use nettrace_common::{Loss, Signal, probes::netfilter::HOOKS};
 
 /// First retransmission timeout of a SYN (RFC 6298), ns: a handshake of this length lost one.
 const SYN_TIMEOUT_NS: u64 = 1_000_000_000;
 /// Share of segments sent again from which a path loses noticeably: TCP's throughput falls with the root of it.
 const RETRANSMIT_SHARE: f64 = 0.01;
+/// Time at a netfilter hook, ns, from which its rules are worth a look: with connection tracking and a handful of rules, a
+/// hook takes less than 1 us.
+const SLOW_RULES_NS: u64 = 5_000;
 /// Share of NXDOMAIN from which search domains are worth a look.
 const NXDOMAIN_SHARE: f64 = 0.2;
 
@@ -27,6 +31,7 @@ pub(super) fn all(snapshot: &Snapshot) -> Vec<Highlight> {
     connections(snapshot, &mut list);
     tcp_trouble(&snapshot.tcp, snapshot.meta.duration_ns, &mut list);
     path_mtu(snapshot, &mut list);
+    rules(snapshot, &mut list);
     conntrack(snapshot, &mut list);
     drops(snapshot, &mut list);
     losses(snapshot, &mut list);
@@ -181,6 +186,21 @@ fn tcp_trouble(tcp: &Tcp, duration_ns: u64, list: &mut List) {
     if let Some(n) = tcp.listen_overflows.filter(|n| *n > 0) {
         let what = units::plural(n, "incoming connection was", "incoming connections were");
         list.add(Level::Bad, "tcp", format!("TCP: {what} dropped because an accept queue was full."));
+    }
+}
+
+fn rules(snapshot: &Snapshot, list: &mut List) {
+    let slow = |hook: &'static &str| {
+        let p50 = quantile_ns(netfilter::by_hook(snapshot, hook)?, 0.5);
+        (p50 >= SLOW_RULES_NS).then(|| format!("{} at {hook}", units::duration(p50)))
+    };
+    let slow: Vec<_> = HOOKS.iter().filter_map(slow).collect();
+    if !slow.is_empty() {
+        let text = format!(
+            "Netfilter: rules take {} of a packet's time (p50), as long lists of them do.",
+            slow.join(", ")
+        );
+        list.add(Level::Warn, "netfilter", text);
     }
 }
 

@@ -20,6 +20,9 @@ const PATH_ORDER: [Signal; Signal::COUNT] = [
     Signal::TcpConnect,
     Signal::TcpAccept,
     Signal::IpReassembly,
+    Signal::NfHook,
+    Signal::CtIn,
+    Signal::CtConfirm,
     Signal::DnsLatency,
 ];
 
@@ -36,7 +39,7 @@ pub(in crate::report) fn in_path_order(snapshot: &Snapshot) -> Vec<&SignalData> 
     signals
 }
 
-const QUANTILES: [(&str, Kind); 6] = [
+pub(super) const QUANTILES: [(&str, Kind); 6] = [
     ("p50", Kind::Number),
     ("p90", Kind::Number),
     ("p99", Kind::Number),
@@ -50,7 +53,7 @@ pub(in crate::report) fn quantile_ns(data: &SignalData, q: f64) -> u64 {
     data.hist.quantile_ns(q).min(data.max_ns)
 }
 
-fn quantiles(data: &SignalData) -> impl Iterator<Item = Cell> {
+pub(super) fn quantiles(data: &SignalData) -> impl Iterator<Item = Cell> {
     let at = |q| Cell::duration(quantile_ns(data, q));
     [at(0.5), at(0.9), at(0.99), at(0.999), Cell::duration(data.max_ns), Cell::count(data.hist.count())]
         .into_iter()
@@ -100,8 +103,9 @@ fn bar(data: &SignalData, scale: LogScale) -> String {
 
 /// The section on single interfaces, if there are scopes of their own or interfaces that were not measured.
 pub(super) fn by_interface(snapshot: &Snapshot, top: usize) -> Option<Section> {
-    let mut scoped: Vec<&SignalData> =
-        snapshot.signals.iter().filter(|s| s.scope != "all" && !s.hist.is_empty()).collect();
+    let of_an_interface =
+        |s: &&SignalData| s.scope != "all" && s.signal != Signal::NfHook.name() && !s.hist.is_empty();
+    let mut scoped: Vec<&SignalData> = snapshot.signals.iter().filter(of_an_interface).collect();
     if scoped.is_empty() && snapshot.interfaces.is_empty() {
         return None;
     }

@@ -1,0 +1,157 @@
+//! `netfilter`: nf.hook, ct.in and ct.confirm, against packets that pass hooks with rules, from every source; and what
+//! long lists of rules take, which needs a virtual machine for steady time.
+
+use anyhow::Result;
+use nettrace::{
+    capture::Options,
+    filter,
+    lab::{Lab, LabConfig, Role, Topology},
+    probes::{self, Forced},
+    snapshot::Snapshot,
+};
+use nettrace_common::{Signal, probes::netfilter::HOOKS};
+use nettrace_tests::{captured, captured_in, count, count_in, in_guest, truth};
+use std::net::UdpSocket;
+
+const PORT: u16 = 7100;
+
+/// What is measured; with `rx.softirq`, which works on a machine without kprobes and fentry, too.
+const NAMES: [&str; 3] = [Signal::NfHook.name(), Signal::CtIn.name(), Signal::CtConfirm.name()];
+
+/// Packets pass the node, where the rules are.
+fn routed() -> LabConfig {
+    LabConfig { topology: Topology::Routed, ..LabConfig::default() }
+}
+
+/// Other namespaces may have hooks of their own.
+fn only_the_node(options: &mut Options) {
+    options.namespaces.retain(|namespace| namespace.name == "node");
+}
+
+/// One datagram of each of so many sockets, from the client through the node to a server that does not answer.
+fn flows(lab: &Lab, count: u64) -> Result<()> {
+    let (client, server) = (lab.pod(Role::Client), lab.pod(Role::Server));
+    let _listener = server.netns.run(|| UdpSocket::bind((server.ipv4, PORT)))??;
+    client.netns.run(|| {
+        (0..count).try_for_each(|_| {
+            let socket = UdpSocket::bind((client.ipv4, 0))?;
+            socket.send_to(b"through", (server.ipv4, PORT)).map(drop)
+        })
+    })??;
+    Ok(())
+}
+
+/// Counts by hook, then ct.in and ct.confirm.
+fn counts(snapshot: &Snapshot) -> [u64; 7] {
+    let hooks = HOOKS.map(|hook| count_in(snapshot, Signal::NfHook, hook));
+    let tracking = [Signal::CtIn, Signal::CtConfirm].map(|signal| count(snapshot, signal));
+    let mut all = [0; 7];
+    all[..5].copy_from_slice(&hooks);
+    all[5..].copy_from_slice(&tracking);
+    all
+}
+
+/// The probes of netfilter's times that are measured, and why the others are not.
+fn measured(snapshot: &Snapshot) -> Vec<&str> {
+    let (on, off): (Vec<_>, Vec<_>) =
+        snapshot.probes.iter().filter(|p| NAMES.contains(&p.name.as_str())).partition(|p| p.source.is_some());
+    for probe in off {
+        println!("{} is off: {}", probe.name, probe.reason.as_deref().unwrap_or("no reason is told"));
+    }
+    on.iter().map(|p| p.name.as_str()).collect()
+}
+
+/// K datagrams of K connections that the node forwards and tracks: K times at prerouting, forward and postrouting, K
+/// lookups and K entries, from each source that works. In the virtual machines at least one does for each signal.
+#[test]
+fn packets_are_counted_at_each_hook() {
+    const FLOWS: u64 = 30;
+    let mut worked = std::collections::BTreeSet::new();
+    for rung in probes::rungs(Signal::NfHook.name()) {
+        let (finished, ()) = captured(
+            routed(),
+            |options| {
+                options.always = true;
+                options.signals =
+                    [&NAMES[..], &["rx.softirq"]].concat().into_iter().map(str::to_owned).collect();
+                let force = |probe: &str| Forced { probe: probe.to_owned(), rung: rung.to_owned() };
+                options.sources = NAMES.map(force).to_vec();
+                only_the_node(options);
+                options.programs.filter = filter::parse("udp and port 7100").unwrap();
+            },
+            |lab| {
+                let hook = "type filter hook forward priority 0";
+                let rules = &["ct state established accept"];
+                truth::nft(&lab.node().netns, &truth::Nft { hook, rules })?;
+                flows(lab, FLOWS)
+            },
+        )
+        .unwrap();
+        let on: Vec<_> = measured(&finished.snapshot).into_iter().map(str::to_owned).collect();
+        println!("from {rung}: {on:?}");
+        let is = |name: &str, n| if on.iter().any(|on| on == name) { n } else { 0 };
+        let hook = is("nf.hook", FLOWS);
+        let expected = [hook, 0, hook, 0, hook, is("ct.in", FLOWS), is("ct.confirm", FLOWS)];
+        assert_eq!(counts(&finished.snapshot), expected, "{rung}");
+        worked.extend(on);
+    }
+    assert!(worked.len() == 3 || !in_guest(), "only {worked:?} could be measured");
+}
+
+/// Rules as kube-proxy has them for so many Services, none of them the datagrams': one rule each, or one map for all.
+/// Without a chain that translates, connections would not be tracked.
+fn services(count: u32, map: bool) -> String {
+    let each = |line: fn(u32, String) -> String| -> String {
+        (0..count).map(|n| line(n, format!("10.96.{}.{}", n >> 8, n & 255))).collect()
+    };
+    let chains = each(|n, _| format!("chain svc-{n} {{ dnat to 10.244.200.1; }}\n"));
+    let rules = if map {
+        let elements = each(|n, address| format!("{address} . 80 : goto svc-{n},\n"));
+        format!("ip daddr . udp dport vmap {{\n{elements}}}\n")
+    } else {
+        each(|n, address| format!("ip daddr {address} udp dport 80 jump svc-{n}\n"))
+    };
+    format!(
+        "table ip services {{\nchain other {{ dnat to 10.244.200.1; }}\n{chains}chain services {{\n\
+         type nat hook prerouting priority -100;\n{rules}}}\n}}\n"
+    )
+}
+
+/// Median time at prerouting with rules for so many Services, ns.
+fn prerouting_ns(lab: &Lab, count: u32, map: bool) -> Result<u64> {
+    const FLOWS: u64 = 40;
+    truth::nft_script(&lab.node().netns, &services(count, map))?;
+    let (finished, ()) = captured_in(
+        lab,
+        |options| {
+            options.always = true;
+            options.signals = vec![Signal::NfHook.name().to_owned()];
+            only_the_node(options);
+            options.programs.filter = filter::parse("udp and port 7100").unwrap();
+        },
+        |lab| flows(lab, FLOWS),
+    )?;
+    truth::nft_script(&lab.node().netns, "delete table ip services")?;
+    let snapshot = &finished.snapshot;
+    assert_eq!(count_in(snapshot, Signal::NfHook, "prerouting"), FLOWS);
+    let row = snapshot.signals.iter().find(|row| row.signal == "nf.hook" && row.scope == "prerouting");
+    Ok(row.map_or(0, |row| row.hist.quantile_ns(0.5)))
+}
+
+/// A connection's first packet looks at each Service's rule in turn, so that nf.hook grows with their number; a map of as
+/// many costs about what none does.
+#[test]
+fn rules_in_a_list_take_their_time_and_a_map_does_not() {
+    if !in_guest() {
+        println!("skipped: times are steady in a virtual machine alone");
+        return;
+    }
+    let lab = Lab::start(routed()).unwrap();
+    let [none, some, many] = [0, 1000, 5000].map(|count| prerouting_ns(&lab, count, false).unwrap());
+    let map = prerouting_ns(&lab, 5000, true).unwrap();
+    println!(
+        "at prerouting: {none} ns without Services, {some} with 1,000, {many} with 5,000, {map} with a map of 5,000"
+    );
+    assert!(some > 3 * none && many > 3 * some, "{none}, {some}, {many} ns");
+    assert!(map < some / 2, "{map} ns by map, {some} by 1,000 rules");
+}
