@@ -90,6 +90,10 @@ pub struct Offsets {
     pub up_reader_queue_qlen: u32,
     /// `tcp_sock.srtt_us`
     pub tp_srtt_us: u32,
+    /// Byte that holds `inet_connection_sock.icsk_ca_state`, in its lowest bits.
+    pub icsk_ca_state: u32,
+    /// Mask of that bit field within its byte.
+    pub icsk_ca_state_mask: u32,
     /// `sk_buff.cb`
     pub skb_cb: u32,
     /// `tcp_skb_cb.tcp_gso_segs`, from `sk_buff.cb` on.
@@ -201,6 +205,8 @@ impl Offsets {
         sk_receive_queue_qlen: ABSENT,
         up_reader_queue_qlen: ABSENT,
         tp_srtt_us: ABSENT,
+        icsk_ca_state: ABSENT,
+        icsk_ca_state_mask: 0,
         skb_cb: ABSENT,
         cb_gso_segs: ABSENT,
         nf_hook: ABSENT,
@@ -213,6 +219,8 @@ impl Offsets {
 pub mod state {
     /// `tx_xmit` is attached.
     pub const XMIT: u32 = 1;
+    /// Programs that see begins are attached: an end that finds none is a loss.
+    pub const BEGINS: u32 = 2;
 }
 
 /// Buckets of the interface table; a power of two.
@@ -255,4 +263,4 @@ unsafe impl aya::Pod for Config {}
 // SAFETY: `repr(C)`, integers only, no padding.
 unsafe impl aya::Pod for IfaceSlot {}
 
-const _: () = assert!(size_of::<Config>() == 17 * 8 + 40 * 4 + 16 + 4 + 4 + 8 + 152);
+const _: () = assert!(size_of::<Config>() == 17 * 8 + 42 * 4 + 16 + 4 + 4 + 8 + 152);

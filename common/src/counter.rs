@@ -36,11 +36,15 @@ pub enum Counter {
     Drop = 13,
     /// DNS messages sent to user space.
     DnsMessage = 14,
+    /// Segments sent again after a timeout.
+    TcpRetransmitTimeout = 15,
+    /// Segments sent again because acknowledgements told of their loss.
+    TcpRetransmitFast = 16,
 }
 
 impl Counter {
     /// All counters, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Emitted,
         Self::TcpConnect,
         Self::TcpConnectFailed,
@@ -56,6 +60,8 @@ impl Counter {
         Self::PacketTooBig,
         Self::Drop,
         Self::DnsMessage,
+        Self::TcpRetransmitTimeout,
+        Self::TcpRetransmitFast,
     ];
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();

@@ -22,8 +22,11 @@ pub use signal::Signal;
 /// recording names the one it was written with.
 pub const WIRE_VERSION: u32 = 3;
 
-/// Interface scopes for which the kernel keeps separate histograms. Scope 0 means *not selected*.
+/// Interface scopes for which the kernel keeps separate histograms, at most. Scope 0 means *not selected*.
 pub const MAX_SCOPES: u32 = 16;
+
+/// Scopes that there are at least, whatever memory they take: the hooks of netfilter have one each.
+pub const MIN_SCOPES: u32 = probes::netfilter::SCOPES;
 
 /// The scope of a packet that is not to be measured.
 pub const SCOPE_IGNORED: u16 = 0;

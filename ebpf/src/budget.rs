@@ -57,9 +57,24 @@ fn judge(budget: &mut Budget, limit: u64) {
     let came = budget.packets.wrapping_sub(budget.window_packets);
     budget.window_ns = now;
     budget.window_packets = budget.packets;
-    // What came in this time, and what may, each in packets times seconds: a rate is not needed, only their ratio.
-    let most = limit.wrapping_mul(window) / 1_000_000_000;
-    budget.chosen = if came > most { (most << 32) / came } else { 0 };
+    budget.chosen = share(limit, window, came);
+}
+
+/// The share to choose, of 2^32, when so many packets came in a time in ns, and as many may a second; 0 for all.
+#[inline(always)]
+fn share(limit: u64, window_ns: u64, came: u64) -> u64 {
+    const SECOND_NS: u64 = 1_000_000_000;
+    // A longer time without packets says no more, and the product fits its 64 bits.
+    let window_ns = if window_ns > SECOND_NS { SECOND_NS } else { window_ns };
+    if came == 0 {
+        return 0;
+    }
+    let part = limit * window_ns / came;
+    if part >= SECOND_NS {
+        return 0;
+    }
+    let share = (part << 32) / SECOND_NS;
+    if share == 0 { 1 } else { share }
 }
 
 /// A number below 2^32 that is even over packets. A segment that leaves through a device on top of another has the same

@@ -2,16 +2,16 @@
 //!
 //! Functions nest, and an interrupt nests in whatever it interrupts, so the last that began is the first that ends. Where
 //! the kernel preempts, another task may come between, and a task may move: an end looks for the topmost begin of its own
-//! task, and one that finds none counts as unmatched.
+//! task, and one that finds none counts as unmatched, where programs that see begins are attached.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use core::ptr::{addr_of, addr_of_mut};
-use nettrace_common::{Loss, SCOPE_IGNORED, Signal};
+use nettrace_common::{Loss, SCOPE_IGNORED, Signal, config::state};
 
 use crate::{
     emit::{FlowOf, measure, now_ns},
     iface::Place,
-    maps::{SPANS, lost},
+    maps::{SPANS, STATE, lost},
 };
 
 /// Functions that may be running on one CPU at once; a power of two.
@@ -85,7 +85,9 @@ pub fn end(signal: Signal) {
             return ended(signal, scope as u16, since_ns, now);
         }
     }
-    lost(Loss::Unmatched);
+    if STATE.get(0).is_some_and(|on| on & state::BEGINS != 0) {
+        lost(Loss::Unmatched);
+    }
 }
 
 #[inline(always)]

@@ -6,7 +6,9 @@ mod packets;
 
 pub use counters::{Counters, counters, sum_counters, wait_for_listener};
 pub use nft::{Nft, counted, masquerade, nft, nft_script};
-pub use packets::{Fragment, RawSender, favour_this_thread, fragments, set_probing, srtt_us, stray_segment};
+pub use packets::{
+    Fragment, RawSender, favour_this_thread, fragments, set_probing, srtt_us, stay_on_this_cpu, stray_segment,
+};
 
 use anyhow::{Context, Result, bail};
 use nettrace::lab::Netns;

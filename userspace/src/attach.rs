@@ -161,7 +161,7 @@ fn attach_needed(loaded: &mut Loaded) {
         let Some(AyaProgram::BtfTracePoint(program)) = loaded.ebpf.program_mut(name) else { continue };
         if let Err(error) = program.attach() {
             failed(loaded, name, &error);
-        } else if let Err(error) = loaded.tell(state::XMIT) {
+        } else if let Err(error) = loaded.tell(state::XMIT, true) {
             tracing::warn!("{name}: {error}");
         }
     }
@@ -378,11 +378,43 @@ fn verify(found: &mut AyaProgram, program: &Program, btf: &aya::Btf) -> Result<(
     Ok(())
 }
 
-/// The cause without the verifier's log, which goes to the debug log.
+/// The cause; with `--verbose`, followed by what the verifier said last. All that it said goes to the debug log.
 fn one_line(error: &ProgramError) -> String {
     tracing::debug!("{error:?}");
     match error {
-        ProgramError::LoadError { io_error, .. } => format!("the kernel refused the program: {io_error}"),
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let mut line = format!("the kernel refused the program: {io_error}");
+            if tracing::enabled!(tracing::Level::INFO) {
+                line.extend(last_words(&verifier_log.to_string()));
+            }
+            line
+        }
         other => other.to_string(),
+    }
+}
+
+/// The last lines of a verifier's log, those of its statistics left out; none when it said nothing.
+fn last_words(log: &str) -> Option<String> {
+    const LINES: usize = 3;
+    const STATISTICS: [&str; 3] = ["processed ", "verification time", "stack depth"];
+    let told = |line: &&str| !line.is_empty() && STATISTICS.iter().all(|s| !line.starts_with(s));
+    let lines: Vec<_> = log.lines().map(str::trim).filter(told).collect();
+    let last = &lines[lines.len().saturating_sub(LINES)..];
+    (!last.is_empty()).then(|| format!("; its verifier: {}", last.join(" | ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifiers_last_words_are_those_before_its_statistics() {
+        let log = "0: R1=ctx()\n; let x = load(sk)\n1: (79) r0 = *(u64 *)(r1 +8)\n\n\
+                   access beyond struct sock at off 2000 size 8\n\
+                   verification time 80 usec\nstack depth 0\nprocessed 2 insns (limit 1000000)\n";
+        let told = "; its verifier: ; let x = load(sk) | 1: (79) r0 = *(u64 *)(r1 +8) | \
+                    access beyond struct sock at off 2000 size 8";
+        assert_eq!(last_words(log).as_deref(), Some(told));
+        assert_eq!(last_words("\nprocessed 0 insns\n"), None);
     }
 }

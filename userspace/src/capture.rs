@@ -197,7 +197,7 @@ impl Capture {
     pub fn start(options: Options) -> Result<Self, CaptureError> {
         let (mut loaded, types) = load::load(&options.programs)?;
         let ring = ring(&mut loaded, options.programs.ring_bytes)?;
-        let table = Arc::new(Mutex::new(Table::new(iface_map(&mut loaded)?)));
+        let table = Arc::new(Mutex::new(Table::new(iface_map(&mut loaded)?, loaded.scopes)));
         let selected = probes::select(&options.signals);
         let attached = attach::programs_ready(
             &mut loaded,
@@ -307,6 +307,7 @@ impl Capture {
         if let Some(tcp) = tcp.since(&self.tcp) {
             kernel.listen_overflows = Some(tcp.listen_overflows);
             kernel.listen_drops = Some(tcp.listen_drops);
+            kernel.tcp = tcp.others;
             // These counters know no filter, and the retransmissions that they are compared with do.
             kernel.segments_sent = self.options.programs.filter.is_empty().then_some(tcp.segments_sent);
         }

@@ -3,7 +3,7 @@
 
 use crate::{
     load::Loaded,
-    snapshot::{ConntrackTable, Hist, Packets},
+    snapshot::{ConntrackTable, Hist, Packets, TcpCounters},
     symbols::Symbols,
 };
 use aya::{
@@ -11,7 +11,7 @@ use aya::{
     maps::{HashMap as BpfHashMap, MapError, PerCpuArray, PerCpuHashMap},
 };
 use nettrace_common::{
-    Books, Counter, Loss, MAX_SCOPES, Signal,
+    Books, Counter, Loss, Signal,
     hist::{BUCKETS, KernelHist},
     probes::{
         drop::DropKey,
@@ -70,6 +70,9 @@ pub struct KernelState {
     pub listen_overflows: Option<u64>,
     /// SYN that listeners dropped (TcpExtListenDrops); none when it could not be read.
     pub listen_drops: Option<u64>,
+    /// TCP's other counters.
+    #[serde(default)]
+    pub tcp: TcpCounters,
     /// Connection tracking, by network namespace.
     #[serde(default)]
     pub conntrack: Vec<ConntrackTable>,
@@ -108,7 +111,7 @@ impl KernelState {
 /// When a map is missing or the kernel refuses to read it.
 pub fn read(loaded: &Loaded) -> Result<KernelState, StateError> {
     let ebpf = &loaded.ebpf;
-    let mut state = KernelState { signals: signals(ebpf)?, ..KernelState::default() };
+    let mut state = KernelState { signals: signals(ebpf, loaded.scopes)?, ..KernelState::default() };
     let books: PerCpuArray<_, Books> = open(ebpf, "BOOKS", PerCpuArray::try_from)?;
     state.counters = vec![0; Counter::COUNT];
     for cpu in books.get(&0, 0).map_err(|e| StateError::Read("BOOKS", e))?.iter() {
@@ -145,11 +148,11 @@ fn open<'a, T>(
     convert(ebpf.map(name).ok_or(StateError::Missing(name))?).map_err(|e| StateError::Read(name, e))
 }
 
-fn signals(ebpf: &Ebpf) -> Result<Vec<KernelSignal>, StateError> {
+fn signals(ebpf: &Ebpf, scopes: u32) -> Result<Vec<KernelSignal>, StateError> {
     let map: PerCpuArray<_, KernelHist> = open(ebpf, "HIST", PerCpuArray::try_from)?;
     let mut signals = Vec::new();
     let mut counts = vec![0_u64; BUCKETS];
-    for scope in 0..MAX_SCOPES as u16 {
+    for scope in 0..scopes as u16 {
         for signal in 0..Signal::IN_KERNEL as u8 {
             let index = u32::from(scope) * Signal::IN_KERNEL as u32 + u32::from(signal);
             let cpus = map.get(&index, 0).map_err(|e| StateError::Read("HIST", e))?;

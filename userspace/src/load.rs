@@ -16,9 +16,10 @@ use aya::{
 use std::collections::{BTreeMap, HashMap};
 
 use nettrace_common::{
-    SCOPE_IGNORED, SCOPE_OTHER, Signal, WIRE_VERSION,
+    MAX_SCOPES, MIN_SCOPES, SCOPE_IGNORED, SCOPE_OTHER, Signal, WIRE_VERSION,
     config::{Config, Offsets, flag},
     filter::Filter,
+    hist::KernelHist,
     probes::dns,
 };
 
@@ -32,6 +33,9 @@ pub(crate) static OBJECT: &[u8] =
 /// The default of [`ProgramOptions::packets_per_second`]: what more would tell is little, and timing them would slow a CPU
 /// down that is busy with small packets.
 pub const PACKETS_PER_SECOND: u32 = 25_000;
+
+/// Memory for all histograms of all CPUs, bytes, beyond which interfaces share them. With [`MIN_SCOPES`] they may take more.
+const HIST_BYTES: usize = 64 << 20;
 
 /// What the kernel programs are told.
 #[derive(Clone, Debug)]
@@ -92,6 +96,10 @@ pub struct Loaded {
     pub ebpf: Ebpf,
     /// The kernel's names for drop reasons.
     pub reasons: BTreeMap<u32, String>,
+    /// Scopes that have histograms, from 0 on.
+    pub scopes: u32,
+    /// What programs look at while they run, see [`nettrace_common::config::state`].
+    state: u32,
     /// What waits for a device with a queue.
     pub queues: Queues,
     /// Programs that could not be attached while a capture ran, and why.
@@ -99,11 +107,13 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Sets the word that programs look at while they run, see [`nettrace_common::config::state`].
+    /// Sets or clears a bit of the word that programs look at while they run, see [`nettrace_common::config::state`].
     ///
     /// # Errors
     /// When the map is not in the object or the kernel refuses.
-    pub fn tell(&mut self, word: u32) -> Result<(), MapError> {
+    pub fn tell(&mut self, bit: u32, on: bool) -> Result<(), MapError> {
+        self.state = if on { self.state | bit } else { self.state & !bit };
+        let word = self.state;
         let map =
             self.ebpf.map_mut("STATE").ok_or_else(|| MapError::InvalidName { name: "STATE".to_owned() })?;
         Array::try_from(map)?.set(0, word, 0)
@@ -130,6 +140,7 @@ pub fn load(options: &ProgramOptions) -> Result<(Loaded, Types), LoadError> {
     let config = configure(options, &btf, resolved.offsets);
     let mut object = OBJECT.to_vec();
     immediates::write(&mut object, &config)?;
+    let scopes = scopes(possible_cpus());
     let mut loader = EbpfLoader::new();
     // It has read the kernel's types on its own by now; they take tens of megabytes, so only one copy is kept.
     loader.btf(None);
@@ -139,10 +150,23 @@ pub fn load(options: &ProgramOptions) -> Result<(Loaded, Types), LoadError> {
         .override_global("CONFIG", &config, true)
         .override_global("WIRE_VERSION", &WIRE_VERSION, true)
         .map_max_entries("EVENTS", options.ring_bytes)
+        .map_max_entries("HIST", scopes * Signal::IN_KERNEL as u32)
         .load(&object)?;
     let reasons = drop_reasons(&btf);
-    let loaded = Loaded { ebpf, reasons, queues: Queues::default(), failed: HashMap::new() };
+    let loaded =
+        Loaded { ebpf, reasons, scopes, state: 0, queues: Queues::default(), failed: HashMap::new() };
     Ok((loaded, Types { btf, aya: aya_btf, missing: resolved.missing }))
+}
+
+/// CPUs for each of which the kernel keeps histograms.
+fn possible_cpus() -> usize {
+    aya::util::nr_cpus().unwrap_or(1)
+}
+
+/// How many scopes have histograms: as many as there may be, or as fit [`HIST_BYTES`] on a machine with many CPUs.
+fn scopes(cpus: usize) -> u32 {
+    let scope_bytes = cpus.max(1) * Signal::IN_KERNEL * size_of::<KernelHist>();
+    u32::try_from(HIST_BYTES / scope_bytes).unwrap_or(MAX_SCOPES).clamp(MIN_SCOPES, MAX_SCOPES)
 }
 
 fn configure(options: &ProgramOptions, btf: &Btf, offsets: Offsets) -> Config {
@@ -179,5 +203,17 @@ fn configure(options: &ProgramOptions, btf: &Btf, offsets: Offsets) -> Config {
         pad: 0,
         dns_ports,
         filter: options.filter,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_cpus_leave_memory_for_fewer_scopes() {
+        assert_eq!([1, 2, 8].map(scopes), [MAX_SCOPES; 3]);
+        assert!((MIN_SCOPES..MAX_SCOPES).contains(&scopes(16)));
+        assert_eq!([64, 1024].map(scopes), [MIN_SCOPES; 2]);
     }
 }

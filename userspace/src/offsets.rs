@@ -69,6 +69,14 @@ pub fn resolve(btf: &Btf) -> Resolved {
         }
         None => resolved.missing.push("sk_buff.cloned"),
     }
+    // A bit field that does not begin its byte would need a shift; it always has.
+    match btf.member("inet_connection_sock.icsk_ca_state").filter(|member| member.bit_offset % 8 == 0) {
+        Some(member) => {
+            resolved.offsets.icsk_ca_state = member.byte();
+            resolved.offsets.icsk_ca_state_mask = member.mask();
+        }
+        None => resolved.missing.push("inet_connection_sock.icsk_ca_state"),
+    }
     timestamp_kind(btf, &mut resolved.offsets);
     resolved
 }

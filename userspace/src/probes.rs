@@ -239,6 +239,7 @@ pub const WIRE_XDP: &[Program] = &[at("wire_xdp", Hook::Xdp), at("wire_out", Hoo
 /// The probe of what connection tracking counts.
 pub const CONNTRACK: &str = "ct.counters";
 
+const NETSTAT: &[Source] = &[Source::Procfs("/proc/PID/net/netstat")];
 const WIRE: &[Source] = &[Source::Programs("tc", WIRE_TC)];
 
 /// To the application: by tracepoints, which came with 6.3, or by the functions that they are in.
@@ -277,7 +278,8 @@ pub const PROBES: &[Probe] = &[
     probe(Signal::TcpAccept.name(), &[Source::Programs("tp_btf", &[STATE])]),
     probe("tcp.retransmit", &[Source::Programs("tp_btf", &[RETRANSMIT, RETRANSMIT_SYNACK])]),
     probe("tcp.reset", &[Source::Programs("tp_btf", &[RESET_IN, RESET_OUT])]),
-    probe("tcp.listen_overflow", &[Source::Procfs("/proc/PID/net/netstat")]),
+    probe("tcp.listen_overflow", NETSTAT),
+    probe("tcp.counters", NETSTAT),
     probe(Signal::DnsLatency.name(), WIRE),
     probe("ip.fragment", WIRE),
     probe(Signal::IpReassembly.name(), WIRE),

@@ -9,10 +9,12 @@ mod hist;
 mod read;
 #[doc(hidden)]
 pub mod sample;
+mod tcp;
 
 pub use conntrack::{ConntrackCounts, ConntrackField, ConntrackTable};
 pub use hist::{Hist, HistError};
 pub use read::ReadError;
+pub use tcp::{TcpCounter, TcpCounters};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -263,6 +265,12 @@ pub struct Tcp {
     pub accepts: u64,
     /// Segments sent again.
     pub retransmits: u64,
+    /// Of these, after a timeout: SYN, SYN-ACK and data of which no acknowledgement came in time.
+    #[serde(default)]
+    pub retransmits_timeout: u64,
+    /// Of these, fast: acknowledgements of later data told of the loss. The rest probes a tail that may be lost.
+    #[serde(default)]
+    pub retransmits_fast: u64,
     /// Segments sent, without those sent again (TcpOutSegs); none when it could not be read, and with a filter.
     pub segments_sent: Option<u64>,
     /// RST sent.
@@ -273,6 +281,9 @@ pub struct Tcp {
     pub listen_overflows: Option<u64>,
     /// SYN dropped by listeners for any reason (TcpExtListenDrops); none when it could not be read.
     pub listen_drops: Option<u64>,
+    /// What the kernel's own counters tell beside that.
+    #[serde(default)]
+    pub counters: TcpCounters,
     /// By remote address, most events first.
     pub peers: Vec<TcpPeer>,
 }

@@ -6,6 +6,9 @@ pub const HOOKS: [&str; 5] = ["prerouting", "input", "forward", "output", "postr
 /// The first scope that stands for a hook: 0 and 1 mean what they mean for interfaces.
 const FIRST_SCOPE: u16 = 2;
 
+/// Scopes with all hooks in them.
+pub const SCOPES: u32 = FIRST_SCOPE as u32 + HOOKS.len() as u32;
+
 /// The scope of a hook's latencies; an unknown hook has the one for what belongs to nothing.
 #[inline(always)]
 #[must_use]
@@ -27,7 +30,7 @@ mod tests {
     fn each_hook_has_a_scope_of_its_own() {
         for (number, name) in HOOKS.into_iter().enumerate() {
             assert_eq!(hook_of(scope_of(number as u8)), Some(name));
-            assert!(u32::from(scope_of(number as u8)) < crate::MAX_SCOPES);
+            assert!(u32::from(scope_of(number as u8)) < crate::MIN_SCOPES);
         }
         assert_eq!(hook_of(scope_of(9)), None);
     }

@@ -22,6 +22,31 @@ pub enum TcpEventKind {
     ResetReceived = 7,
 }
 
+/// Why segments are sent again.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// To probe a tail that may be lost, or for a reason that is not known.
+    Probe = 0,
+    /// No acknowledgement came in time.
+    Timeout = 1,
+    /// Acknowledgements of later data told of the loss.
+    Fast = 2,
+}
+
+impl Again {
+    /// By the state of congestion control while they are sent: `TCP_CA_Recovery` and `TCP_CA_Loss` of `enum tcp_ca_state`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_state(ca_state: u8) -> Self {
+        match ca_state {
+            3 => Self::Fast,
+            4 => Self::Timeout,
+            _ => Self::Probe,
+        }
+    }
+}
+
 /// One event of a TCP connection. The flow is local -> remote.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,8 +67,8 @@ pub struct TcpEvent {
     pub old_state: u8,
     /// TCP state after.
     pub new_state: u8,
-    /// Zero.
-    pub pad: u8,
+    /// Why segments were sent again, see [`Again`]; 0 for other events.
+    pub again: u8,
     /// Segments sent again, for `Retransmit`: what one skb holds may be several; else 0.
     pub segments: u32,
 }

@@ -8,7 +8,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use nettrace_common::{
     Counter, Loss,
     config::flag,
-    probes::tcp::{TcpEvent, TcpEventKind},
+    probes::tcp::{Again, TcpEvent, TcpEventKind},
     wire::{Direction, Flow, Kind},
 };
 
@@ -33,12 +33,13 @@ struct Event {
     old: u8,
     new: u8,
     segments: u32,
+    again: Again,
 }
 
 impl Event {
     #[inline(always)]
     fn of(kind: TcpEventKind) -> Self {
-        Self { kind, duration_ns: 0, errno: 0, old: 0, new: 0, segments: 0 }
+        Self { kind, duration_ns: 0, errno: 0, old: 0, new: 0, segments: 0, again: Again::Probe }
     }
 }
 
@@ -132,7 +133,7 @@ fn send(sk: *const u8, event: &Event) {
         (*record).event = event.kind as u8;
         (*record).old_state = event.old;
         (*record).new_state = event.new;
-        (*record).pad = 0;
+        (*record).again = event.again as u8;
         (*record).segments = event.segments;
     }
     submit(entry);
@@ -153,9 +154,32 @@ pub fn tcp_retransmit(ctx: BtfTracePointContext) -> i32 {
     event.old = load(sk, cfg_get!(offsets.sk_state));
     event.new = event.old;
     event.segments = segments(ctx.arg(1));
-    count_by(Counter::TcpRetransmit, u64::from(event.segments));
+    event.again = why_again(sk);
+    sent_again(event.again, event.segments);
     send(sk, &event);
     0
+}
+
+/// Why a socket sends again.
+#[inline(always)]
+fn why_again(sk: *const u8) -> Again {
+    if kernel::absent(cfg_get!(offsets.icsk_ca_state)) {
+        return Again::Probe;
+    }
+    // A helper, because the verifier knows the argument as a `sock`, which is shorter.
+    let byte: u8 = kernel::read(kernel::address(sk), cfg_get!(offsets.icsk_ca_state));
+    Again::of_state((u64::from(byte) & cfg_get!(offsets.icsk_ca_state_mask)) as u8)
+}
+
+#[inline(always)]
+fn sent_again(why: Again, segments: u32) {
+    let segments = u64::from(segments);
+    count_by(Counter::TcpRetransmit, segments);
+    match why {
+        Again::Timeout => count_by(Counter::TcpRetransmitTimeout, segments),
+        Again::Fast => count_by(Counter::TcpRetransmitFast, segments),
+        Again::Probe => {}
+    }
 }
 
 /// Segments that an skb in TCP's send queue holds, as TcpRetransSegs counts them.
@@ -188,7 +212,7 @@ fn synack(listener: *const u8, request: *const u8) {
     if kernel::flag_set(flag::FILTER) && !kernel::filter_matches(&flow) {
         return;
     }
-    count(Counter::TcpRetransmit);
+    sent_again(Again::Timeout, 1);
     let Some(mut entry) = reserve::<TcpEvent>() else { return };
     // SAFETY: the reservation is as large as the record, which is written as a whole.
     unsafe {
@@ -199,6 +223,7 @@ fn synack(listener: *const u8, request: *const u8) {
             old_state: SYN_RECV as u8,
             new_state: SYN_RECV as u8,
             segments: 1,
+            again: Again::Timeout as u8,
             ..TcpEvent::default()
         };
     }

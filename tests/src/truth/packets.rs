@@ -228,3 +228,20 @@ pub fn favour_this_thread() {
     // SAFETY: a plain system call. Where it is refused, the comparison is the stricter.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
 }
+
+/// Keeps this thread, and those that it starts, on one CPU.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn stay_on_this_cpu() -> Result<()> {
+    // SAFETY: zeroes are an empty set; the CPU number is one that the kernel gave; pointer and length name the set.
+    let result = unsafe {
+        let mut set: libc::cpu_set_t = zeroed();
+        libc::CPU_SET(usize::try_from(libc::sched_getcpu())?, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error()).context("affinity");
+    }
+    Ok(())
+}

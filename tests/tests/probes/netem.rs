@@ -11,7 +11,7 @@ use nettrace::{
     snapshot::Snapshot,
 };
 use nettrace_common::Signal;
-use nettrace_tests::{Compared, agree, captured_in, in_guest, truth};
+use nettrace_tests::{Compared, agree, captured_in, in_guest, lost, only, truth};
 
 const SIGNALS: [Signal; 4] = [Signal::NetRtt, Signal::TcpConnect, Signal::TcpSrtt, Signal::DnsLatency];
 
@@ -57,6 +57,36 @@ fn median(snapshot: &Snapshot, signal: Signal) -> u64 {
     let scope = if signal == Signal::NetRtt { "node/veth-server" } else { "all" };
     let row = snapshot.signals.iter().find(|row| row.signal == signal.name() && row.scope == scope);
     row.map_or(0, |row| row.hist.quantile_ns(0.5))
+}
+
+/// Of what a link loses at random, as much is sent again as the kernel counts, and for the same reasons.
+#[test]
+fn what_a_link_loses_is_sent_again_as_the_kernel_counts() {
+    const BYTES: u64 = 4_000_000;
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let loss = ["qdisc", "replace", "dev", "eth0", "root", "netem", "limit", "10000", "loss", "1%"];
+    for role in [Role::Client, Role::Server] {
+        if let Err(error) = truth::output(&lab.pod(role).netns, "tc", "iproute2", &loss) {
+            println!("skipped: {error:#}");
+            assert!(!in_guest() && format!("{error:#}").contains("kind is unknown"), "{error:#}");
+            return;
+        }
+    }
+    let (finished, [again, fast]) = captured_in(&lab, only("tcp"), |lab| {
+        // Segments of one packet each, so that many are lost and not whole windows.
+        for role in [Role::Client, Role::Server] {
+            let off = ["-K", "eth0", "tso", "off", "gso", "off"];
+            truth::output(&lab.pod(role).netns, "ethtool", "ethtool", &off)?;
+        }
+        tcp::bulk(&lab.path(Role::Client, Role::Server, Family::V4)?, BYTES, 0)?;
+        Ok([truth::sum_counters(lab, "TcpRetransSegs")?, truth::sum_counters(lab, "TcpExtTCPFastRetrans")?])
+    })
+    .unwrap();
+    let tcp = &finished.snapshot.tcp;
+    println!("{again} segments were sent again, {fast} of them fast: {:?}", tcp.counters);
+    assert!(again >= 10 && fast > 0, "{again} of some 2800 segments, {fast} fast");
+    assert_eq!((tcp.retransmits, tcp.retransmits_fast), (again, fast));
+    assert_eq!(lost(&finished.snapshot, "ring_full"), 0);
 }
 
 /// net.rtt, tcp.connect, tcp.srtt and dns.latency grow by delays of 1, 5 and 20 ms, within 2 %.

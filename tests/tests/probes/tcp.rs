@@ -8,6 +8,7 @@ use nettrace_tests::{captured, lost, only, truth};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// SYN and data to this port are lost where a test says so.
@@ -161,7 +162,7 @@ fn lose(lab: &Lab, rules: &[&str]) -> anyhow::Result<()> {
 fn retransmissions_are_what_the_kernel_counts() {
     const BYTES: u64 = 3_000_000;
     let config = LabConfig { topology: Topology::Routed, ..LabConfig::default() };
-    let (finished, (dropped, client, server)) = captured(
+    let (finished, (dropped, client, server, fast)) = captured(
         config,
         only("tcp"),
         |lab| {
@@ -172,13 +173,19 @@ fn retransmissions_are_what_the_kernel_counts() {
             lose(lab, &rules)?;
             assert_eq!(tcp::bulk(&path(lab, Family::V4)?, BYTES, PORT)?.request_bytes, BYTES);
             let again = |role| anyhow::Ok(truth::counters(&lab.pod(role).netns)?["TcpRetransSegs"]);
-            Ok((truth::counted(&lab.node().netns)?, again(Role::Client)?, again(Role::Server)?))
+            let fast = truth::sum_counters(lab, "TcpExtTCPFastRetrans")?;
+            Ok((truth::counted(&lab.node().netns)?, again(Role::Client)?, again(Role::Server)?, fast))
         },
     )
     .unwrap();
     let snapshot = &finished.snapshot;
     assert!(dropped > 2 && client > 2 && server >= 1, "{dropped} {client} {server}");
     assert_eq!(snapshot.tcp.retransmits, client + server, "TcpRetransSegs; {dropped} skbs were lost");
+    let tcp = &snapshot.tcp;
+    assert!(fast > 0, "one of nine was lost, and eight told of it");
+    assert_eq!((tcp.retransmits_fast, tcp.counters.fast_retransmits), (fast, Some(fast)));
+    assert!(tcp.retransmits_timeout >= server, "SYN-ACKs are sent again by a timer");
+    assert!(tcp.retransmits_timeout + fast <= tcp.retransmits, "{tcp:?}");
     let of_peers: u64 = snapshot.tcp.peers.iter().map(|p| p.retransmits).sum();
     assert_eq!(of_peers, client + server);
     assert_eq!(lost(snapshot, "ring_full"), 0);
@@ -237,6 +244,63 @@ fn listen_overflows_are_counted() {
     assert_eq!((tcp.listen_overflows, tcp.listen_drops), (Some(overflows), Some(drops)));
     assert_eq!((tcp.connects, tcp.connect_failures), (2, 5));
     assert_eq!(failures(&finished.snapshot), BTreeMap::from([("aborted", 5)]));
+}
+
+/// A queue of half-open connections that is full drops every other SYN.
+#[test]
+fn syn_that_find_a_full_queue_are_counted() {
+    const BACKLOG: u64 = 4;
+    const SYN: u32 = 10;
+    let (finished, dropped) = captured(LabConfig::default(), only("tcp"), |lab| {
+        let path = path(lab, Family::V4)?;
+        let hook = "type filter hook input priority 0";
+        let rules = &["tcp sport 7777 tcp flags & (syn | ack) == syn | ack drop"];
+        truth::nft(&path.from().netns, &truth::Nft { hook, rules })?;
+        let listen = || {
+            std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "0")?;
+            let listener = TcpListener::bind(path.server_address(PORT))?;
+            // SAFETY: a plain system call on a descriptor that is open; it only sets the length of the queue anew.
+            let set = unsafe { libc::listen(listener.as_raw_fd(), BACKLOG as i32) };
+            if set == 0 { Ok(listener) } else { Err(io::Error::last_os_error()) }
+        };
+        let _listener = path.to().netns.run(listen)??;
+        path.from().netns.run(|| {
+            for _ in 0..SYN {
+                let half_open =
+                    TcpStream::connect_timeout(&path.server_address(PORT), Duration::from_millis(20));
+                assert_eq!(half_open.map_err(|e| e.kind()).err(), Some(io::ErrorKind::TimedOut));
+            }
+        })?;
+        truth::sum_counters(lab, "TcpExtTCPReqQFullDrop")
+    })
+    .unwrap();
+    // Kernels differ by one in what they call full.
+    let room = u64::from(SYN) - dropped;
+    assert!((BACKLOG..=BACKLOG + 1).contains(&room), "{dropped} of {SYN} SYN were dropped");
+    assert_eq!(finished.snapshot.tcp.counters.syn_queue_drops, Some(dropped));
+}
+
+/// An application that does not read closes its window.
+#[test]
+fn windows_that_close_are_counted() {
+    let (finished, closed) = captured(LabConfig::default(), only("tcp"), |lab| {
+        let path = path(lab, Family::V4)?;
+        let listener = path.to().netns.run(|| TcpListener::bind(path.server_address(0)))??;
+        let address = listener.local_addr()?;
+        let mut client = path.from().netns.run(|| TcpStream::connect(address))??;
+        let _server = listener.accept()?;
+        client.set_write_timeout(Some(Duration::from_millis(200)))?;
+        let full = loop {
+            if let Err(error) = client.write(&[0; 65536]) {
+                break error.kind();
+            }
+        };
+        assert_eq!(full, io::ErrorKind::WouldBlock);
+        truth::sum_counters(lab, "TcpExtTCPToZeroWindowAdv")
+    })
+    .unwrap();
+    assert!(closed > 0, "nobody read");
+    assert_eq!(finished.snapshot.tcp.counters.zero_windows, Some(closed));
 }
 
 /// tcp.srtt has the size of what the kernel tells the connection's own socket (TCP_INFO).

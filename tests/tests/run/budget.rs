@@ -8,7 +8,7 @@ use nettrace::{
     snapshot::Snapshot,
 };
 use nettrace_common::Signal;
-use nettrace_tests::{captured, count, count_in, lost};
+use nettrace_tests::{captured, count, count_in, lost, truth};
 use std::time::Duration;
 
 /// Latencies of a signal that are missing, by the books.
@@ -48,7 +48,7 @@ fn beyond_the_budget_packets_pass_and_are_counted() {
     assert!(forwarded.abs_diff(timed) <= unmatched + 100, "{forwarded} forwarded, {timed} received");
 }
 
-/// Requests and responses take turns; the choice falls on both alike.
+/// Requests and responses take turns; the choice falls on both alike. Each CPU chooses by itself, so that all is on one.
 #[test]
 fn the_choice_is_even() {
     const REQUESTS: u32 = 20_000;
@@ -56,7 +56,14 @@ fn the_choice_is_even() {
         let path = lab.path(Role::Client, Role::Server, Family::V4)?;
         let what =
             RequestResponse { requests: REQUESTS, read_delay: Duration::ZERO, ..RequestResponse::default() };
-        Ok(udp::request_response(&path, &what)?)
+        // A thread of its own: the test's own goes on to other tests.
+        std::thread::scope(|scope| {
+            let pinned = scope.spawn(|| {
+                truth::stay_on_this_cpu()?;
+                anyhow::Ok(udp::request_response(&path, &what)?)
+            });
+            pinned.join().unwrap()
+        })
     };
     let (finished, done) =
         captured(LabConfig::default(), |options| options.programs.packets_per_second = 1000, exchange)

@@ -55,7 +55,8 @@ fn it_says_what_a_run_uses() {
     }
 }
 
-/// Without privileges it says what a run would say, and still names sources, by the kernel's types.
+/// Without privileges it says what a run would say, and still names sources, by the kernel's types; what the kernel refuses
+/// all the same only shows when it is asked.
 #[test]
 fn without_privileges_it_judges_by_types() {
     let program = nettrace().unwrap();
@@ -72,8 +73,53 @@ fn without_privileges_it_judges_by_types() {
     let capabilities = check(&diagnosis, "capabilities");
     assert_eq!(capabilities.state, State::Problem);
     assert!(capabilities.reason.unwrap().contains("CAP_BPF") && capabilities.hint.unwrap().contains("sudo"));
-    let said: Vec<_> = diagnosis.signals.into_iter().map(|row| (row.name, row.source, row.reason)).collect();
-    assert_eq!(said, used());
+    let said = diagnosis.signals.into_iter().map(|row| (row.name, row.source, row.reason));
+    let refused = |reason: &Option<String>| reason.as_deref().is_some_and(|r| r.contains("refused"));
+    let mut compared = 0;
+    for (said, used) in said.zip(used()).filter(|(_, (_, _, reason))| !refused(reason)) {
+        assert_eq!(said, used);
+        compared += 1;
+    }
+    assert!(compared + 3 >= PROBES.len(), "{compared} of {} probes", PROBES.len());
+}
+
+/// Each signal is measured from what docs/kernels.md says, on the kernels of its table.
+#[test]
+fn sources_are_those_of_the_published_table() {
+    let table = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/kernels.md")).unwrap();
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .filter(|line| line.starts_with('|') && !line.starts_with("| ---"))
+        .map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect())
+        .collect();
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    // `6.1` is not `6.12`, and `7.x` is any 7.
+    let is_ours = |series: &&str| {
+        let prefix = series.strip_suffix('x').map_or_else(|| format!("{series}."), str::to_owned);
+        release.starts_with(&prefix)
+    };
+    let Some(column) = rows[0].iter().skip(1).position(is_ours) else {
+        println!("skipped: docs/kernels.md has no column for {}", release.trim());
+        return;
+    };
+    let diagnosis: Diagnosis = serde_json::from_slice(&doctor(&["--json"]).stdout).unwrap();
+    // The rung of the ladder: what its source begins with.
+    let rung = |source: &str| source.split(' ').find(|word| !word.is_empty()).map(str::to_owned);
+    let mut said = Vec::new();
+    for row in &diagnosis.signals {
+        println!(
+            "{}: {} ({})",
+            row.name,
+            row.source.as_deref().unwrap_or("off"),
+            row.reason.as_deref().unwrap_or("")
+        );
+        said.push((
+            row.name.as_str(),
+            row.source.as_deref().and_then(rung).unwrap_or_else(|| "off".to_owned()),
+        ));
+    }
+    let published: Vec<_> = rows[1..].iter().map(|row| (row[0], row[column + 1].to_owned())).collect();
+    assert_eq!(said, published);
 }
 
 /// Links that a process holds at any time until it ends; each is a program that is attached.

@@ -7,7 +7,7 @@ use crate::{
 };
 use nettrace_common::{
     Counter, Signal,
-    probes::tcp::{TcpEvent, TcpEventKind},
+    probes::tcp::{Again, TcpEvent, TcpEventKind},
     wire::Flow,
 };
 use std::{
@@ -71,6 +71,15 @@ impl TcpBook {
         }
     }
 
+    fn again(&mut self, why: u8, segments: u64) {
+        self.totals.retransmits += segments;
+        if why == Again::Timeout as u8 {
+            self.totals.retransmits_timeout += segments;
+        } else if why == Again::Fast as u8 {
+            self.totals.retransmits_fast += segments;
+        }
+    }
+
     /// Takes an event; a handshake yields its time.
     pub(super) fn feed(&mut self, event: &TcpEvent) -> Option<(Signal, u64)> {
         let kind = TcpEventKind::from_u8(event.event)?;
@@ -89,7 +98,7 @@ impl TcpBook {
                 self.totals.accepts += 1;
                 yields = Some((Signal::TcpAccept, event.duration_ns));
             }
-            TcpEventKind::Retransmit => self.totals.retransmits += segments,
+            TcpEventKind::Retransmit => self.again(event.again, segments),
             TcpEventKind::ResetSent => self.totals.resets_sent += 1,
             TcpEventKind::ResetReceived => self.totals.resets_received += 1,
             TcpEventKind::Closed => {}
@@ -118,11 +127,14 @@ impl TcpBook {
             tcp.connect_failures = k.counter(Counter::TcpConnectFailed);
             tcp.accepts = k.counter(Counter::TcpAccept);
             tcp.retransmits = k.counter(Counter::TcpRetransmit);
+            tcp.retransmits_timeout = k.counter(Counter::TcpRetransmitTimeout);
+            tcp.retransmits_fast = k.counter(Counter::TcpRetransmitFast);
             tcp.resets_sent = k.counter(Counter::TcpResetSent);
             tcp.resets_received = k.counter(Counter::TcpResetReceived);
             tcp.listen_overflows = k.listen_overflows;
             tcp.listen_drops = k.listen_drops;
             tcp.segments_sent = k.segments_sent;
+            tcp.counters = k.tcp;
         }
         tcp.failures = self.failures.into_iter().map(|(name, count)| Count { name, count }).collect();
         tcp.failures.sort_by_key(|c| Reverse(c.count));

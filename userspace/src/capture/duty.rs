@@ -10,6 +10,7 @@ use crate::{
     load::Loaded,
     probes::{Side, Stay, staying},
 };
+use nettrace_common::config::state;
 use std::time::{Duration, Instant};
 
 /// Attached for this long ...
@@ -45,10 +46,12 @@ impl Duty {
         duty
     }
 
-    /// In this order, so that nothing begins unseen by the program that sees its end.
+    /// In this order, so that nothing begins unseen by the program that sees its end. Ends that are seen before are no
+    /// losses, and the programs are told from when on they are.
     fn on(&mut self, loaded: &mut Loaded) {
         self.ending = hold(loaded, &mut self.ends);
         self.begun = hold(loaded, &mut self.begins);
+        tell(loaded, true);
         self.since = Instant::now();
     }
 
@@ -60,6 +63,7 @@ impl Duty {
         let elapsed = self.since.elapsed();
         if !self.begun.is_empty() {
             if elapsed >= ON {
+                tell(loaded, false);
                 self.begun.clear();
             }
         } else if !self.ending.is_empty() {
@@ -68,6 +72,13 @@ impl Duty {
         } else if elapsed >= PERIOD {
             self.on(loaded);
         }
+    }
+}
+
+/// Says whether begins are seen.
+fn tell(loaded: &mut Loaded, on: bool) {
+    if let Err(error) = loaded.tell(state::BEGINS, on) {
+        tracing::warn!("cannot tell the programs what is attached: {error}");
     }
 }
 

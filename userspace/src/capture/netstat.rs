@@ -1,10 +1,10 @@
 //! What no tracepoint tells of TCP, from the kernel's own counters: full accept queues (TcpExtListenOverflows and
-//! TcpExtListenDrops) and how many segments were sent (TcpOutSegs, without those sent again). They are kept by network
-//! namespace, and are read before and after.
+//! TcpExtListenDrops), how many segments were sent (TcpOutSegs, without those sent again), and those of [`TcpCounters`].
+//! They are kept by network namespace, and are read before and after.
 //!
 //! Source: net/ipv4/proc.c, tcp_conn_request, tcp_v4_syn_recv_sock, __tcp_transmit_skb.
 
-use crate::iface::Namespace;
+use crate::{iface::Namespace, snapshot::TcpCounters};
 use std::{collections::HashMap, fs, os::unix::fs::MetadataExt, path::Path};
 
 /// Counts of one namespace, or differences of them.
@@ -16,6 +16,8 @@ pub(super) struct Counts {
     pub(super) listen_drops: u64,
     /// Segments sent, without those sent again.
     pub(super) segments_sent: u64,
+    /// The others.
+    pub(super) others: TcpCounters,
 }
 
 impl Counts {
@@ -26,7 +28,12 @@ impl Counts {
     }
 
     fn parse(netstat: &str, snmp: &str) -> Option<Self> {
+        let mut others = TcpCounters::default();
+        for (name, field, _) in TcpCounters::ALL {
+            *field(&mut others) = value(netstat, "TcpExt:", name);
+        }
         Some(Self {
+            others,
             listen_overflows: value(netstat, "TcpExt:", "ListenOverflows")?,
             listen_drops: value(netstat, "TcpExt:", "ListenDrops")?,
             segments_sent: value(snmp, "Tcp:", "OutSegs")?,
@@ -65,6 +72,7 @@ impl TcpCounts {
             sum.listen_overflows += now.listen_overflows.saturating_sub(before.listen_overflows);
             sum.listen_drops += now.listen_drops.saturating_sub(before.listen_drops);
             sum.segments_sent += now.segments_sent.saturating_sub(before.segments_sent);
+            sum.others.add_since(now.others, before.others);
         }
         (!self.0.is_empty()).then_some(sum)
     }
@@ -96,9 +104,11 @@ mod tests {
 
     #[test]
     fn values_stand_below_their_names() {
-        let netstat = "TcpExt: A ListenOverflows B ListenDrops\nTcpExt: 1 22 3 44\nIpExt: X\nIpExt: 9\n";
+        let netstat =
+            "TcpExt: A ListenOverflows TCPTimeouts ListenDrops\nTcpExt: 1 22 3 44\nIpExt: X\nIpExt: 9\n";
         let snmp = "Ip: OutSegs\nIp: 7\nTcp: MaxConn OutSegs\nTcp: -1 66\nUdp: OutSegs\nUdp: 8\n";
-        let expected = Counts { listen_overflows: 22, listen_drops: 44, segments_sent: 66 };
+        let others = TcpCounters { timeouts: Some(3), ..TcpCounters::default() };
+        let expected = Counts { listen_overflows: 22, listen_drops: 44, segments_sent: 66, others };
         assert_eq!(Counts::parse(netstat, snmp), Some(expected));
         assert_eq!(Counts::parse("TcpExt: A\nTcpExt: 1\n", snmp), None);
         assert_eq!(Counts::parse(netstat, ""), None);
@@ -111,10 +121,13 @@ mod tests {
 
     #[test]
     fn differences_are_summed_over_namespaces() {
-        let at = |o, d, s| Counts { listen_overflows: o, listen_drops: d, segments_sent: s };
+        let at = |o, d, s| {
+            let others = TcpCounters { zero_windows: Some(s / 10), ..TcpCounters::default() };
+            Counts { listen_overflows: o, listen_drops: d, segments_sent: s, others }
+        };
         let before = TcpCounts(HashMap::from([(1, at(5, 6, 70))]));
         let after = TcpCounts(HashMap::from([(1, at(7, 9, 100)), (2, at(1, 1, 1))]));
-        assert_eq!(after.since(&before), Some(at(3, 4, 31)));
+        assert_eq!(after.since(&before), Some(at(3, 4, 31)), "a counter that is not there adds nothing");
         assert_eq!(TcpCounts(HashMap::new()).since(&before), None);
     }
 }

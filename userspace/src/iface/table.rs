@@ -4,7 +4,7 @@ use super::Link;
 use crate::snapshot::Interface;
 use aya::maps::{Array, MapData, MapError};
 use nettrace_common::{
-    MAX_SCOPES, SCOPE_OTHER,
+    SCOPE_OTHER,
     config::{IfaceSlot, iface_flag, iface_slot},
 };
 use std::collections::BTreeMap;
@@ -29,14 +29,15 @@ pub struct Table {
     rows: Vec<Row>,
     names: BTreeMap<u16, String>,
     next_scope: u16,
+    scopes: u32,
 }
 
 impl Table {
-    /// Over the programs' interface map.
+    /// Over the programs' interface map, with so many scopes.
     #[must_use]
-    pub fn new(map: Array<MapData, IfaceSlot>) -> Self {
+    pub fn new(map: Array<MapData, IfaceSlot>, scopes: u32) -> Self {
         let names = BTreeMap::from([(SCOPE_OTHER, "other".to_owned())]);
-        Self { map, rows: Vec::new(), names, next_scope: SCOPE_OTHER + 1 }
+        Self { map, rows: Vec::new(), names, next_scope: SCOPE_OTHER + 1, scopes }
     }
 
     /// Makes the sockets of a namespace count.
@@ -101,7 +102,7 @@ impl Table {
         if let Some((scope, _)) = self.names.iter().find(|(_, name)| name.as_str() == label) {
             return *scope;
         }
-        if u32::from(self.next_scope) >= MAX_SCOPES {
+        if u32::from(self.next_scope) >= self.scopes {
             return SCOPE_OTHER;
         }
         let scope = self.next_scope;

@@ -3,7 +3,7 @@
 use super::{
     ConntrackCounts, ConntrackTable, Count, Dns, DnsName, DnsServer, DnsTransaction, Drop, DropFlow,
     Exemplar, Hist, Interface, Ip, LossCount, Meta, Overhead, Packets, PathMtu, Probe, ProgramCost, Ring,
-    SCHEMA_VERSION, SignalData, Snapshot, Tcp, TcpPeer,
+    SCHEMA_VERSION, SignalData, Snapshot, Tcp, TcpCounters, TcpPeer,
 };
 use nettrace_common::{Loss, Signal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -258,11 +258,20 @@ fn tcp() -> Tcp {
         failures: vec![count("ECONNREFUSED", 6), count("ETIMEDOUT", 3)],
         accepts: 388,
         retransmits: 214,
+        retransmits_timeout: 31,
+        retransmits_fast: 170,
         segments_sent: Some(79_144),
         resets_sent: 12,
         resets_received: 31,
         listen_overflows: Some(5),
         listen_drops: None,
+        counters: TcpCounters {
+            zero_windows: Some(4),
+            timeouts: Some(23),
+            fast_retransmits: Some(170),
+            syn_queue_drops: Some(0),
+            ..TcpCounters::default()
+        },
         peers: vec![
             peer(v4(2), 340, 9, 180, 20, [80 * US, 210 * US, 400 * US, 3 * MS, 20 * MS, 90 * MS]),
             peer(v6(2), 72, 0, 34, 11, [120 * US, 260 * US, 800 * US, 2 * MS, 4 * MS, 5 * MS]),

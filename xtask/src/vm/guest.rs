@@ -161,7 +161,9 @@ pub(super) fn base(path: &Path, programs: &Programs) -> Result<()> {
     archive.copy(&programs.dir.join("lab-holder"))?;
     archive.directory(&build_dir().join("tmp").to_string_lossy())?;
     archive.directory(&workspace::root().join("tests").to_string_lossy())?;
-    archive.copy(&workspace::root().join("docs/snapshot.schema.json"))?;
+    for file in ["snapshot.schema.json", "kernels.md"] {
+        archive.copy(&workspace::root().join("docs").join(file))?;
+    }
     archive.finish()
 }
 

@@ -183,6 +183,19 @@ fn tcp_trouble(tcp: &Tcp, duration_ns: u64, list: &mut List) {
         let what = units::plural(tcp.retransmits, "segment was", "segments were");
         list.add(level, "tcp", format!("TCP: {what} sent again ({often})."));
     }
+    if let Some(n) = tcp.counters.syn_queue_drops.filter(|n| *n > 0) {
+        let what = units::plural(n, "SYN was", "SYN were");
+        list.add(
+            Level::Bad,
+            "tcp",
+            format!("TCP: {what} dropped because a queue of half-open connections was full."),
+        );
+    }
+    if let Some(n) = tcp.counters.zero_windows.filter(|n| *n > 0) {
+        let times = units::plural(n, "time", "times");
+        let text = format!("TCP: a receive window closed {times}: an application did not read fast enough.");
+        list.add(Level::Warn, "tcp", text);
+    }
     if let Some(n) = tcp.listen_overflows.filter(|n| *n > 0) {
         let what = units::plural(n, "incoming connection was", "incoming connections were");
         list.add(Level::Bad, "tcp", format!("TCP: {what} dropped because an accept queue was full."));

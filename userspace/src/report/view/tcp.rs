@@ -1,7 +1,7 @@
 //! TCP: connections, failures, retransmits, resets, queues that overflowed, and peers.
 
 use super::{super::units, Cell, Kind, Section, Table, nothing};
-use crate::snapshot::{Snapshot, Tcp, TcpPeer};
+use crate::snapshot::{Snapshot, Tcp, TcpCounters, TcpPeer};
 use nettrace_common::Signal;
 
 /// The probe of segments sent again.
@@ -14,8 +14,10 @@ pub(super) fn section(snapshot: &Snapshot, top: usize) -> Section {
     // What is read from procfs is there whatever was looked at: it does not mean that TCP was seen.
     let above_0 = |n: Option<u64>| n.filter(|n| *n > 0);
     let (listen_overflows, listen_drops) = (above_0(tcp.listen_overflows), above_0(tcp.listen_drops));
-    let seen = Tcp { listen_overflows, listen_drops, segments_sent: None, ..tcp.clone() };
-    if seen == Tcp::default() {
+    let counted: Vec<_> = tcp.counters.values().filter(|(_, n, _)| *n > 0).collect();
+    let counters = TcpCounters::default();
+    let seen = Tcp { listen_overflows, listen_drops, segments_sent: None, counters, ..tcp.clone() };
+    if seen == Tcp::default() && counted.is_empty() {
         section.line(nothing(snapshot, "No TCP seen", &["tcp"]));
         return section;
     }
@@ -37,6 +39,14 @@ pub(super) fn section(snapshot: &Snapshot, top: usize) -> Section {
     section.table(Table::of("Failed connections", &columns, &tcp.failures, top, |c| {
         vec![Cell::text(&c.name), Cell::count(c.count)]
     }));
+    let columns = [("counter", Kind::Text), ("count", Kind::Number), ("meaning", Kind::Text)];
+    section.table(Table::of(
+        "The kernel's own counters",
+        &columns,
+        &counted,
+        counted.len(),
+        |(name, n, meaning)| vec![Cell::text(name), Cell::count(*n), Cell::text(meaning)],
+    ));
     section.table(peers(&tcp.peers, top));
     section
 }
@@ -61,6 +71,8 @@ fn counts(snapshot: &Snapshot) -> Table {
         ("connections that local clients failed to establish", connect, Some(tcp.connect_failures)),
         ("connections accepted by local servers", accept, Some(tcp.accepts)),
         ("segments sent again", RETRANSMIT, Some(tcp.retransmits)),
+        ("of these, after a timeout", RETRANSMIT, Some(tcp.retransmits_timeout)),
+        ("of these, fast: told by acknowledgements", RETRANSMIT, Some(tcp.retransmits_fast)),
         ("resets sent", reset, Some(tcp.resets_sent)),
         ("resets received", reset, Some(tcp.resets_received)),
         ("connections dropped by full accept queues", overflow, tcp.listen_overflows),

@@ -1,0 +1,87 @@
+//! What the kernel's own counters tell of TCP and no event does.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A counter: its name in `TcpExt` of `/proc/net/netstat` (as `nstat` has it, without `TcpExt`), its place here, and what
+/// it counts.
+pub type TcpCounter = (&'static str, fn(&mut TcpCounters) -> &mut Option<u64>, &'static str);
+
+/// Counters of all namespaces that are measured, over the time of the measurement; none where the kernel has no such
+/// counter or it could not be read. They know no filter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct TcpCounters {
+    /// SYN dropped because the queue of half-open connections was full (TCPReqQFullDrop).
+    pub syn_queue_drops: Option<u64>,
+    /// SYN answered with a cookie because that queue was full (TCPReqQFullDoCookies).
+    pub syn_cookies: Option<u64>,
+    /// Receive windows that were closed (TCPToZeroWindowAdv).
+    pub zero_windows: Option<u64>,
+    /// Retransmission timeouts that ran out (TCPTimeouts).
+    pub timeouts: Option<u64>,
+    /// Those that proved needless (TCPSpuriousRTOs).
+    pub spurious_timeouts: Option<u64>,
+    /// Segments sent again before a timeout (TCPFastRetrans).
+    pub fast_retransmits: Option<u64>,
+    /// Segments sent again in slow start, after a timeout (TCPSlowStartRetrans).
+    pub slow_start_retransmits: Option<u64>,
+    /// Probes of a tail that may be lost (TCPLossProbes).
+    pub loss_probes: Option<u64>,
+    /// Segments that were lost again when they were sent again (TCPLostRetransmit).
+    pub lost_retransmits: Option<u64>,
+    /// Segments dropped because a socket's backlog was full (TCPBacklogDrop).
+    pub backlog_drops: Option<u64>,
+    /// Times that TCP ran short of memory (TCPMemoryPressures).
+    pub memory_pressures: Option<u64>,
+    /// Connections given up after too many timeouts (TCPAbortOnTimeout).
+    pub timeout_aborts: Option<u64>,
+}
+
+impl TcpCounters {
+    /// All counters, in the order to show them.
+    pub const ALL: [TcpCounter; 12] = [
+        (
+            "TCPReqQFullDrop",
+            |c| &mut c.syn_queue_drops,
+            "SYN dropped: the queue of half-open connections was full",
+        ),
+        ("TCPReqQFullDoCookies", |c| &mut c.syn_cookies, "SYN answered with a cookie: that queue was full"),
+        (
+            "TCPToZeroWindowAdv",
+            |c| &mut c.zero_windows,
+            "receive windows closed: an application does not read fast enough",
+        ),
+        ("TCPTimeouts", |c| &mut c.timeouts, "retransmission timeouts that ran out"),
+        ("TCPSpuriousRTOs", |c| &mut c.spurious_timeouts, "of these, needless: nothing was lost"),
+        (
+            "TCPFastRetrans",
+            |c| &mut c.fast_retransmits,
+            "segments sent again before a timeout: acknowledgements told of the loss",
+        ),
+        ("TCPSlowStartRetrans", |c| &mut c.slow_start_retransmits, "segments sent again after a timeout"),
+        ("TCPLossProbes", |c| &mut c.loss_probes, "probes of a tail that may be lost"),
+        ("TCPLostRetransmit", |c| &mut c.lost_retransmits, "segments lost again when sent again"),
+        ("TCPBacklogDrop", |c| &mut c.backlog_drops, "segments dropped: a socket's backlog was full"),
+        ("TCPMemoryPressures", |c| &mut c.memory_pressures, "times that TCP ran short of memory"),
+        ("TCPAbortOnTimeout", |c| &mut c.timeout_aborts, "connections given up after too many timeouts"),
+    ];
+
+    /// Counters with their values, in that order; those that are not there are left out.
+    pub fn values(mut self) -> impl Iterator<Item = (&'static str, u64, &'static str)> {
+        Self::ALL
+            .into_iter()
+            .filter_map(move |(name, field, meaning)| Some((name, (*field(&mut self))?, meaning)))
+    }
+
+    /// Adds what came since an earlier reading of the same namespace.
+    pub fn add_since(&mut self, mut now: Self, mut before: Self) {
+        for (_, field, _) in Self::ALL {
+            if let Some(n) = *field(&mut now) {
+                let sum = field(self);
+                let came = n.saturating_sub(field(&mut before).unwrap_or(0));
+                *sum = Some(sum.unwrap_or(0).saturating_add(came));
+            }
+        }
+    }
+}
