@@ -103,8 +103,10 @@ fn sources_are_those_of_the_published_table() {
         return;
     };
     let diagnosis: Diagnosis = serde_json::from_slice(&doctor(&["--json"]).stdout).unwrap();
-    // The rung of the ladder: what its source begins with.
-    let rung = |source: &str| source.split(' ').find(|word| !word.is_empty()).map(str::to_owned);
+    let rung = |source: &str| {
+        let sources = PROBES.iter().flat_map(|probe| probe.sources);
+        sources.into_iter().find(|s| s.to_string() == source).map(|s| s.rung().to_owned())
+    };
     let mut said = Vec::new();
     for row in &diagnosis.signals {
         println!(
