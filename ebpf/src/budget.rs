@@ -77,8 +77,7 @@ fn share(limit: u64, window_ns: u64, came: u64) -> u64 {
     if share == 0 { 1 } else { share }
 }
 
-/// A number below 2^32 that is even over packets. A segment that leaves through a device on top of another has the same
-/// one at both, so that it is timed at both or at none; of others, each device chooses anew.
+/// A number below 2^32 that is even over packets. A segment has the same one at each device that it leaves through.
 #[inline(always)]
 fn choice(budget: &mut Budget, skb: *const u8) -> u64 {
     let departs: u64 = load(skb, cfg_get!(offsets.skb_tstamp));

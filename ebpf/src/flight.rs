@@ -55,6 +55,8 @@ pub mod stage {
     pub const PASSED: u16 = 256;
     /// It passes, and was sent last: where the other end of its device is here, it passes there too.
     pub const PASSED_OUT: u16 = 512;
+    /// The same, at a device below the one at which it was decided.
+    pub const PASSED_ON: u16 = 1024;
 }
 
 impl Flight {

@@ -16,8 +16,8 @@ use crate::{
 
 /// Functions that may be running on one CPU at once; a power of two.
 const DEPTH: usize = 8;
-/// A begin that is older was left by an end that was not seen.
-const STALE_NS: u64 = 1_000_000_000;
+/// A begin that is older was left by an end that was not seen; less than the time for which the programs are detached.
+const STALE_NS: u64 = 500_000_000;
 
 /// A function that has begun.
 #[repr(C)]
@@ -63,9 +63,9 @@ pub fn begin(signal: Signal, scope: u16) {
     }
 }
 
-/// A function ends.
+/// A function ends; `counts` is whether its time says anything.
 #[inline(always)]
-pub fn end(signal: Signal) {
+pub fn end(signal: Signal, counts: bool) {
     let now = now_ns();
     let Some(spans) = SPANS.get_ptr_mut(0) else { return };
     // SAFETY: as above.
@@ -82,7 +82,8 @@ pub fn end(signal: Signal) {
             }
             let Open { since_ns, scope, .. } = *open;
             addr_of_mut!((*spans).depth).write_volatile(depth - down);
-            return ended(signal, scope as u16, since_ns, now);
+            let scope = if counts { scope as u16 } else { SCOPE_IGNORED };
+            return ended(signal, scope, since_ns, now);
         }
     }
     if STATE.get(0).is_some_and(|on| on & state::BEGINS != 0) {

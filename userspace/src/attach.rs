@@ -317,13 +317,13 @@ pub fn counters_there(root: &Path, source: &Source) -> Outcome {
 }
 
 /// How a kernel that has kprobes offers them.
-const KPROBES: &str = "/sys/bus/event_source/devices/kprobe";
+const KPROBES: &str = "sys/bus/event_source/devices/kprobe";
 
-/// Whether the kernel has a hook, by its BTF; if not, says so.
+/// Whether the kernel has a hook, by its BTF and its sysfs below a root directory; if not, says so.
 ///
 /// # Errors
 /// The reason, when it has not.
-pub fn hook_there(btf: &Btf, hook: Hook) -> Outcome {
+pub fn hook_there(root: &Path, btf: &Btf, hook: Hook) -> Outcome {
     match hook {
         Hook::TpBtf(name) if btf.tracepoint_args(name).is_none() => Err(match hook.since() {
             Some(release) => format!("this kernel has no tracepoint {name} (Linux {release})"),
@@ -332,16 +332,22 @@ pub fn hook_there(btf: &Btf, hook: Hook) -> Outcome {
         Hook::FEntry(name) | Hook::FExit(name) if !btf.has_function(name) => {
             Err(format!("the kernel proper has no function {name}"))
         }
-        Hook::KProbe(_) | Hook::KRetProbe(_) if !Path::new(KPROBES).exists() => {
+        Hook::KProbe(_) | Hook::KRetProbe(_) if !root.join(KPROBES).exists() => {
             Err("this kernel has no kprobes (CONFIG_KPROBE_EVENTS)".to_owned())
         }
+        Hook::KProbe(name) | Hook::KRetProbe(name) if !btf.has_function(name) => match hook.module() {
+            Some(module) if !root.join("sys/module").join(module).exists() => {
+                Err(format!("{name} is in the module {module}, which is not loaded"))
+            }
+            _ => Ok(()),
+        },
         _ => Ok(()),
     }
 }
 
 /// Has the kernel verify one program.
 fn bring_up(loaded: &mut Loaded, types: &Types, program: &Program) -> Outcome {
-    hook_there(&types.btf, program.hook)?;
+    hook_there(Path::new("/"), &types.btf, program.hook)?;
     let Some(found) = loaded.ebpf.program_mut(program.name) else {
         return Err(format!("program {} is not in the object", program.name));
     };

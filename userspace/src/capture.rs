@@ -19,7 +19,7 @@ use crate::{
     kernel_state::{self, KernelState, StateError},
     load::{self, LoadError, Loaded, ProgramOptions},
     probes::dns::DnsConfig,
-    probes::{self, CONNTRACK, Forced},
+    probes::{self, CONNTRACK, Forced, TCP_COUNTERS},
     recording::{WriteError, Writer, WriterOptions},
     ring::{RingError, RingReader},
     snapshot::{Interface, Meta, Probe},
@@ -295,7 +295,7 @@ impl Capture {
         let conntrack =
             self.conntrack.map(|(way, before)| Reading::of(&self.options.namespaces, way).since(&before));
         self.watchers.drain(..).for_each(Watcher::stop);
-        drop(self.duty);
+        self.duty.stop(&mut lock(&self.loaded));
         attach::detach(&mut lock(&self.loaded));
         let Collected { aggregator, writer, unwritten } =
             self.collector.stop().ok_or(CaptureError::Collector)?;
@@ -307,9 +307,13 @@ impl Capture {
         if let Some(tcp) = tcp.since(&self.tcp) {
             kernel.listen_overflows = Some(tcp.listen_overflows);
             kernel.listen_drops = Some(tcp.listen_drops);
-            kernel.tcp = tcp.others;
-            // These counters know no filter, and the retransmissions that they are compared with do.
-            kernel.segments_sent = self.options.programs.filter.is_empty().then_some(tcp.segments_sent);
+            // These counters know no filter, and what they would be read with does.
+            if self.options.programs.filter.is_empty() {
+                kernel.segments_sent = Some(tcp.segments_sent);
+                if self.attached.probes.iter().any(|p| p.name == TCP_COUNTERS && p.source.is_some()) {
+                    kernel.tcp = tcp.others;
+                }
+            }
         }
         let mut meta = self.meta;
         meta.duration_ns = end_ns - self.start_ns;

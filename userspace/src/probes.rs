@@ -59,6 +59,12 @@ impl Hook {
         }
     }
 
+    /// The module that a function is in, where it is not built in.
+    #[must_use]
+    pub fn module(self) -> Option<&'static str> {
+        self.place().filter(|place| place.contains("nf_conntrack")).map(|_| "nf_conntrack")
+    }
+
     /// The kernel that brought it, where that is not the oldest supported one.
     #[must_use]
     pub fn since(self) -> Option<Release> {
@@ -236,6 +242,9 @@ pub const WIRE_TC: &[Program] = &[at("wire_in", Hook::TcIngress), at("wire_out",
 /// XDP for packets received, where it was asked for; TC for packets sent.
 pub const WIRE_XDP: &[Program] = &[at("wire_xdp", Hook::Xdp), at("wire_out", Hook::TcEgress)];
 
+/// The probe of TCP's own counters.
+pub const TCP_COUNTERS: &str = "tcp.counters";
+
 /// The probe of what connection tracking counts.
 pub const CONNTRACK: &str = "ct.counters";
 
@@ -279,7 +288,7 @@ pub const PROBES: &[Probe] = &[
     probe("tcp.retransmit", &[Source::Programs("tp_btf", &[RETRANSMIT, RETRANSMIT_SYNACK])]),
     probe("tcp.reset", &[Source::Programs("tp_btf", &[RESET_IN, RESET_OUT])]),
     probe("tcp.listen_overflow", NETSTAT),
-    probe("tcp.counters", NETSTAT),
+    probe(TCP_COUNTERS, NETSTAT),
     probe(Signal::DnsLatency.name(), WIRE),
     probe("ip.fragment", WIRE),
     probe(Signal::IpReassembly.name(), WIRE),
@@ -305,6 +314,12 @@ pub const PROBES: &[Probe] = &[
 
 const fn probe(name: &'static str, sources: &'static [Source]) -> Probe {
     Probe { name, sources, note: None }
+}
+
+/// Whether two programs belong to one source, so that neither is of use without the other.
+#[must_use]
+pub fn together(one: &str, other: &str) -> bool {
+    PROBES.iter().flat_map(|p| p.sources).any(|s| s.place_of(one).is_some() && s.place_of(other).is_some())
 }
 
 /// The programs that stay so long, by name.

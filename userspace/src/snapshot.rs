@@ -141,7 +141,7 @@ pub struct Packets {
     /// Packets that began their way: sent by a local socket, or received by the first interface that is measured.
     pub begun: u64,
     /// Of these, those that passed untimed, because more came than the budget. They are missing in the signals `tx.*`,
-    /// `rx.stack`, `rx.socket`, `rx.total` and `fwd.host`, whichever they were.
+    /// `rx.stack`, `rx.socket`, `rx.total`, `fwd.host` and `tcp.srtt`, whichever they were.
     pub untimed: u64,
 }
 
@@ -265,7 +265,8 @@ pub struct Tcp {
     pub accepts: u64,
     /// Segments sent again.
     pub retransmits: u64,
-    /// Of these, after a timeout: SYN, SYN-ACK and data of which no acknowledgement came in time.
+    /// Of these, after a timeout: SYN, SYN-ACK and data of which no acknowledgement came in time. Also what is sent again
+    /// after a message that the path's MTU is smaller.
     #[serde(default)]
     pub retransmits_timeout: u64,
     /// Of these, fast: acknowledgements of later data told of the loss. The rest probes a tail that may be lost.

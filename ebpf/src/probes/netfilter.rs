@@ -30,10 +30,11 @@ pub fn nf_hook_begin(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// It is through, or went no further.
+/// It is through, or was dropped.
 #[fexit(function = "nf_hook_slow")]
-pub fn nf_hook_end(_: FExitContext) -> i32 {
-    ends(Signal::NfHook)
+pub fn nf_hook_end(ctx: FExitContext) -> i32 {
+    // The slot behind the arguments has what the function returned, on every kernel.
+    ends(Signal::NfHook, through(ctx.arg(4)))
 }
 
 /// The same by kprobe.
@@ -47,8 +48,8 @@ pub fn nf_hook_begin_kprobe(ctx: ProbeContext) -> u32 {
 
 /// The same by kretprobe.
 #[kretprobe]
-pub fn nf_hook_end_kprobe(_: RetProbeContext) -> u32 {
-    ends(Signal::NfHook) as u32
+pub fn nf_hook_end_kprobe(ctx: RetProbeContext) -> u32 {
+    ends(Signal::NfHook, through(ctx.ret())) as u32
 }
 
 /// A packet is looked up: `unsigned int nf_conntrack_in(struct sk_buff *, const struct nf_hook_state *)`.
@@ -61,7 +62,7 @@ pub fn ct_in_begin(ctx: FEntryContext) -> i32 {
 /// It belongs to a connection now, or to none.
 #[fexit(function = "nf_conntrack_in")]
 pub fn ct_in_end(_: FExitContext) -> i32 {
-    ends(Signal::CtIn)
+    ends(Signal::CtIn, true)
 }
 
 /// The same by kprobe.
@@ -76,7 +77,7 @@ pub fn ct_in_begin_kprobe(ctx: ProbeContext) -> u32 {
 /// The same by kretprobe.
 #[kretprobe]
 pub fn ct_in_end_kprobe(_: RetProbeContext) -> u32 {
-    ends(Signal::CtIn) as u32
+    ends(Signal::CtIn, true) as u32
 }
 
 /// A connection's first packet enters it into the table: `int __nf_conntrack_confirm(struct sk_buff *)`.
@@ -89,7 +90,7 @@ pub fn ct_confirm_begin(ctx: FEntryContext) -> i32 {
 /// It is in the table, or lost its race.
 #[fexit(function = "__nf_conntrack_confirm")]
 pub fn ct_confirm_end(_: FExitContext) -> i32 {
-    ends(Signal::CtConfirm)
+    ends(Signal::CtConfirm, true)
 }
 
 /// The same by kprobe.
@@ -104,13 +105,20 @@ pub fn ct_confirm_begin_kprobe(ctx: ProbeContext) -> u32 {
 /// The same by kretprobe.
 #[kretprobe]
 pub fn ct_confirm_end_kprobe(_: RetProbeContext) -> u32 {
-    ends(Signal::CtConfirm) as u32
+    ends(Signal::CtConfirm, true) as u32
+}
+
+/// Whether a packet went on from its hook, or was dropped there. One that was stolen (0) may have gone its whole way inside
+/// the hook: br_netfilter and IPVS do that.
+#[inline(always)]
+fn through(verdict: i32) -> bool {
+    verdict != 0
 }
 
 #[inline(always)]
-fn ends(signal: Signal) -> i32 {
+fn ends(signal: Signal, counts: bool) -> i32 {
     if !kernel::empty() {
-        span::end(signal);
+        span::end(signal, counts);
     }
     0
 }

@@ -61,8 +61,8 @@ fn receive(skb: *const u8) {
 /// Whether the packet passes untimed: as it was sent or received before, or by choice.
 #[inline(always)]
 fn passes(skb: *const u8, flight: &Flight, known: bool, again: bool) -> bool {
-    let before =
-        if again { stage::RECEIVED | stage::PASSED } else { 0 } | stage::IN_DRIVER | stage::PASSED_OUT;
+    let sent = stage::IN_DRIVER | stage::PASSED_OUT | stage::PASSED_ON;
+    let before = if again { sent | stage::RECEIVED | stage::PASSED } else { sent };
     if known && flight.has(before) { flight.has(stage::PASSED) } else { budget::passes(skb) }
 }
 

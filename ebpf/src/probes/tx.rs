@@ -45,6 +45,10 @@ fn queue(skb: *const u8) {
     if place.ignored() || (!kept && filtered(skb)) {
         return flight.begin(key, &place, stage::IGNORED);
     }
+    // Below a device at which it passed, a packet passes too, and is not counted again.
+    if local && flight.key == key && flight.has(stage::PASSED_OUT) && flight.ifindex != place.ifindex {
+        return flight.begin(key, &place, stage::IGNORED | stage::PASSED | stage::PASSED_ON);
+    }
     let passes = if kept { flight.has(stage::PASSED) } else { budget::passes(skb) };
     if passes {
         return flight.begin(key, &place, stage::IGNORED | stage::PASSED | stage::PASSED_OUT);

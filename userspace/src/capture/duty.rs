@@ -8,7 +8,7 @@
 use crate::{
     attach::{self, Attached, Held},
     load::Loaded,
-    probes::{Side, Stay, staying},
+    probes::{self, Side, Stay, staying},
 };
 use nettrace_common::config::state;
 use std::time::{Duration, Instant};
@@ -25,8 +25,8 @@ pub(super) struct Duty {
     begins: Vec<&'static str>,
     ends: Vec<&'static str>,
     /// What is attached of them.
-    begun: Vec<Held>,
-    ending: Vec<Held>,
+    begun: Vec<(&'static str, Held)>,
+    ending: Vec<(&'static str, Held)>,
     since: Instant,
 }
 
@@ -51,7 +51,14 @@ impl Duty {
     fn on(&mut self, loaded: &mut Loaded) {
         self.ending = hold(loaded, &mut self.ends);
         self.begun = hold(loaded, &mut self.begins);
-        tell(loaded, true);
+        // Where one side failed, the other would see what it can make nothing of.
+        let failed: Vec<_> = loaded.failed.keys().copied().collect();
+        let alone = |name: &str| failed.iter().any(|failed| probes::together(name, failed));
+        for (names, held) in [(&mut self.ends, &mut self.ending), (&mut self.begins, &mut self.begun)] {
+            held.retain(|(name, _)| !alone(name));
+            names.retain(|name| !alone(name));
+        }
+        tell(loaded, !self.begun.is_empty());
         self.since = Instant::now();
     }
 
@@ -73,6 +80,13 @@ impl Duty {
             self.on(loaded);
         }
     }
+
+    /// Detaches all, so that what ends while they go is no loss.
+    pub(super) fn stop(mut self, loaded: &mut Loaded) {
+        tell(loaded, false);
+        self.begun.clear();
+        self.ending.clear();
+    }
 }
 
 /// Says whether begins are seen.
@@ -83,8 +97,8 @@ fn tell(loaded: &mut Loaded, on: bool) {
 }
 
 /// Attaches all; one that cannot be is not tried again.
-fn hold(loaded: &mut Loaded, names: &mut Vec<&'static str>) -> Vec<Held> {
+fn hold(loaded: &mut Loaded, names: &mut Vec<&'static str>) -> Vec<(&'static str, Held)> {
     let mut held = Vec::with_capacity(names.len());
-    names.retain(|name| attach::hold(loaded, name).map(|link| held.push(link)).is_some());
+    names.retain(|name| attach::hold(loaded, name).map(|link| held.push((*name, link))).is_some());
     held
 }

@@ -82,7 +82,7 @@ fn expected(root: &Path, btf: &Btf, probe: &Probe) -> Row {
     for source in probe.sources {
         let there = match source {
             Source::Netlink(_) | Source::Procfs(_) => counters_there(root, source),
-            Source::Programs(_, programs) => programs.iter().try_for_each(|p| hook_there(btf, p.hook)),
+            Source::Programs(_, programs) => programs.iter().try_for_each(|p| hook_there(root, btf, p.hook)),
         };
         match there {
             Ok(()) => {

@@ -8,19 +8,19 @@ use serde::{Deserialize, Serialize};
 pub type TcpCounter = (&'static str, fn(&mut TcpCounters) -> &mut Option<u64>, &'static str);
 
 /// Counters of all namespaces that are measured, over the time of the measurement; none where the kernel has no such
-/// counter or it could not be read. They know no filter.
+/// counter or it could not be read, and with a filter, which they do not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TcpCounters {
     /// SYN dropped because the queue of half-open connections was full (TCPReqQFullDrop).
     pub syn_queue_drops: Option<u64>,
-    /// SYN answered with a cookie because that queue was full (TCPReqQFullDoCookies).
+    /// SYN answered with a cookie because the queue of half-open connections was full (TCPReqQFullDoCookies).
     pub syn_cookies: Option<u64>,
     /// Receive windows that were closed (TCPToZeroWindowAdv).
     pub zero_windows: Option<u64>,
     /// Retransmission timeouts that ran out (TCPTimeouts).
     pub timeouts: Option<u64>,
-    /// Those that proved needless (TCPSpuriousRTOs).
+    /// Retransmission timeouts that proved needless (TCPSpuriousRTOs).
     pub spurious_timeouts: Option<u64>,
     /// Segments sent again before a timeout (TCPFastRetrans).
     pub fast_retransmits: Option<u64>,
@@ -46,14 +46,22 @@ impl TcpCounters {
             |c| &mut c.syn_queue_drops,
             "SYN dropped: the queue of half-open connections was full",
         ),
-        ("TCPReqQFullDoCookies", |c| &mut c.syn_cookies, "SYN answered with a cookie: that queue was full"),
+        (
+            "TCPReqQFullDoCookies",
+            |c| &mut c.syn_cookies,
+            "SYN answered with a cookie: the queue of half-open connections was full",
+        ),
         (
             "TCPToZeroWindowAdv",
             |c| &mut c.zero_windows,
             "receive windows closed: an application does not read fast enough",
         ),
         ("TCPTimeouts", |c| &mut c.timeouts, "retransmission timeouts that ran out"),
-        ("TCPSpuriousRTOs", |c| &mut c.spurious_timeouts, "of these, needless: nothing was lost"),
+        (
+            "TCPSpuriousRTOs",
+            |c| &mut c.spurious_timeouts,
+            "retransmission timeouts that proved needless: nothing was lost",
+        ),
         (
             "TCPFastRetrans",
             |c| &mut c.fast_retransmits,

@@ -19,6 +19,8 @@ const RETRANSMIT_SHARE: f64 = 0.01;
 /// Time at a netfilter hook, ns, from which its rules are worth a look: with connection tracking and a handful of rules, a
 /// hook takes less than 1 us.
 const SLOW_RULES_NS: u64 = 5_000;
+/// The same for the hundredth packet, which may be a connection's first.
+const SLOW_FIRST_NS: u64 = 50_000;
 /// Share of NXDOMAIN from which search domains are worth a look.
 const NXDOMAIN_SHARE: f64 = 0.2;
 
@@ -204,14 +206,17 @@ fn tcp_trouble(tcp: &Tcp, duration_ns: u64, list: &mut List) {
 
 fn rules(snapshot: &Snapshot, list: &mut List) {
     let slow = |hook: &'static &str| {
-        let p50 = quantile_ns(netfilter::by_hook(snapshot, hook)?, 0.5);
-        (p50 >= SLOW_RULES_NS).then(|| format!("{} at {hook}", units::duration(p50)))
+        let data = netfilter::by_hook(snapshot, hook)?;
+        let [p50, p99] = [0.5, 0.99].map(|q| quantile_ns(data, q));
+        // Lists that translate addresses are looked at by the first packet of a connection alone.
+        let slow = p50 >= SLOW_RULES_NS || p99 >= SLOW_FIRST_NS;
+        slow.then(|| format!("{hook} p50 {}, p99 {}", units::duration(p50), units::duration(p99)))
     };
     let slow: Vec<_> = HOOKS.iter().filter_map(slow).collect();
     if !slow.is_empty() {
         let text = format!(
-            "Netfilter: rules take {} of a packet's time (p50), as long lists of them do.",
-            slow.join(", ")
+            "Netfilter: hooks take much of a packet's time, as with long lists of rules: {}.",
+            slow.join("; ")
         );
         list.add(Level::Warn, "netfilter", text);
     }
