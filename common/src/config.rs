@@ -246,6 +246,8 @@ pub mod iface_flag {
     pub const NO_ETHERNET: u32 = 1;
     /// A TC or XDP program looks at its received packets.
     pub const WATCHED: u32 = 2;
+    /// Of a pair whose other end is a pod or a virtual machine: what it receives is sent on this machine.
+    pub const HOST_END: u32 = 4;
 }
 
 /// Slot of an interface in the interface table. `ifindex` 0 stands for the sockets of a namespace, `netns` 0 for the

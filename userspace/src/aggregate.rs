@@ -2,6 +2,7 @@
 //!
 //! Tables are bounded; what does not fit is counted as [`Loss::TableFull`] and still in the totals.
 
+mod black_hole;
 mod flow;
 mod tables;
 mod tcp;
@@ -81,6 +82,7 @@ pub struct Aggregator {
     tcp: tcp::TcpBook,
     drops: Bounded<(Flow, u32)>,
     ptb: Bounded<(IpAddr, IpAddr, u32)>,
+    black_holes: black_hole::BlackHoles,
     fallback: Ip,
 }
 
@@ -98,6 +100,7 @@ impl Aggregator {
             tcp: tcp::TcpBook::new(TABLE),
             drops: Bounded::new(TABLE),
             ptb: Bounded::new(TABLE),
+            black_holes: black_hole::BlackHoles::new(TABLE),
             fallback: Ip::default(),
         }
     }
@@ -139,6 +142,7 @@ impl Aggregator {
             }
             Record::Tcp(e) => {
                 self.latest_ns = self.latest_ns.max(e.header.ts_ns);
+                self.black_holes.connection(&e);
                 if let Some((signal, ns)) = self.tcp.feed(&e) {
                     self.book(signal, e.header.scope, ns);
                 }
@@ -146,6 +150,10 @@ impl Aggregator {
             Record::Drop(d) => self.drop(&d),
             Record::Reassembly(r) => self.reassembly(&r),
             Record::PacketTooBig(p) => self.packet_too_big(&p),
+            Record::Stuck(s) => {
+                self.latest_ns = self.latest_ns.max(s.header.ts_ns);
+                self.black_holes.feed(&s);
+            }
         }
     }
 
@@ -186,12 +194,15 @@ impl Aggregator {
         let router = address(&p.flow.saddr, p.flow.family);
         let destination = address(&p.original_daddr, p.flow.family);
         self.ptb.add((router, destination, p.mtu));
+        self.black_holes.message(p);
     }
 
     /// Closes the books.
     #[must_use]
     pub fn finish(self, closing: Closing) -> Finished {
-        let Self { received, bad, mut measures, exemplars, dns, tcp, drops, ptb, fallback, .. } = self;
+        let Self {
+            received, bad, mut measures, exemplars, dns, tcp, drops, ptb, black_holes, fallback, ..
+        } = self;
         let kernel = closing.kernel.clone().unwrap_or_default();
         let dns = dns.finish(closing.end_ns, closing.start_ns, ROWS);
         if !dns.latency.is_empty() {
@@ -199,7 +210,7 @@ impl Aggregator {
                 SignalBook { hist: dns.latency, sum_ns: dns.latency_sum_ns, max_ns: dns.latency_max_ns };
             measures.insert((Signal::DnsLatency as u8, SCOPE_OTHER), book);
         }
-        let table_full = tcp.overflow() + drops.overflow() + ptb.overflow();
+        let table_full = tcp.overflow() + drops.overflow() + ptb.overflow() + black_holes.overflow();
         let mut user =
             vec![(Loss::BadRecord, bad), (Loss::BadFrame, closing.bad_frames), (Loss::TableFull, table_full)];
         user.extend(dns.losses.by_reason());
@@ -211,7 +222,7 @@ impl Aggregator {
             packets: kernel.packets,
             dns: dns.dns,
             tcp: tcp.finish(closing.kernel.as_ref()),
-            ip: ip(closing.kernel.as_ref(), fallback, ptb),
+            ip: ip(closing.kernel.as_ref(), fallback, ptb, black_holes),
             conntrack: kernel.conntrack.clone(),
             drops: drop_rows(&kernel, &name),
             drop_flows: drop_flows(drops, &kernel),
@@ -287,7 +298,12 @@ fn row(signal: Signal, scope: String, book: SignalBook) -> SignalData {
     }
 }
 
-fn ip(kernel: Option<&KernelState>, fallback: Ip, ptb: Bounded<(IpAddr, IpAddr, u32)>) -> Ip {
+fn ip(
+    kernel: Option<&KernelState>,
+    fallback: Ip,
+    ptb: Bounded<(IpAddr, IpAddr, u32)>,
+    black_holes: black_hole::BlackHoles,
+) -> Ip {
     let mut ip = match kernel {
         Some(k) => Ip {
             fragments_in_v4: k.counter(Counter::FragmentInV4),
@@ -298,6 +314,7 @@ fn ip(kernel: Option<&KernelState>, fallback: Ip, ptb: Bounded<(IpAddr, IpAddr, 
             incomplete: k.incomplete,
             packet_too_big: k.counter(Counter::PacketTooBig),
             ptb: Vec::new(),
+            black_holes: Vec::new(),
         },
         None => fallback,
     };
@@ -306,6 +323,7 @@ fn ip(kernel: Option<&KernelState>, fallback: Ip, ptb: Bounded<(IpAddr, IpAddr, 
         .into_iter()
         .map(|((router, destination, mtu), count)| PathMtu { router, destination, mtu, count })
         .collect();
+    ip.black_holes = black_holes.into_rows(ROWS);
     ip
 }
 

@@ -293,6 +293,7 @@ pub const PROBES: &[Probe] = &[
     probe("ip.fragment", WIRE),
     probe(Signal::IpReassembly.name(), WIRE),
     probe("ip.packet_too_big", WIRE),
+    probe("ip.black_hole", WIRE),
     probe(
         Signal::NfHook.name(),
         &[Source::Programs("fentry", HOOK), Source::Programs("kprobe", HOOK_KPROBE)],
