@@ -268,10 +268,10 @@ mod tests {
         let connected =
             TcpEvent { flow: flow(9), event: TcpEventKind::Connected as u8, ..TcpEvent::default() };
         holes.connection(&connected);
-        [2, 3].map(|again| holes.feed(&stuck(1, 1500, again)));
+        [2, 3].iter().for_each(|again| holes.feed(&stuck(1, 1500, *again)));
         assert!(!holes.into_rows(10)[0].alive, "it was before");
         let mut holes = BlackHoles::new(100);
-        [2, 3].map(|again| holes.feed(&stuck(1, 1500, again)));
+        [2, 3].iter().for_each(|again| holes.feed(&stuck(1, 1500, *again)));
         holes.connection(&connected);
         // A router's message to its sender, and one to another.
         for sender in [flow(1).saddr, [7; 16]] {
