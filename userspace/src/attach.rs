@@ -7,7 +7,7 @@ use crate::{
     btf::Btf,
     conntrack,
     load::{Loaded, Types},
-    probes::{Forced, Hook, PROBES, Probe, Program, Side, Source, Stay, WIRE_XDP, allowed, staying},
+    probes::{Forced, Hook, PROBES, Probe, Program, Source, Stay, WIRE_XDP, allowed, hook_of, staying},
     snapshot,
 };
 use aya::programs::{
@@ -98,19 +98,15 @@ pub fn programs_ready(loaded: &mut Loaded, types: &Types, wanted: Wanted<'_>) ->
     attached
 }
 
-/// Attaches the tracepoint programs that are ready and stay. One that cannot be attached takes its probes with it.
+/// Attaches the programs that are ready and stay. One that cannot be attached takes its probes with it.
 pub fn attach(loaded: &mut Loaded, mut attached: Attached) -> Attached {
-    let later: Vec<_> = [Stay::Share(Side::Begin), Stay::Share(Side::End), Stay::WithQueues]
-        .into_iter()
-        .flat_map(staying)
-        .collect();
+    let stay: Vec<_> =
+        staying(Stay::Always).filter(|name| hook_of(name).and_then(Hook::place).is_some()).collect();
     for (name, outcome) in &mut attached.programs {
-        if outcome.is_err() || later.contains(name) {
+        if outcome.is_err() || !stay.contains(name) {
             continue;
         }
-        let Some(program) = loaded.ebpf.program_mut(name) else { continue };
-        if let Err(error) = attach_one(program) {
-            let reason = format!("{name}: {}", one_line(&error));
+        if let Err(reason) = keep(loaded, name) {
             mark_off(&mut attached.probes, name, &reason);
             *outcome = Err(reason);
         }
@@ -118,16 +114,6 @@ pub fn attach(loaded: &mut Loaded, mut attached: Attached) -> Attached {
     loaded.queues.ready = staying(Stay::WithQueues).filter(|name| attached.ok(name)).collect();
     attach_needed(loaded);
     attached
-}
-
-/// Attaches a program at its place in the kernel; those of interfaces have none.
-fn attach_one(program: &mut AyaProgram) -> Result<(), ProgramError> {
-    match program {
-        AyaProgram::BtfTracePoint(program) => program.attach().map(drop),
-        AyaProgram::FEntry(program) => program.attach().map(drop),
-        AyaProgram::FExit(program) => program.attach().map(drop),
-        _ => Ok(()),
-    }
 }
 
 /// What is attached once a device with a queue is seen.
@@ -158,9 +144,8 @@ fn attach_needed(loaded: &mut Loaded) {
         return;
     }
     for name in std::mem::take(&mut loaded.queues.ready) {
-        let Some(AyaProgram::BtfTracePoint(program)) = loaded.ebpf.program_mut(name) else { continue };
-        if let Err(error) = program.attach() {
-            failed(loaded, name, &error);
+        if let Err(reason) = keep(loaded, name) {
+            failed(loaded, name, reason);
         } else if let Err(error) = loaded.tell(state::XMIT, true) {
             tracing::warn!("{name}: {error}");
         }
@@ -168,8 +153,7 @@ fn attach_needed(loaded: &mut Loaded) {
 }
 
 /// A program that was ready could not be attached while the capture ran.
-fn failed(loaded: &mut Loaded, name: &'static str, error: &ProgramError) {
-    let reason = format!("{name}: {}", one_line(error));
+fn failed(loaded: &mut Loaded, name: &'static str, reason: String) {
     tracing::warn!("{reason}");
     loaded.failed.insert(name, reason);
 }
@@ -183,11 +167,7 @@ pub fn mark_failed(loaded: &Loaded, probes: &mut [snapshot::Probe]) {
 
 fn mark_off(probes: &mut [snapshot::Probe], program: &str, reason: &str) {
     let uses =
-        |name: &str| {
-            PROBES.iter().filter(|p| p.name == name).flat_map(|p| p.sources).any(
-                |s| matches!(s, Source::Programs(_, programs) if programs.iter().any(|p| p.name == program)),
-            )
-        };
+        |name: &str| PROBES.iter().filter(|p| p.name == name).flat_map(|p| p.sources).any(|s| s.has(program));
     for probe in probes.iter_mut().filter(|p| uses(&p.name)) {
         probe.source = None;
         probe.reason = Some(reason.to_owned());
@@ -209,8 +189,21 @@ pub enum Held {
 
 /// Attaches one program for as long as what this yields is kept.
 pub fn hold(loaded: &mut Loaded, name: &'static str) -> Option<Held> {
-    let place = PROBES.iter().flat_map(|p| p.sources).find_map(|s| s.place_of(name))?;
-    let held = match loaded.ebpf.program_mut(name)? {
+    link(loaded, name).map_err(|reason| failed(loaded, name, reason)).ok()
+}
+
+/// Attaches one program until all are detached.
+fn keep(loaded: &mut Loaded, name: &'static str) -> Outcome {
+    let held = link(loaded, name)?;
+    loaded.kept.insert(name, held);
+    Ok(())
+}
+
+/// Attaches a program at its place in the kernel.
+fn link(loaded: &mut Loaded, name: &str) -> Result<Held, String> {
+    let nowhere = || format!("{name}: it has no place in the kernel");
+    let place = hook_of(name).and_then(Hook::place).ok_or_else(nowhere)?;
+    let held = match loaded.ebpf.program_mut(name).ok_or_else(|| not_there(name))? {
         AyaProgram::BtfTracePoint(program) => {
             program.attach().and_then(|id| program.take_link(id)).map(Held::TracePoint)
         }
@@ -221,13 +214,18 @@ pub fn hold(loaded: &mut Loaded, name: &'static str) -> Option<Held> {
         AyaProgram::KProbe(program) => {
             program.attach(place, 0).and_then(|id| program.take_link(id)).map(Held::KProbe)
         }
-        _ => return None,
+        _ => return Err(nowhere()),
     };
-    held.map_err(|error| failed(loaded, name, &error)).ok()
+    held.map_err(|error| format!("{name}: {}", one_line(&error)))
+}
+
+fn not_there(program: &str) -> String {
+    format!("program {program} is not in the object")
 }
 
 /// Detaches the programs that are not at interfaces.
 pub fn detach(loaded: &mut Loaded) {
+    loaded.kept.clear();
     for (name, program) in loaded.ebpf.programs_mut() {
         let result = match program {
             AyaProgram::BtfTracePoint(program) => program.unload(),
@@ -283,10 +281,8 @@ fn try_source(
     source: &Source,
     attached: &mut Attached,
 ) -> Result<String, String> {
-    let Source::Programs(_, programs) = source else {
-        return counters_there(Path::new("/"), source).map(|()| source.to_string());
-    };
-    for program in *programs {
+    counters_there(Path::new("/"), source)?;
+    for program in source.programs() {
         if !attached.programs.contains_key(program.name) {
             let outcome = bring_up(loaded, types, program);
             attached.programs.insert(program.name, outcome);
@@ -295,7 +291,7 @@ fn try_source(
             return Err(reason.clone());
         }
     }
-    for program in *programs {
+    for program in source.programs() {
         attached.needed.insert(program.name);
         attached.wire |= program.hook.place().is_none();
     }
@@ -348,9 +344,7 @@ pub fn hook_there(root: &Path, btf: &Btf, hook: Hook) -> Outcome {
 /// Has the kernel verify one program.
 fn bring_up(loaded: &mut Loaded, types: &Types, program: &Program) -> Outcome {
     hook_there(Path::new("/"), &types.btf, program.hook)?;
-    let Some(found) = loaded.ebpf.program_mut(program.name) else {
-        return Err(format!("program {} is not in the object", program.name));
-    };
+    let found = loaded.ebpf.program_mut(program.name).ok_or_else(|| not_there(program.name))?;
     verify(found, program, &types.aya).map_err(|e| format!("{}: {}", program.name, one_line(&e)))
 }
 

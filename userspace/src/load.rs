@@ -3,7 +3,7 @@
 //! The object is built by `cargo xtask build-ebpf` and kept in the tree, so that a build needs stable Rust alone.
 
 use crate::{
-    attach::Queues,
+    attach::{Held, Queues},
     btf::Btf,
     immediates::{self, ImmediateError},
     offsets,
@@ -102,6 +102,8 @@ pub struct Loaded {
     state: u32,
     /// What waits for a device with a queue.
     pub queues: Queues,
+    /// Programs that stay at their hooks.
+    pub kept: HashMap<&'static str, Held>,
     /// Programs that could not be attached while a capture ran, and why.
     pub failed: HashMap<&'static str, String>,
 }
@@ -153,8 +155,15 @@ pub fn load(options: &ProgramOptions) -> Result<(Loaded, Types), LoadError> {
         .map_max_entries("HIST", scopes * Signal::IN_KERNEL as u32)
         .load(&object)?;
     let reasons = drop_reasons(&btf);
-    let loaded =
-        Loaded { ebpf, reasons, scopes, state: 0, queues: Queues::default(), failed: HashMap::new() };
+    let loaded = Loaded {
+        ebpf,
+        reasons,
+        scopes,
+        state: 0,
+        queues: Queues::default(),
+        kept: HashMap::new(),
+        failed: HashMap::new(),
+    };
     Ok((loaded, Types { btf, aya: aya_btf, missing: resolved.missing }))
 }
 

@@ -121,11 +121,19 @@ pub enum Source {
 }
 
 impl Source {
-    /// The tracepoint or function at which one of its programs is attached.
+    /// Its programs; none where the kernel is asked.
     #[must_use]
-    pub fn place_of(&self, program: &str) -> Option<&'static str> {
-        let Self::Programs(_, programs) = self else { return None };
-        programs.iter().find(|p| p.name == program)?.hook.place()
+    pub const fn programs(&self) -> &'static [Program] {
+        match self {
+            Self::Programs(_, programs) => programs,
+            Self::Netlink(_) | Self::Procfs(_) => &[],
+        }
+    }
+
+    /// Whether it needs a program.
+    #[must_use]
+    pub fn has(&self, program: &str) -> bool {
+        self.programs().iter().any(|p| p.name == program)
     }
 
     /// The rung of the ladder, as `--source` names it.
@@ -319,19 +327,23 @@ const fn probe(name: &'static str, sources: &'static [Source]) -> Probe {
 /// Whether two programs belong to one source, so that neither is of use without the other.
 #[must_use]
 pub fn together(one: &str, other: &str) -> bool {
-    PROBES.iter().flat_map(|p| p.sources).any(|s| s.place_of(one).is_some() && s.place_of(other).is_some())
+    PROBES.iter().flat_map(|p| p.sources).any(|s| s.has(one) && s.has(other))
+}
+
+/// The programs of all sources; those that sources share come as often as they are shared.
+fn programs() -> impl Iterator<Item = &'static Program> {
+    PROBES.iter().flat_map(|p| p.sources).flat_map(Source::programs)
+}
+
+/// The hook of a program.
+#[must_use]
+pub fn hook_of(program: &str) -> Option<Hook> {
+    programs().find(|p| p.name == program).map(|p| p.hook)
 }
 
 /// The programs that stay so long, by name.
 pub fn staying(stay: Stay) -> impl Iterator<Item = &'static str> {
-    let mut names: Vec<_> = PROBES
-        .iter()
-        .flat_map(|p| p.sources)
-        .filter_map(|s| if let Source::Programs(_, programs) = s { Some(*programs) } else { None })
-        .flatten()
-        .filter(|p| p.stay == stay)
-        .map(|p| p.name)
-        .collect();
+    let mut names: Vec<_> = programs().filter(|p| p.stay == stay).map(|p| p.name).collect();
     names.sort_unstable();
     names.dedup();
     names.into_iter()
@@ -402,12 +414,8 @@ mod tests {
     #[test]
     fn a_program_has_one_hook() {
         let mut hooks = std::collections::HashMap::new();
-        for source in PROBES.iter().flat_map(|p| p.sources) {
-            if let Source::Programs(_, programs) = source {
-                for p in *programs {
-                    assert_eq!(*hooks.entry(p.name).or_insert(*p), *p);
-                }
-            }
+        for p in programs() {
+            assert_eq!(*hooks.entry(p.name).or_insert(*p), *p);
         }
     }
 

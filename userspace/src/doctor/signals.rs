@@ -7,7 +7,7 @@ use crate::{
     btf::Btf,
     load::{self, LoadError, ProgramOptions},
     offsets,
-    probes::{self, PROBES, Probe, Source},
+    probes::{self, PROBES, Probe},
     snapshot,
 };
 use std::path::Path;
@@ -80,10 +80,8 @@ pub(super) fn by_btf(root: &Path, why: String) -> Signals {
 fn expected(root: &Path, btf: &Btf, probe: &Probe) -> Row {
     let mut reasons = Vec::new();
     for source in probe.sources {
-        let there = match source {
-            Source::Netlink(_) | Source::Procfs(_) => counters_there(root, source),
-            Source::Programs(_, programs) => programs.iter().try_for_each(|p| hook_there(root, btf, p.hook)),
-        };
+        let hooks = || source.programs().iter().try_for_each(|p| hook_there(root, btf, p.hook));
+        let there = counters_there(root, source).and_then(|()| hooks());
         match there {
             Ok(()) => {
                 reasons.extend(probe.note.map(str::to_owned));
