@@ -11,8 +11,9 @@ use crate::{
     snapshot,
 };
 use aya::programs::{
-    BtfTracePoint, FEntry, FExit, KProbe, Program as AyaProgram, ProgramError, SchedClassifier, Xdp,
-    fentry::FEntryLink, fexit::FExitLink, kprobe::KProbeLink, tp_btf::BtfTracePointLink,
+    BtfTracePoint, FEntry, FExit, KProbe, Program as AyaProgram, ProgramError, RawTracePoint,
+    SchedClassifier, Xdp, fentry::FEntryLink, fexit::FExitLink, kprobe::KProbeLink,
+    raw_trace_point::RawTracePointLink, tp_btf::BtfTracePointLink,
 };
 use nettrace_common::config::state;
 use std::{
@@ -179,6 +180,8 @@ fn mark_off(probes: &mut [snapshot::Probe], program: &str, reason: &str) {
 pub enum Held {
     /// At a tracepoint.
     TracePoint(BtfTracePointLink),
+    /// At a tracepoint, without types.
+    RawTracePoint(RawTracePointLink),
     /// At the entry of a function.
     FEntry(FEntryLink),
     /// At the return of a function.
@@ -207,6 +210,9 @@ fn link(loaded: &mut Loaded, name: &str) -> Result<Held, String> {
         AyaProgram::BtfTracePoint(program) => {
             program.attach().and_then(|id| program.take_link(id)).map(Held::TracePoint)
         }
+        AyaProgram::RawTracePoint(program) => {
+            program.attach(place).and_then(|id| program.take_link(id)).map(Held::RawTracePoint)
+        }
         AyaProgram::FEntry(program) => {
             program.attach().and_then(|id| program.take_link(id)).map(Held::FEntry)
         }
@@ -229,6 +235,7 @@ pub fn detach(loaded: &mut Loaded) {
     for (name, program) in loaded.ebpf.programs_mut() {
         let result = match program {
             AyaProgram::BtfTracePoint(program) => program.unload(),
+            AyaProgram::RawTracePoint(program) => program.unload(),
             AyaProgram::FEntry(program) => program.unload(),
             AyaProgram::FExit(program) => program.unload(),
             AyaProgram::KProbe(program) => program.unload(),
@@ -321,10 +328,12 @@ const KPROBES: &str = "sys/bus/event_source/devices/kprobe";
 /// The reason, when it has not.
 pub fn hook_there(root: &Path, btf: &Btf, hook: Hook) -> Outcome {
     match hook {
-        Hook::TpBtf(name) if btf.tracepoint_args(name).is_none() => Err(match hook.since() {
-            Some(release) => format!("this kernel has no tracepoint {name} (Linux {release})"),
-            None => format!("this kernel has no tracepoint {name}"),
-        }),
+        Hook::TpBtf(name) | Hook::RawTp(name) if btf.tracepoint_args(name).is_none() => {
+            Err(match hook.since() {
+                Some(release) => format!("this kernel has no tracepoint {name} (Linux {release})"),
+                None => format!("this kernel has no tracepoint {name}"),
+            })
+        }
         Hook::FEntry(name) | Hook::FExit(name) if !btf.has_function(name) => {
             Err(format!("the kernel proper has no function {name}"))
         }
@@ -353,6 +362,10 @@ fn verify(found: &mut AyaProgram, program: &Program, btf: &aya::Btf) -> Result<(
         Hook::TpBtf(hook) => {
             let tracepoint: &mut BtfTracePoint = found.try_into()?;
             tracepoint.load(hook, btf)?;
+        }
+        Hook::RawTp(_) => {
+            let tracepoint: &mut RawTracePoint = found.try_into()?;
+            tracepoint.load()?;
         }
         Hook::FEntry(function) => {
             let entry: &mut FEntry = found.try_into()?;

@@ -19,7 +19,7 @@ use crate::{
     emit::{FlowOf, measure, now_ns},
     flight::{self, Flight, stage},
     iface::Place,
-    kernel::{self, TCP, cfg_get, load, load_ptr},
+    kernel::{self, TCP, Typed, cfg_get, load, load_ptr},
     maps::{STATE, lost},
 };
 
@@ -36,7 +36,7 @@ pub fn tx_queue(ctx: BtfTracePointContext) -> i32 {
 fn queue(skb: *const u8) {
     let Some((flight, key)) = flight::slot(skb) else { return };
     let device = load_ptr(skb, cfg_get!(offsets.skb_dev));
-    let place = Place::of_device(device);
+    let place = Place::of_device::<Typed>(device);
     let local = load::<u32>(skb, cfg_get!(offsets.skb_iif)) == 0;
     // A packet keeps its slot from its reception, or from the device stacked above this one.
     let kept = flight.key == key
@@ -104,7 +104,7 @@ fn filtered(skb: *const u8) -> bool {
         return false;
     }
     let mut flow = Flow::default();
-    kernel::skb_flow(skb, &mut flow);
+    kernel::skb_flow::<Typed>(skb, &mut flow);
     !kernel::filter_matches(&flow)
 }
 
@@ -182,7 +182,7 @@ fn xmit(skb: *const u8) {
 /// A packet whose start is not known: a loss, if it was to be measured.
 #[inline(always)]
 fn unmatched(skb: *const u8) {
-    if !Place::of_device(load_ptr(skb, cfg_get!(offsets.skb_dev))).ignored() && !filtered(skb) {
+    if !Place::of_device::<Typed>(load_ptr(skb, cfg_get!(offsets.skb_dev))).ignored() && !filtered(skb) {
         lost(Loss::Unmatched);
     }
 }
