@@ -7,7 +7,10 @@ use crate::{
     btf::Btf,
     conntrack,
     load::{Loaded, Types},
-    probes::{Forced, Hook, PROBES, Probe, Program, Source, Stay, WIRE_XDP, allowed, hook_of, staying},
+    probes::{
+        Forced, Hook, PROBES, Probe, Program, Source, Stay, WIRE_XDP, allowed, hook_of, is_forced, staying,
+        together,
+    },
     snapshot,
 };
 use aya::programs::{
@@ -27,8 +30,8 @@ pub type Outcome = Result<(), String>;
 /// What became of each program and probe.
 #[derive(Default)]
 pub struct Attached {
-    /// By program name.
-    pub programs: HashMap<&'static str, Outcome>,
+    /// By program name; also of programs that work and are not needed.
+    programs: HashMap<&'static str, Outcome>,
     /// By probe, in the table's order.
     pub probes: Vec<snapshot::Probe>,
     /// Whether interfaces need programs.
@@ -41,7 +44,7 @@ impl Attached {
     /// Whether a program is in use.
     #[must_use]
     pub fn ok(&self, program: &str) -> bool {
-        matches!(self.programs.get(program), Some(Ok(())))
+        self.needed.contains(program) && matches!(self.programs.get(program), Some(Ok(())))
     }
 
     /// Whether any probe is in use; if not, why not.
@@ -75,46 +78,142 @@ pub struct Wanted<'a> {
     pub xdp: bool,
 }
 
+impl Attached {
+    /// Takes for each probe the first source that works. `verify` is asked once for each program, also when the choice is
+    /// made again.
+    fn choose(&mut self, wanted: Wanted<'_>, mut verify: impl FnMut(&Program) -> Outcome) {
+        self.needed.clear();
+        self.probes.clear();
+        self.wire = false;
+        if wanted.xdp {
+            for program in WIRE_XDP {
+                self.programs.entry(program.name).or_insert_with(|| verify(program));
+                self.needed.insert(program.name);
+            }
+        }
+        // Those that have no choice come first, so that the others can do as they do.
+        let (forced, free): (Vec<&Probe>, Vec<_>) =
+            PROBES.iter().partition(|probe| is_forced(probe, wanted.forced));
+        for probe in forced.into_iter().chain(free) {
+            let row = if wanted.selected.iter().any(|s| s.name == probe.name) {
+                first_source(probe, allowed(probe, wanted.forced), |s| self.take(s, &mut verify))
+            } else {
+                off(probe, snapshot::Probe::NOT_SELECTED.to_owned())
+            };
+            self.probes.push(row);
+        }
+        self.probes.sort_by_key(|row| PROBES.iter().position(|probe| probe.name == row.name));
+    }
+
+    /// Takes a source, if its programs work.
+    fn take(&mut self, source: &Source, verify: &mut impl FnMut(&Program) -> Outcome) -> Outcome {
+        counters_there(Path::new("/"), source)?;
+        for program in source.programs() {
+            if let Some(Err(reason)) = self.programs.get(program.name) {
+                return Err(reason.clone());
+            }
+            if let Some(rival) = self.needed.iter().find(|name| rivals(program, name)) {
+                let place = program.hook.place().unwrap_or_default();
+                return Err(format!("what passes {place} is counted by {rival} already"));
+            }
+            self.programs.entry(program.name).or_insert_with(|| verify(program)).clone()?;
+        }
+        for program in source.programs() {
+            self.needed.insert(program.name);
+            self.wire |= program.hook.place().is_none();
+        }
+        Ok(())
+    }
+}
+
+/// Whether two programs are the same on different rungs: attached both, they would count everything twice.
+fn rivals(program: &Program, other: &str) -> bool {
+    let place = |name| hook_of(name).and_then(Hook::place);
+    program.hook.place().is_some()
+        && program.name != other
+        && program.hook.place() == place(other)
+        && !together(program.name, other)
+}
+
+/// The first source of a probe that `works`, and why not the ones before it.
+pub fn first_source<'a>(
+    probe: &Probe,
+    sources: impl Iterator<Item = &'a Source>,
+    mut works: impl FnMut(&Source) -> Outcome,
+) -> snapshot::Probe {
+    let mut reasons: Vec<String> = Vec::new();
+    for source in sources {
+        match works(source) {
+            Ok(()) => {
+                reasons.extend(probe.note.map(str::to_owned));
+                return snapshot::Probe {
+                    name: probe.name.to_owned(),
+                    source: Some(source.to_string()),
+                    yields: vec![probe.name.to_owned()],
+                    reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
+                };
+            }
+            // Sources may lack the same.
+            Err(reason) if reasons.contains(&reason) => {}
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    off(probe, reasons.join("; "))
+}
+
+fn off(probe: &Probe, reason: String) -> snapshot::Probe {
+    snapshot::Probe {
+        name: probe.name.to_owned(),
+        source: None,
+        yields: vec![probe.name.to_owned()],
+        reason: Some(reason),
+    }
+}
+
 /// Verifies what the probes need, so that attaching it is quick. A probe that cannot be had is noted, not an error.
 pub fn programs_ready(loaded: &mut Loaded, types: &Types, wanted: Wanted<'_>) -> Attached {
     let mut attached = Attached::default();
-    if wanted.xdp {
-        for program in WIRE_XDP {
-            let outcome = bring_up(loaded, types, program);
-            attached.programs.insert(program.name, outcome);
-            attached.needed.insert(program.name);
-        }
-    }
-    for probe in PROBES {
-        if !wanted.selected.iter().any(|s| s.name == probe.name) {
-            attached.probes.push(off(probe, snapshot::Probe::NOT_SELECTED.to_owned()));
-            continue;
-        }
-        let status = first_source(loaded, types, probe, wanted.forced, &mut attached);
-        attached.probes.push(status);
-    }
-    // A source that did not work may have left programs that did.
-    let Attached { programs, needed, .. } = &mut attached;
-    programs.retain(|name, outcome| outcome.is_err() || needed.contains(name));
+    attached.choose(wanted, |program| bring_up(loaded, types, program));
     attached
 }
 
-/// Attaches the programs that are ready and stay. One that cannot be attached takes its probes with it.
-pub fn attach(loaded: &mut Loaded, mut attached: Attached) -> Attached {
-    let stay: Vec<_> =
-        staying(Stay::Always).filter(|name| hook_of(name).and_then(Hook::place).is_some()).collect();
-    for (name, outcome) in &mut attached.programs {
-        if outcome.is_err() || !stay.contains(name) {
-            continue;
+/// Attaches the programs that are ready and stay.
+pub fn attach(loaded: &mut Loaded, types: &Types, wanted: Wanted<'_>, attached: &mut Attached) {
+    let at_once = |name: &&str| hook_of(name).and_then(Hook::place).is_some();
+    loop {
+        let mut failed = Failed::default();
+        for name in staying(Stay::Always).filter(at_once) {
+            if attached.ok(name)
+                && !loaded.kept.contains_key(name)
+                && let Err(reason) = keep(loaded, name)
+            {
+                failed.insert(name, reason);
+            }
         }
-        if let Err(reason) = keep(loaded, name) {
-            mark_off(&mut attached.probes, name, &reason);
-            *outcome = Err(reason);
+        if failed.is_empty() {
+            break;
         }
+        step_down(loaded, types, wanted, attached, failed);
     }
     loaded.queues.ready = staying(Stay::WithQueues).filter(|name| attached.ok(name)).collect();
     attach_needed(loaded);
-    attached
+}
+
+/// Programs that could not be attached, and why.
+pub type Failed = HashMap<&'static str, String>;
+
+/// Has the probes of programs that were ready, and could not be attached, measured from the next source that works. It
+/// remains to attach that.
+pub fn step_down(
+    loaded: &mut Loaded,
+    types: &Types,
+    wanted: Wanted<'_>,
+    attached: &mut Attached,
+    failed: Failed,
+) {
+    attached.programs.extend(failed.into_iter().map(|(name, reason)| (name, Err(reason))));
+    attached.choose(wanted, |program| bring_up(loaded, types, program));
+    loaded.kept.retain(|name, _| attached.ok(name));
 }
 
 /// What is attached once a device with a queue is seen.
@@ -154,7 +253,7 @@ fn attach_needed(loaded: &mut Loaded) {
 }
 
 /// A program that was ready could not be attached while the capture ran.
-fn failed(loaded: &mut Loaded, name: &'static str, reason: String) {
+pub fn failed(loaded: &mut Loaded, name: &'static str, reason: String) {
     tracing::warn!("{reason}");
     loaded.failed.insert(name, reason);
 }
@@ -190,20 +289,18 @@ pub enum Held {
     KProbe(KProbeLink),
 }
 
-/// Attaches one program for as long as what this yields is kept.
-pub fn hold(loaded: &mut Loaded, name: &'static str) -> Option<Held> {
-    link(loaded, name).map_err(|reason| failed(loaded, name, reason)).ok()
-}
-
 /// Attaches one program until all are detached.
 fn keep(loaded: &mut Loaded, name: &'static str) -> Outcome {
-    let held = link(loaded, name)?;
+    let held = hold(loaded, name)?;
     loaded.kept.insert(name, held);
     Ok(())
 }
 
-/// Attaches a program at its place in the kernel.
-fn link(loaded: &mut Loaded, name: &str) -> Result<Held, String> {
+/// Attaches one program at its place in the kernel for as long as what this yields is kept.
+///
+/// # Errors
+/// Why it cannot be.
+pub fn hold(loaded: &mut Loaded, name: &str) -> Result<Held, String> {
     let nowhere = || format!("{name}: it has no place in the kernel");
     let place = hook_of(name).and_then(Hook::place).ok_or_else(nowhere)?;
     let held = match loaded.ebpf.program_mut(name).ok_or_else(|| not_there(name))? {
@@ -245,64 +342,6 @@ pub fn detach(loaded: &mut Loaded) {
             tracing::debug!("{name}: {error}");
         }
     }
-}
-
-fn off(probe: &Probe, reason: String) -> snapshot::Probe {
-    snapshot::Probe {
-        name: probe.name.to_owned(),
-        source: None,
-        yields: vec![probe.name.to_owned()],
-        reason: Some(reason),
-    }
-}
-
-/// Takes the first source of a probe that works.
-fn first_source(
-    loaded: &mut Loaded,
-    types: &Types,
-    probe: &Probe,
-    forced: &[Forced],
-    attached: &mut Attached,
-) -> snapshot::Probe {
-    let mut reasons = Vec::new();
-    for source in allowed(probe, forced) {
-        match try_source(loaded, types, source, attached) {
-            Ok(name) => {
-                reasons.extend(probe.note.map(str::to_owned));
-                return snapshot::Probe {
-                    name: probe.name.to_owned(),
-                    source: Some(name),
-                    yields: vec![probe.name.to_owned()],
-                    reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
-                };
-            }
-            Err(reason) => reasons.push(reason),
-        }
-    }
-    off(probe, reasons.join("; "))
-}
-
-fn try_source(
-    loaded: &mut Loaded,
-    types: &Types,
-    source: &Source,
-    attached: &mut Attached,
-) -> Result<String, String> {
-    counters_there(Path::new("/"), source)?;
-    for program in source.programs() {
-        if !attached.programs.contains_key(program.name) {
-            let outcome = bring_up(loaded, types, program);
-            attached.programs.insert(program.name, outcome);
-        }
-        if let Some(Err(reason)) = attached.programs.get(program.name) {
-            return Err(reason.clone());
-        }
-    }
-    for program in source.programs() {
-        attached.needed.insert(program.name);
-        attached.wire |= program.hook.place().is_none();
-    }
-    Ok(source.to_string())
 }
 
 /// Whether the kernel has counters that a source without programs reads, below a root directory; if not, says so.
@@ -419,6 +458,62 @@ fn last_words(log: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probes::select;
+
+    /// What a probe is measured from, and why not from better.
+    fn row(attached: &Attached, name: &str) -> (Option<String>, Option<String>) {
+        let row = attached.probes.iter().find(|row| row.name == name).unwrap();
+        (row.source.clone(), row.reason.clone())
+    }
+
+    fn wanted(forced: &[Forced]) -> (Vec<&'static Probe>, Wanted<'_>) {
+        (select(&[]), Wanted { selected: &[], forced, xdp: false })
+    }
+
+    #[test]
+    fn what_cannot_be_attached_is_measured_from_the_next_source() {
+        let (selected, wanted) = wanted(&[]);
+        let wanted = Wanted { selected: &selected, ..wanted };
+        let mut attached = Attached::default();
+        let mut verified = Vec::new();
+        attached.choose(wanted, |program| {
+            verified.push(program.name);
+            Ok(())
+        });
+        assert_eq!(row(&attached, "tcp.accept"), (Some("tp_btf inet_sock_set_state".to_owned()), None));
+        assert!(attached.ok("tcp_state") && !attached.ok("tcp_state_raw"));
+        attached.programs.insert("tcp_state", Err("tcp_state: no".to_owned()));
+        attached.programs.insert("nf_hook_end", Err("nf_hook_end: no".to_owned()));
+        attached.choose(wanted, |program| {
+            assert!(!verified.contains(&program.name), "{} is verified twice", program.name);
+            verified.push(program.name);
+            if program.name == "nf_hook_end_kprobe" { Err("nor this".to_owned()) } else { Ok(()) }
+        });
+        for name in ["tcp.connect", "tcp.accept"] {
+            let raw = Some("raw_tp inet_sock_set_state".to_owned());
+            assert_eq!(row(&attached, name), (raw, Some("tcp_state: no".to_owned())));
+        }
+        assert_eq!(row(&attached, "nf.hook"), (None, Some("nf_hook_end: no; nor this".to_owned())));
+        assert!(attached.ok("tcp_state_raw") && !attached.ok("tcp_state"));
+        assert!(!attached.ok("nf_hook_begin"), "of no use without its end");
+        let names: Vec<_> = attached.probes.iter().map(|row| row.name.as_str()).collect();
+        assert_eq!(names, PROBES.iter().map(|p| p.name).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn nothing_is_counted_from_two_rungs() {
+        for (name, other) in [("tcp.connect", "tcp.accept"), ("tcp.accept", "tcp.connect")] {
+            let forced = [Forced { probe: name.to_owned(), rung: "raw_tp".to_owned() }];
+            let (selected, wanted) = wanted(&forced);
+            let mut attached = Attached::default();
+            attached.choose(Wanted { selected: &selected, ..wanted }, |_| Ok(()));
+            let raw = Some("raw_tp inet_sock_set_state".to_owned());
+            assert_eq!(row(&attached, name), (raw.clone(), None));
+            let why = "what passes inet_sock_set_state is counted by tcp_state_raw already";
+            assert_eq!(row(&attached, other), (raw, Some(why.to_owned())));
+            assert!(!attached.ok("tcp_state"));
+        }
+    }
 
     #[test]
     fn the_verifiers_last_words_are_those_before_its_statistics() {

@@ -409,6 +409,12 @@ pub fn allowed<'a>(
     probe.sources.iter().filter(move |s| rung.is_none_or(|rung| s.rung() == rung))
 }
 
+/// Whether a rung was asked for that a probe has.
+#[must_use]
+pub fn is_forced(probe: &Probe, forced: &[Forced]) -> bool {
+    forced.iter().any(|f| f.holds(probe))
+}
+
 /// The rungs that the probes of a name or group have.
 #[must_use]
 pub fn rungs(name: &str) -> Vec<&'static str> {

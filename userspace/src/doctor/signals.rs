@@ -3,11 +3,11 @@
 
 use super::{Basis, Row, State};
 use crate::{
-    attach::{Wanted, counters_there, hook_there, programs_ready},
+    attach::{Wanted, counters_there, first_source, hook_there, programs_ready},
     btf::Btf,
     load::{self, LoadError, ProgramOptions},
     offsets,
-    probes::{self, PROBES, Probe},
+    probes::{self, PROBES, Probe, Source},
     snapshot,
 };
 use std::path::Path;
@@ -78,22 +78,11 @@ pub(super) fn by_btf(root: &Path, why: String) -> Signals {
 
 /// The first source whose hooks the kernel has.
 fn expected(root: &Path, btf: &Btf, probe: &Probe) -> Row {
-    let mut reasons = Vec::new();
-    for source in probe.sources {
-        let hooks = || source.programs().iter().try_for_each(|p| hook_there(root, btf, p.hook));
-        let there = counters_there(root, source).and_then(|()| hooks());
-        match there {
-            Ok(()) => {
-                reasons.extend(probe.note.map(str::to_owned));
-                let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
-                let source = Some(source.to_string());
-                return Row { name: probe.name.to_owned(), state: State::Ok, source, reason };
-            }
-            Err(reason) => reasons.push(reason),
-        }
-    }
-    let reason = Some(reasons.join("; "));
-    Row { name: probe.name.to_owned(), state: State::Note, source: None, reason }
+    let there = |source: &Source| {
+        counters_there(root, source)?;
+        source.programs().iter().try_for_each(|program| hook_there(root, btf, program.hook))
+    };
+    row(first_source(probe, probe.sources.iter(), there), &[])
 }
 
 fn unknown(probe: &Probe) -> Row {
