@@ -27,6 +27,20 @@ macro_rules! cfg_get {
 }
 pub(crate) use cfg_get;
 
+/// An offset that this kernel may not have. With [`cfg_get`] instead, user space does not load a program of which a kernel
+/// lacks a member.
+macro_rules! cfg_find {
+    ($($member:tt)+) => {
+        $crate::kernel::known($crate::kernel::immediate::<
+            {
+                core::mem::offset_of!(nettrace_common::config::Config, $($member)+) as u32
+                    | nettrace_common::config::ASKED
+            },
+        >())
+    };
+}
+pub(crate) use cfg_find;
+
 /// The placeholder of the member at an offset.
 #[inline(always)]
 pub fn immediate<const AT: u32>() -> u64 {
@@ -66,10 +80,10 @@ pub fn empty() -> bool {
     flag_set(flag::EMPTY)
 }
 
-/// Whether this kernel has no such member.
+/// An offset, if this kernel has the member.
 #[inline(always)]
-pub fn absent(offset: u64) -> bool {
-    offset == u64::from(ABSENT)
+pub fn known(offset: u64) -> Option<u64> {
+    if offset == u64::from(ABSENT) { None } else { Some(offset) }
 }
 
 /// Loads a member of a BTF-typed structure.

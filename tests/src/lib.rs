@@ -77,6 +77,7 @@ pub struct Rung<T> {
 ///
 /// # Errors
 /// When a lab, a capture or `work` fails, or the kernel offers none.
+#[expect(clippy::print_stdout, reason = "figures, for who runs it with --nocapture")]
 pub fn from_every_rung<T>(
     probe: &str,
     signals: &[&str],
@@ -107,7 +108,10 @@ pub fn from_every_rung<T>(
                 worked += 1;
             }
             None => {
-                println!("not measured from {name}: {}", row.reason.as_deref().unwrap_or("no reason is told"))
+                println!(
+                    "not measured from {name}: {}",
+                    row.reason.as_deref().unwrap_or("no reason is told")
+                );
             }
         }
     }

@@ -4,7 +4,7 @@
 //! Programs at interfaces (TC, XDP) are loaded here and attached by [`crate::iface`], as interfaces come and go.
 
 use crate::{
-    btf::Btf,
+    btf::{self, Btf},
     conntrack,
     load::{Loaded, Types},
     probes::{
@@ -361,68 +361,79 @@ pub fn counters_there(root: &Path, source: &Source) -> Outcome {
 /// How a kernel that has kprobes offers them.
 const KPROBES: &str = "sys/bus/event_source/devices/kprobe";
 
-/// Whether the kernel has a hook, by its BTF and its sysfs below a root directory; if not, says so.
+/// Whether the kernel has a hook, by its BTF and its sysfs below a root directory; if not, says so. Where there is no BTF
+/// to name them, attaching tells whether tracepoints and functions are there.
 ///
 /// # Errors
 /// The reason, when it has not.
-pub fn hook_there(root: &Path, btf: &Btf, hook: Hook) -> Outcome {
-    match hook {
-        Hook::TpBtf(name) | Hook::RawTp(name) if btf.tracepoint_args(name).is_none() => {
+pub fn hook_there(root: &Path, btf: Option<&Btf>, hook: Hook) -> Outcome {
+    match (hook, btf) {
+        (Hook::TpBtf(_) | Hook::FEntry(_) | Hook::FExit(_), None) => Err(btf::NONE.to_owned()),
+        (Hook::TpBtf(name) | Hook::RawTp(name), Some(btf)) if btf.tracepoint_args(name).is_none() => {
             Err(match hook.since() {
                 Some(release) => format!("this kernel has no tracepoint {name} (Linux {release})"),
                 None => format!("this kernel has no tracepoint {name}"),
             })
         }
-        Hook::FEntry(name) | Hook::FExit(name) if !btf.has_function(name) => {
+        (Hook::FEntry(name) | Hook::FExit(name), Some(btf)) if !btf.has_function(name) => {
             Err(format!("the kernel proper has no function {name}"))
         }
-        Hook::KProbe(_) | Hook::KRetProbe(_) if !root.join(KPROBES).exists() => {
+        (Hook::KProbe(_) | Hook::KRetProbe(_), _) if !root.join(KPROBES).exists() => {
             Err("this kernel has no kprobes (CONFIG_KPROBE_EVENTS)".to_owned())
         }
-        Hook::KProbe(name) | Hook::KRetProbe(name) if !btf.has_function(name) => match hook.module() {
-            Some(module) if !root.join("sys/module").join(module).exists() => {
-                Err(format!("{name} is in the module {module}, which is not loaded"))
+        (Hook::KProbe(name) | Hook::KRetProbe(name), Some(btf)) if !btf.has_function(name) => {
+            match hook.module() {
+                Some(module) if !root.join("sys/module").join(module).exists() => {
+                    Err(format!("{name} is in the module {module}, which is not loaded"))
+                }
+                _ => Ok(()),
             }
-            _ => Ok(()),
-        },
+        }
         _ => Ok(()),
     }
 }
 
 /// Has the kernel verify one program.
 fn bring_up(loaded: &mut Loaded, types: &Types, program: &Program) -> Outcome {
-    hook_there(Path::new("/"), &types.btf, program.hook)?;
+    hook_there(Path::new("/"), types.btf.as_ref(), program.hook)?;
+    if let Some(reason) = types.unusable.get(program.name) {
+        return Err(reason.clone());
+    }
     let found = loaded.ebpf.program_mut(program.name).ok_or_else(|| not_there(program.name))?;
-    verify(found, program, &types.aya).map_err(|e| format!("{}: {}", program.name, one_line(&e)))
+    verify(found, program, types.aya.as_ref()).map_err(|e| format!("{}: {}", program.name, one_line(&e)))
 }
 
-fn verify(found: &mut AyaProgram, program: &Program, btf: &aya::Btf) -> Result<(), ProgramError> {
-    match program.hook {
-        Hook::TpBtf(hook) => {
+fn verify(found: &mut AyaProgram, program: &Program, btf: Option<&aya::Btf>) -> Result<(), ProgramError> {
+    match (program.hook, btf) {
+        (Hook::TpBtf(hook), Some(btf)) => {
             let tracepoint: &mut BtfTracePoint = found.try_into()?;
             tracepoint.load(hook, btf)?;
         }
-        Hook::RawTp(_) => {
+        (Hook::RawTp(_), _) => {
             let tracepoint: &mut RawTracePoint = found.try_into()?;
             tracepoint.load()?;
         }
-        Hook::FEntry(function) => {
+        (Hook::FEntry(function), Some(btf)) => {
             let entry: &mut FEntry = found.try_into()?;
             entry.load(function, btf)?;
         }
-        Hook::FExit(function) => {
+        (Hook::FExit(function), Some(btf)) => {
             let exit: &mut FExit = found.try_into()?;
             exit.load(function, btf)?;
         }
-        Hook::KProbe(_) | Hook::KRetProbe(_) => {
+        // `hook_there` has said so already.
+        (Hook::TpBtf(_) | Hook::FEntry(_) | Hook::FExit(_), None) => {
+            return Err(ProgramError::UnexpectedProgramType);
+        }
+        (Hook::KProbe(_) | Hook::KRetProbe(_), _) => {
             let probe: &mut KProbe = found.try_into()?;
             probe.load()?;
         }
-        Hook::TcIngress | Hook::TcEgress => {
+        (Hook::TcIngress | Hook::TcEgress, _) => {
             let classifier: &mut SchedClassifier = found.try_into()?;
             classifier.load()?;
         }
-        Hook::Xdp => {
+        (Hook::Xdp, _) => {
             let xdp: &mut Xdp = found.try_into()?;
             xdp.load()?;
         }

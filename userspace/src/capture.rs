@@ -14,6 +14,7 @@ pub use replay::{ReplayError, Replayed, replay};
 use crate::{
     aggregate::{Aggregator, Closing, Finished},
     attach::{self, Attached, Wanted},
+    btf,
     conntrack::{Reading, Way},
     iface::{Namespace, Selection, Table, TableError, WatchError, Watcher, lock},
     kernel_state::{self, KernelState, StateError},
@@ -198,6 +199,9 @@ impl Capture {
     /// not there, or the recording cannot be created. Nothing stays attached then.
     pub fn start(options: Options) -> Result<Self, CaptureError> {
         let (mut loaded, types) = load::load(&options.programs)?;
+        if types.btf.is_none() {
+            tracing::warn!("{}: what reads kernel structures is off", btf::NONE);
+        }
         let ring = ring(&mut loaded, options.programs.ring_bytes)?;
         let table = Arc::new(Mutex::new(Table::new(iface_map(&mut loaded)?, loaded.scopes)));
         let selected = probes::select(&options.signals);

@@ -19,7 +19,7 @@ use nettrace_common::{
 use crate::{
     emit::{header, now_ns, reserve, submit},
     iface::Place,
-    kernel::{self, AF_INET, AF_INET6, Access, Probed, TCP, Typed, cfg_get, sock_flow},
+    kernel::{self, AF_INET, AF_INET6, Access, Probed, TCP, Typed, cfg_find, cfg_get, sock_flow},
     maps::{CONNECTS, count, count_by, lost},
 };
 
@@ -186,11 +186,9 @@ fn retransmit<A: Access>(sk: *const u8, skb: *const u8, error: i32) -> i32 {
 /// Why a socket sends again.
 #[inline(always)]
 fn why_again(sk: *const u8) -> Again {
-    if kernel::absent(cfg_get!(offsets.icsk_ca_state)) {
-        return Again::Probe;
-    }
+    let Some(at) = cfg_find!(offsets.icsk_ca_state) else { return Again::Probe };
     // A helper, because the verifier knows the argument as a `sock`, which is shorter.
-    let byte: u8 = kernel::read(kernel::address(sk), cfg_get!(offsets.icsk_ca_state));
+    let byte: u8 = kernel::read(kernel::address(sk), at);
     Again::of_state((u64::from(byte) & cfg_get!(offsets.icsk_ca_state_mask)) as u8)
 }
 

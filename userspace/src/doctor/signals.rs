@@ -63,7 +63,7 @@ pub(super) fn by_btf(root: &Path, why: String) -> Signals {
             basis: Basis::Btf,
             why: Some(why),
             rows: PROBES.iter().map(|probe| expected(root, &btf, probe)).collect(),
-            missing: offsets::resolve(&btf).missing,
+            missing: offsets::resolve(Some(&btf)).missing,
             none: None,
         },
         Err(error) => Signals {
@@ -80,7 +80,7 @@ pub(super) fn by_btf(root: &Path, why: String) -> Signals {
 fn expected(root: &Path, btf: &Btf, probe: &Probe) -> Row {
     let there = |source: &Source| {
         counters_there(root, source)?;
-        source.programs().iter().try_for_each(|program| hook_there(root, btf, program.hook))
+        source.programs().iter().try_for_each(|program| hook_there(root, Some(btf), program.hook))
     };
     row(first_source(probe, probe.sources.iter(), there), &[])
 }
