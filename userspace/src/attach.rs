@@ -195,7 +195,9 @@ pub fn attach(loaded: &mut Loaded, types: &Types, wanted: Wanted<'_>, attached: 
         }
         step_down(loaded, types, wanted, attached, failed);
     }
-    loaded.queues.ready = staying(Stay::WithQueues).filter(|name| attached.ok(name)).collect();
+    // Called again after a step down, and some may be attached by then.
+    let waits = |name: &&str| attached.ok(name) && !loaded.kept.contains_key(name);
+    loaded.queues.ready = staying(Stay::WithQueues).filter(waits).collect();
     attach_needed(loaded);
 }
 
