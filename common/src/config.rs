@@ -13,6 +13,10 @@ use crate::{
 /// and no offset of a kernel structure is this large: an object that was not treated does not pass the verifier.
 pub const PLACEHOLDER: u32 = 0x4e54_0000;
 
+/// Set in the lower half of a placeholder where the program asks whether the kernel has the member, see [`ABSENT`]. One
+/// that does not ask is of no use without it.
+pub const ASKED: u32 = 0x8000;
+
 /// An offset that this kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
 
@@ -266,3 +270,4 @@ unsafe impl aya::Pod for Config {}
 unsafe impl aya::Pod for IfaceSlot {}
 
 const _: () = assert!(size_of::<Config>() == 17 * 8 + 42 * 4 + 16 + 4 + 4 + 8 + 152);
+const _: () = assert!(size_of::<Config>() < ASKED as usize);

@@ -6,7 +6,7 @@ use nettrace_common::{
 };
 
 use crate::{
-    kernel::{Access, Typed, cfg_get, load, load_ptr},
+    kernel::{Access, cfg_get},
     maps::IFACES,
 };
 
@@ -36,20 +36,20 @@ impl Place {
 
     /// Of a `struct net_device`.
     #[inline(always)]
-    pub fn of_device(dev: *const u8) -> Self {
+    pub fn of_device<A: Access>(dev: *const u8) -> Self {
         if dev.is_null() {
             return Self::unknown();
         }
-        let ifindex: u32 = load(dev, cfg_get!(offsets.dev_ifindex));
-        let net = load_ptr(dev, cfg_get!(offsets.dev_net));
-        let netns: u32 = load(net, cfg_get!(offsets.net_inum));
+        let ifindex: u32 = A::get(dev, cfg_get!(offsets.dev_ifindex));
+        let net = A::ptr(dev, cfg_get!(offsets.dev_net));
+        let netns: u32 = A::get(net, cfg_get!(offsets.net_inum));
         Self { netns, ifindex, scope: scope_of(netns, ifindex) }
     }
 
     /// Of a `struct sock`: its namespace as a whole.
     #[inline(always)]
-    pub fn of_sock(sk: *const u8) -> Self {
-        Self::of_net::<Typed>(load_ptr(sk, cfg_get!(offsets.sk_net)))
+    pub fn of_sock<A: Access>(sk: *const u8) -> Self {
+        Self::of_net::<A>(A::ptr(sk, cfg_get!(offsets.sk_net)))
     }
 
     /// Of a `struct net` as a whole.
