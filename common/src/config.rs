@@ -269,5 +269,5 @@ unsafe impl aya::Pod for Config {}
 // SAFETY: `repr(C)`, integers only, no padding.
 unsafe impl aya::Pod for IfaceSlot {}
 
-const _: () = assert!(size_of::<Config>() == 17 * 8 + 42 * 4 + 16 + 4 + 4 + 8 + 152);
+const _: () = assert!(size_of::<Config>() == 19 * 8 + 42 * 4 + 16 + 4 + 4 + 8 + 152);
 const _: () = assert!(size_of::<Config>() < ASKED as usize);

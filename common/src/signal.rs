@@ -38,11 +38,15 @@ pub enum Signal {
     TcpAccept = 15,
     /// DNS query -> answer.
     DnsLatency = 16,
+    /// Inside the function that cuts a datagram into fragments and hands them on.
+    IpFragmenting = 17,
+    /// Inside the function that takes the fragment which completes a datagram.
+    IpDefragmenting = 18,
 }
 
 impl Signal {
     /// All signals, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::RxStack,
         Self::RxSocket,
         Self::RxTotal,
@@ -60,6 +64,8 @@ impl Signal {
         Self::TcpConnect,
         Self::TcpAccept,
         Self::DnsLatency,
+        Self::IpFragmenting,
+        Self::IpDefragmenting,
     ];
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
@@ -87,6 +93,8 @@ impl Signal {
             Self::TcpConnect => "tcp.connect",
             Self::TcpAccept => "tcp.accept",
             Self::DnsLatency => "dns.latency",
+            Self::IpFragmenting => "ip.fragmenting",
+            Self::IpDefragmenting => "ip.defragmenting",
         }
     }
 
@@ -111,6 +119,8 @@ impl Signal {
             Self::TcpConnect => "SYN sent -> established",
             Self::TcpAccept => "SYN answered -> established",
             Self::DnsLatency => "query -> answer",
+            Self::IpFragmenting => "a datagram is to be cut -> all its fragments are handed on",
+            Self::IpDefragmenting => "the last missing fragment comes -> the datagram is put together",
         }
     }
 

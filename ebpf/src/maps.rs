@@ -14,6 +14,7 @@ use nettrace_common::{
         black_hole::PeerKey,
         drop::DropKey,
         frag::{FragKey, FragState},
+        fragmenting::{Begun, Worker},
     },
 };
 
@@ -49,6 +50,9 @@ pub static CONNECTS: HashMap<u64, u64> = HashMap::with_max_entries(16384, 0);
 pub static DROPS: PerCpuHashMap<DropKey, u64> = PerCpuHashMap::with_max_entries(4096, 0);
 #[map]
 pub static FRAGS: LruHashMap<FragKey, FragState> = LruHashMap::with_max_entries(4096, 0);
+/// Datagrams that are being cut or put together.
+#[map]
+pub static FRAGMENTING: LruHashMap<Worker, Begun> = LruHashMap::with_max_entries(1024, 0);
 #[map]
 pub static SPANS: PerCpuArray<Spans> = PerCpuArray::with_max_entries(1, 0);
 /// The longest packet to each receiver that was acknowledged, bytes.

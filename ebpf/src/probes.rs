@@ -4,6 +4,7 @@ pub mod black_hole;
 pub mod dns;
 pub mod drop;
 pub mod frag;
+pub mod fragmenting;
 pub mod netfilter;
 pub mod ptb;
 pub mod rtt;

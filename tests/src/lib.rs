@@ -72,7 +72,7 @@ pub struct Rung<T> {
     pub said: T,
 }
 
-/// Captures `signals` from each rung that `probe`, one of the first of them, has, while `work` runs in a lab of its own. Has each one
+/// Captures `signals` from each rung that `probe`, one of them, has, while `work` runs in a lab of its own. Has each one
 /// that this kernel offers checked, and prints why not the others.
 ///
 /// # Errors
@@ -89,7 +89,8 @@ pub fn from_every_rung<T>(
     for name in probes::rungs(probe) {
         let change = |options: &mut Options| {
             options.signals = signals.iter().map(|s| (*s).to_owned()).collect();
-            options.sources = vec![Forced { probe: signals[0].to_owned(), rung: name.to_owned() }];
+            let force = |s: &&str| Forced { probe: (*s).to_owned(), rung: name.to_owned() };
+            options.sources = signals.iter().map(force).collect();
         };
         let started = captured(config, change, &work);
         let (finished, said) = match started {

@@ -4,6 +4,7 @@
 
 mod black_hole;
 mod flow;
+mod fragmenting;
 mod tables;
 mod tcp;
 
@@ -83,6 +84,7 @@ pub struct Aggregator {
     drops: Bounded<(Flow, u32)>,
     ptb: Bounded<(IpAddr, IpAddr, u32)>,
     black_holes: black_hole::BlackHoles,
+    fragmenting: fragmenting::Failures,
     fallback: Ip,
 }
 
@@ -101,6 +103,7 @@ impl Aggregator {
             drops: Bounded::new(TABLE),
             ptb: Bounded::new(TABLE),
             black_holes: black_hole::BlackHoles::new(TABLE),
+            fragmenting: fragmenting::Failures::default(),
             fallback: Ip::default(),
         }
     }
@@ -150,6 +153,12 @@ impl Aggregator {
             Record::Drop(d) => self.drop(&d),
             Record::Reassembly(r) => self.reassembly(&r),
             Record::PacketTooBig(p) => self.packet_too_big(&p),
+            Record::Fragmenting(f) => {
+                self.latest_ns = self.latest_ns.max(f.header.ts_ns);
+                if let Some((signal, ns)) = self.fragmenting.feed(&f) {
+                    self.book(signal, f.header.scope, ns);
+                }
+            }
             Record::Stuck(s) => {
                 self.latest_ns = self.latest_ns.max(s.header.ts_ns);
                 self.black_holes.feed(&s);
@@ -201,7 +210,18 @@ impl Aggregator {
     #[must_use]
     pub fn finish(self, closing: Closing) -> Finished {
         let Self {
-            received, bad, mut measures, exemplars, dns, tcp, drops, ptb, black_holes, fallback, ..
+            received,
+            bad,
+            mut measures,
+            exemplars,
+            dns,
+            tcp,
+            drops,
+            ptb,
+            black_holes,
+            fragmenting,
+            fallback,
+            ..
         } = self;
         let kernel = closing.kernel.clone().unwrap_or_default();
         let dns = dns.finish(closing.end_ns, closing.start_ns, ROWS);
@@ -222,7 +242,10 @@ impl Aggregator {
             packets: kernel.packets,
             dns: dns.dns,
             tcp: tcp.finish(closing.kernel.as_ref()),
-            ip: ip(closing.kernel.as_ref(), fallback, ptb, black_holes),
+            ip: Ip {
+                failures: fragmenting.into_rows(ROWS),
+                ..ip(closing.kernel.as_ref(), fallback, ptb, black_holes)
+            },
             conntrack: kernel.conntrack.clone(),
             drops: drop_rows(&kernel, &name),
             drop_flows: drop_flows(drops, &kernel),
@@ -313,8 +336,7 @@ fn ip(
             reassembled: k.counter(Counter::Reassembled),
             incomplete: k.incomplete,
             packet_too_big: k.counter(Counter::PacketTooBig),
-            ptb: Vec::new(),
-            black_holes: Vec::new(),
+            ..Ip::default()
         },
         None => fallback,
     };

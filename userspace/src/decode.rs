@@ -4,7 +4,8 @@ use crate::ring::{DISCARDED, RECORD_HEADER, step};
 use bytes::{Buf, Bytes};
 use nettrace_common::{
     probes::{
-        black_hole::Stuck, dns::DnsMessage, drop::Drop, frag::Reassembly, ptb::PacketTooBig, tcp::TcpEvent,
+        black_hole::Stuck, dns::DnsMessage, drop::Drop, frag::Reassembly, fragmenting::Fragmenting,
+        ptb::PacketTooBig, tcp::TcpEvent,
     },
     wire::{Header, Kind, Measure, Record as Wire},
 };
@@ -24,6 +25,8 @@ pub enum Record {
     Reassembly(Reassembly),
     /// A path that is too narrow.
     PacketTooBig(PacketTooBig),
+    /// A datagram cut or put together.
+    Fragmenting(Fragmenting),
     /// A segment that does not get through.
     Stuck(Stuck),
 }
@@ -108,6 +111,7 @@ fn decode(bytes: &Bytes) -> Result<Record, DecodeError> {
         Kind::Drop => Record::Drop(prefix(&bytes, header.kind)?),
         Kind::Reassembly => Record::Reassembly(prefix(&bytes, header.kind)?),
         Kind::PacketTooBig => Record::PacketTooBig(prefix(&bytes, header.kind)?),
+        Kind::Fragmenting => Record::Fragmenting(prefix(&bytes, header.kind)?),
         Kind::Stuck => Record::Stuck(prefix(&bytes, header.kind)?),
         Kind::Dns => {
             let message: DnsMessage = prefix(&bytes, header.kind)?;
@@ -176,11 +180,11 @@ mod tests {
 
     #[test]
     fn a_bad_record_does_not_take_the_next_one_with_it() {
-        let mut batch = framed(&[9; 40], 0);
+        let mut batch = framed(&[99; 40], 0);
         batch.extend(framed(&dns(b"abc", 200), 0));
         batch.extend(framed(&dns(b"abc", 3), 0));
         let got: Vec<_> = records(batch.into()).collect();
-        assert_eq!(got[0], Err(DecodeError::Kind(9)));
+        assert_eq!(got[0], Err(DecodeError::Kind(99)));
         assert_eq!(got[1], Err(DecodeError::Short { kind: 2, have: 83, need: 280 }));
         assert!(got[2].is_ok());
     }

@@ -262,6 +262,31 @@ const CT_CONFIRM_KPROBE: &[Program] = &[
     end("ct_confirm_end_kprobe", Hook::KRetProbe("__nf_conntrack_confirm")),
 ];
 
+const CUT: &[Program] = &[
+    at("cut_begin", Hook::FEntry("ip_do_fragment")),
+    at("cut6_begin", Hook::FEntry("ip6_fragment")),
+    at("cut_end", Hook::FExit("ip_do_fragment")),
+    at("cut6_end", Hook::FExit("ip6_fragment")),
+];
+const CUT_KPROBE: &[Program] = &[
+    at("cut_begin_kprobe", Hook::KProbe("ip_do_fragment")),
+    at("cut6_begin_kprobe", Hook::KProbe("ip6_fragment")),
+    at("cut_end_kprobe", Hook::KRetProbe("ip_do_fragment")),
+    at("cut6_end_kprobe", Hook::KRetProbe("ip6_fragment")),
+];
+const JOIN: &[Program] = &[
+    at("join_begin", Hook::FEntry("ip_defrag")),
+    at("join6_begin", Hook::FEntry("ipv6_frag_rcv")),
+    at("join_end", Hook::FExit("ip_defrag")),
+    at("join6_end", Hook::FExit("ipv6_frag_rcv")),
+];
+const JOIN_KPROBE: &[Program] = &[
+    at("join_begin_kprobe", Hook::KProbe("ip_defrag")),
+    at("join6_begin_kprobe", Hook::KProbe("ipv6_frag_rcv")),
+    at("join_end_kprobe", Hook::KRetProbe("ip_defrag")),
+    at("join6_end_kprobe", Hook::KRetProbe("ipv6_frag_rcv")),
+];
+
 /// The TC programs, at each selected interface.
 pub const WIRE_TC: &[Program] = &[at("wire_in", Hook::TcIngress), at("wire_out", Hook::TcEgress)];
 /// XDP for packets received, where it was asked for; TC for packets sent.
@@ -329,6 +354,14 @@ pub const PROBES: &[Probe] = &[
     probe(Signal::DnsLatency.name(), WIRE),
     probe("ip.fragment", WIRE),
     probe(Signal::IpReassembly.name(), WIRE),
+    probe(
+        Signal::IpFragmenting.name(),
+        &[Source::Programs("fentry", CUT), Source::Programs("kprobe", CUT_KPROBE)],
+    ),
+    probe(
+        Signal::IpDefragmenting.name(),
+        &[Source::Programs("fentry", JOIN), Source::Programs("kprobe", JOIN_KPROBE)],
+    ),
     probe("ip.packet_too_big", WIRE),
     probe("ip.black_hole", WIRE),
     probe(

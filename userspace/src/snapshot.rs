@@ -325,9 +325,25 @@ pub struct Ip {
     pub packet_too_big: u64,
     /// Who sent those, with which MTU, most first.
     pub ptb: Vec<PathMtu>,
+    /// Datagrams that the kernel could not cut or put together, most first.
+    #[serde(default)]
+    pub failures: Vec<FragmentFailure>,
     /// Receivers that long packets do not reach although nobody says so, most segments sent again first.
     #[serde(default)]
     pub black_holes: Vec<BlackHole>,
+}
+
+/// Datagrams that could not be cut into fragments, or put together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FragmentFailure {
+    /// `cut` or `put together`.
+    pub work: String,
+    /// What the kernel's function returned: `ENOMEM`, `NET_XMIT_DROP`, ...
+    pub reason: String,
+    /// A flow that it happened to.
+    pub flow: String,
+    /// Attempts.
+    pub count: u64,
 }
 
 /// A path on which long TCP segments vanish: sent again and again, while shorter ones pass (RFC 2923, 2.1).

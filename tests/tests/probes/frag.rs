@@ -1,10 +1,10 @@
 //! `frag`: fragments in and out are counted exactly, and datagrams that become whole are told from those that do not.
 
 use nettrace::lab::traffic::{packets_of_datagram, udp};
-use nettrace::lab::{Family, Lab, LabConfig, NarrowLeg, Path, Role, Topology};
+use nettrace::lab::{Family, Lab, LabConfig, NarrowLeg, Path, Pod, Role, Topology};
 use nettrace::snapshot::Ip;
 use nettrace_common::Signal;
-use nettrace_tests::{captured, lost, truth};
+use nettrace_tests::{captured, count, from_every_rung, in_guest, lost, truth};
 use std::net::UdpSocket;
 use std::thread::sleep;
 use std::time::Duration;
@@ -147,4 +147,75 @@ fn missing_and_repeated_fragments() {
     assert_eq!((ip.reassembled, ip.incomplete), (6, 6));
     assert_eq!((ip.fragments_in_v4, ip.fragments_in_v6), (19, 19));
     assert_eq!((ip.fragments_out_v4, ip.fragments_out_v6), (19, 19));
+}
+
+/// Datagrams of each family that are cut and put together.
+const TIMED: [(Family, u32); 2] = [(Family::V4, 6), (Family::V6, 4)];
+
+/// Has datagrams cut and put together; then some that cannot be: the server has no memory for fragments, and the client's
+/// queue no room for more than two. Yields what the kernel counts as failed, of the client's and of the server's.
+fn fragmented(lab: &Lab) -> anyhow::Result<(u64, u64)> {
+    const FAIL: u32 = 3;
+    TIMED.iter().try_for_each(|&(family, count)| send(lab, family, count, 4000))?;
+    let (client, server) = (lab.pod(Role::Client), lab.pod(Role::Server));
+    server.netns.run(|| {
+        ["low", "high"]
+            .iter()
+            .try_for_each(|end| std::fs::write(format!("/proc/sys/net/ipv4/ipfrag_{end}_thresh"), "0"))
+    })??;
+    let path = lab.path(Role::Client, Role::Server, Family::V4)?;
+    let socket = client.netns.run(|| UdpSocket::bind(path.client_address(0)))??;
+    for _ in 0..FAIL {
+        socket.send_to(&[0; 4000], path.server_address(PORT))?;
+    }
+    let slow = "qdisc replace dev eth0 root tbf rate 8kbit burst 1600 limit 1600";
+    truth::output(&client.netns, "tc", "iproute2", &slow.split(' ').collect::<Vec<_>>())?;
+    // The first fragment passes, the second waits, the third finds no room; of the next datagram none does.
+    for _ in 0..FAIL {
+        socket.send_to(&[0; 4000], path.server_address(PORT))?;
+    }
+    let failed = |pod: &Pod, counter| anyhow::Ok(truth::counters(&pod.netns)?[counter]);
+    Ok((failed(client, "IpFragFails")?, failed(server, "IpReasmFails")?))
+}
+
+/// Datagrams that the client cuts and the server puts together are timed, each once, from each source; what the kernel
+/// counts as failed is counted with its reason.
+#[test]
+fn cutting_and_putting_together_is_timed_and_failures_are_told() {
+    let signals = [Signal::IpFragmenting, Signal::IpDefragmenting];
+    if !in_guest() {
+        println!("skipped: this kernel may have neither kprobes nor fentry");
+        return;
+    }
+    from_every_rung(
+        signals[0].name(),
+        &signals.map(Signal::name),
+        LabConfig::default(),
+        fragmented,
+        |rung| {
+            let expected = TIMED.iter().map(|(_, count)| u64::from(*count)).sum::<u64>();
+            for signal in signals {
+                // Those that the client cut for the server to fail at are timed, too.
+                let more = if signal == Signal::IpFragmenting { 3 } else { 0 };
+                assert_eq!(
+                    count(&rung.snapshot, signal),
+                    expected + more,
+                    "{} by {}",
+                    signal.name(),
+                    rung.name
+                );
+            }
+            let failures: Vec<_> = rung
+                .snapshot
+                .ip
+                .failures
+                .iter()
+                .map(|f| (f.work.as_str(), f.reason.as_str(), f.count))
+                .collect();
+            let (cut, joined) = rung.said;
+            assert!(cut > 0 && joined > cut, "{cut} {joined}");
+            assert_eq!(failures, [("put together", "ENOMEM", joined), ("cut", "NET_XMIT_DROP", cut)]);
+        },
+    )
+    .unwrap();
 }

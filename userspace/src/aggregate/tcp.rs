@@ -156,8 +156,8 @@ impl TcpBook {
     }
 }
 
-/// Name of an errno that a connection can fail with.
-fn errno_name(errno: u32) -> String {
+/// Name of an errno that a connection can fail with, or a datagram that is cut or put together.
+pub(super) fn errno_name(errno: u32) -> String {
     let name = match i32::try_from(errno).unwrap_or(0) {
         0 => "aborted",
         libc::ECONNREFUSED => "ECONNREFUSED",
@@ -167,6 +167,11 @@ fn errno_name(errno: u32) -> String {
         libc::ECONNRESET => "ECONNRESET",
         libc::ECONNABORTED => "ECONNABORTED",
         libc::EPIPE => "EPIPE",
+        libc::ENOMEM => "ENOMEM",
+        libc::ENOBUFS => "ENOBUFS",
+        libc::EMSGSIZE => "EMSGSIZE",
+        libc::EINVAL => "EINVAL",
+        libc::ENOENT => "ENOENT",
         libc::EPROTO => "EPROTO",
         libc::EACCES => "EACCES",
         libc::ENOPROTOOPT => "ENOPROTOOPT",

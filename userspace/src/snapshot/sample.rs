@@ -2,8 +2,8 @@
 
 use super::{
     BlackHole, ConntrackCounts, ConntrackTable, Count, Dns, DnsName, DnsServer, DnsTransaction, Drop,
-    DropFlow, Exemplar, Hist, Interface, Ip, LossCount, Meta, Overhead, Packets, PathMtu, Probe, ProgramCost,
-    Ring, SCHEMA_VERSION, SignalData, Snapshot, Tcp, TcpCounters, TcpPeer,
+    DropFlow, Exemplar, FragmentFailure, Hist, Interface, Ip, LossCount, Meta, Overhead, Packets, PathMtu,
+    Probe, ProgramCost, Ring, SCHEMA_VERSION, SignalData, Snapshot, Tcp, TcpCounters, TcpPeer,
 };
 use nettrace_common::{Loss, Signal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -289,6 +289,12 @@ fn ip() -> Ip {
         incomplete: 2,
         packet_too_big: 11,
         ptb: vec![PathMtu { router: v4(254), destination: v4(80), mtu: 1_450, count: 11 }],
+        failures: vec![FragmentFailure {
+            work: "put together".to_owned(),
+            reason: "ENOMEM".to_owned(),
+            flow: "10.0.0.7 -> 10.0.0.2 udp".to_owned(),
+            count: 4,
+        }],
         black_holes: vec![BlackHole {
             peer: v4(81),
             flow: "10.244.0.2:40312 -> 10.244.0.81:443 tcp".to_owned(),

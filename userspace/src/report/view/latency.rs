@@ -20,6 +20,8 @@ const PATH_ORDER: [Signal; Signal::COUNT] = [
     Signal::TcpConnect,
     Signal::TcpAccept,
     Signal::IpReassembly,
+    Signal::IpFragmenting,
+    Signal::IpDefragmenting,
     Signal::NfHook,
     Signal::CtIn,
     Signal::CtConfirm,

@@ -38,6 +38,15 @@ pub(super) fn fragments(snapshot: &Snapshot, top: usize) -> Section {
             Cell::count(p.count),
         ]
     }));
+    let columns = [
+        ("could not be", Kind::Text),
+        ("because", Kind::Text),
+        ("datagrams", Kind::Number),
+        ("for instance", Kind::Text),
+    ];
+    section.table(Table::of("Fragments that failed", &columns, &ip.failures, top, |f| {
+        vec![Cell::text(&f.work), Cell::text(&f.reason), Cell::count(f.count), Cell::text(&f.flow)]
+    }));
     section.table(black_holes(&ip.black_holes, top));
     section
 }
