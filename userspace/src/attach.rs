@@ -21,6 +21,7 @@ use aya::programs::{
 use nettrace_common::config::state;
 use std::{
     collections::{HashMap, HashSet},
+    error::Error as _,
     path::Path,
 };
 
@@ -454,7 +455,14 @@ fn one_line(error: &ProgramError) -> String {
             }
             line
         }
-        other => other.to_string(),
+        other => {
+            // Of a system call that failed, its source tells why.
+            let causes = std::iter::successors(other.source(), |error| (**error).source());
+            causes.fold(other.to_string(), |line, cause| {
+                let cause = cause.to_string();
+                if line.contains(&cause) { line } else { format!("{line}: {cause}") }
+            })
+        }
     }
 }
 
@@ -472,6 +480,7 @@ fn last_words(log: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::probes::select;
+    use aya::sys::SyscallError;
 
     /// What a probe is measured from, and why not from better.
     fn row(attached: &Attached, name: &str) -> (Option<String>, Option<String>) {
@@ -526,6 +535,14 @@ mod tests {
             assert_eq!(row(&attached, other), (raw, Some(why.to_owned())));
             assert!(!attached.ok("tcp_state"));
         }
+    }
+
+    #[test]
+    fn why_a_system_call_failed_is_told() {
+        let io_error = std::io::Error::from_raw_os_error(16);
+        let error = ProgramError::SyscallError(SyscallError { call: "bpf_link_create", io_error });
+        let told = "`bpf_link_create` failed: Device or resource busy (os error 16)";
+        assert_eq!(one_line(&error), told);
     }
 
     #[test]

@@ -3,15 +3,15 @@
 
 use anyhow::Result;
 use nettrace::{
-    capture::Options,
+    capture::{Capture, Options},
     filter,
     lab::{Lab, LabConfig, Role, Topology},
     probes::{self, Forced},
     snapshot::Snapshot,
 };
 use nettrace_common::{Signal, probes::netfilter::HOOKS};
-use nettrace_tests::{captured, captured_in, count, count_in, in_guest, truth};
-use std::net::UdpSocket;
+use nettrace_tests::{captured, captured_in, count, count_in, in_guest, options, truth};
+use std::{fs, net::UdpSocket};
 
 const PORT: u16 = 7100;
 
@@ -96,6 +96,59 @@ fn packets_are_counted_at_each_hook() {
         worked.extend(on);
     }
     assert!(worked.len() == 3 || !in_guest(), "only {worked:?} could be measured");
+}
+
+/// Tracing of functions, off until this is dropped: fentry programs are verified then, and cannot be attached.
+struct Untraceable;
+
+const FTRACE: &str = "/proc/sys/kernel/ftrace_enabled";
+
+impl Untraceable {
+    fn set() -> Result<Self> {
+        fs::write(FTRACE, "0")?;
+        Ok(Self)
+    }
+}
+
+impl Drop for Untraceable {
+    fn drop(&mut self) {
+        fs::write(FTRACE, "1").unwrap();
+    }
+}
+
+/// Where programs are accepted and cannot be attached, the next source measures the same, and the report says why.
+#[test]
+fn what_cannot_be_attached_is_measured_from_the_next_source() {
+    const FLOWS: u64 = 20;
+    if !in_guest() {
+        println!("skipped: tracing of functions is the whole machine's, and this one is not a test's own");
+        return;
+    }
+    let lab = Lab::start(routed()).unwrap();
+    let mut options = options(&lab);
+    options.always = true;
+    options.signals = vec![Signal::NfHook.name().to_owned()];
+    only_the_node(&mut options);
+    options.programs.filter = filter::parse("udp and port 7100").unwrap();
+    let hook = "type filter hook forward priority 0";
+    truth::nft(&lab.node().netns, &truth::Nft { hook, rules: &["counter name n accept"] }).unwrap();
+    let untraceable = Untraceable::set().unwrap();
+    let capture = Capture::start(options).unwrap();
+    // What is attached by then is called again.
+    drop(untraceable);
+    flows(&lab, FLOWS).unwrap();
+    let snapshot = capture.stop().unwrap().snapshot;
+    let row = snapshot.probes.iter().find(|p| p.name == Signal::NfHook.name()).unwrap();
+    println!("{row:?}");
+    assert_eq!(count_in(&snapshot, Signal::NfHook, "forward"), FLOWS, "{row:?}");
+    let source = row.source.as_deref().unwrap();
+    if source.starts_with("fentry") {
+        println!("not compared: this kernel attaches programs to functions all the same");
+        return;
+    }
+    assert_eq!(source, "kprobe nf_hook_slow, kretprobe nf_hook_slow");
+    let reason = row.reason.as_deref().unwrap();
+    assert!(reason.starts_with("nf_hook_begin: ") && reason.contains("busy"), "{reason}");
 }
 
 /// Rules as kube-proxy has them for so many Services, none of them the datagrams': one rule each, or one map for all.
