@@ -20,7 +20,7 @@ pub use signal::Signal;
 
 /// Version of every layout in this crate. The kernel object carries it, the loader refuses another one, and a
 /// recording names the one it was written with.
-pub const WIRE_VERSION: u32 = 3;
+pub const WIRE_VERSION: u32 = 4;
 
 /// Interface scopes for which the kernel keeps separate histograms, at most. Scope 0 means *not selected*.
 pub const MAX_SCOPES: u32 = 16;

@@ -17,6 +17,8 @@ pub enum Kind {
     Reassembly = 5,
     /// [`crate::probes::ptb::PacketTooBig`].
     PacketTooBig = 6,
+    /// [`crate::probes::conntrack::Trouble`].
+    Conntrack = 7,
 }
 
 /// Which way a packet went through its interface.
@@ -138,6 +140,7 @@ impl Kind {
             4 => Self::Drop,
             5 => Self::Reassembly,
             6 => Self::PacketTooBig,
+            7 => Self::Conntrack,
             _ => return None,
         })
     }

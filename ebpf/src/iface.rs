@@ -6,7 +6,7 @@ use nettrace_common::{
 };
 
 use crate::{
-    kernel::{Access, Typed, cfg_get, load, load_ptr},
+    kernel::{Access, Typed, cfg_get, load_ptr},
     maps::IFACES,
 };
 
@@ -37,13 +37,30 @@ impl Place {
     /// Of a `struct net_device`.
     #[inline(always)]
     pub fn of_device(dev: *const u8) -> Self {
+        Self::of_device_by::<Typed>(dev)
+    }
+
+    /// The same, however it is read.
+    #[inline(always)]
+    pub fn of_device_by<A: Access>(dev: *const u8) -> Self {
         if dev.is_null() {
             return Self::unknown();
         }
-        let ifindex: u32 = load(dev, cfg_get!(offsets.dev_ifindex));
-        let net = load_ptr(dev, cfg_get!(offsets.dev_net));
-        let netns: u32 = load(net, cfg_get!(offsets.net_inum));
+        let ifindex: u32 = A::get(dev, cfg_get!(offsets.dev_ifindex));
+        let net = A::ptr(dev, cfg_get!(offsets.dev_net));
+        let netns: u32 = A::get(net, cfg_get!(offsets.net_inum));
         Self { netns, ifindex, scope: scope_of(netns, ifindex) }
+    }
+
+    /// Of a `struct sk_buff`: of its device, or else of its socket.
+    #[inline(always)]
+    pub fn of_packet(skb: *const u8) -> Self {
+        let dev = load_ptr(skb, cfg_get!(offsets.skb_dev));
+        if !dev.is_null() {
+            return Self::of_device(dev);
+        }
+        let sk = load_ptr(skb, cfg_get!(offsets.skb_sk));
+        if sk.is_null() { Self::unknown() } else { Self::of_sock(sk) }
     }
 
     /// Of a `struct sock`: its namespace as a whole.

@@ -19,6 +19,7 @@ use nettrace_common::{
 use crate::{
     flight::{Flight, SLOTS},
     probes::{
+        conntrack::Open,
         rtt::{RTT_SLOTS, RttSlot},
         udp::{UDP_SLOTS, UdpQueue},
     },
@@ -48,6 +49,8 @@ pub static CONNECTS: HashMap<u64, u64> = HashMap::with_max_entries(16384, 0);
 pub static DROPS: PerCpuHashMap<DropKey, u64> = PerCpuHashMap::with_max_entries(4096, 0);
 #[map]
 pub static FRAGS: LruHashMap<FragKey, FragState> = LruHashMap::with_max_entries(4096, 0);
+#[map]
+pub static CONNTRACK: PerCpuArray<Open> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static SPANS: PerCpuArray<Spans> = PerCpuArray::with_max_entries(1, 0);
 #[map]

@@ -1,5 +1,6 @@
 //! The probes; each has the same name here, in `common`, in `userspace` and in `tests`.
 
+pub mod conntrack;
 pub mod dns;
 pub mod drop;
 pub mod frag;

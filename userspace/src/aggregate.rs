@@ -2,6 +2,7 @@
 //!
 //! Tables are bounded; what does not fit is counted as [`Loss::TableFull`] and still in the totals.
 
+mod conntrack;
 mod flow;
 mod tables;
 mod tcp;
@@ -21,7 +22,7 @@ use crate::{
 use bytes::Bytes;
 use nettrace_common::{
     Counter, Loss, SCOPE_OTHER, Signal,
-    probes::{drop::Drop, frag::Reassembly, netfilter, ptb::PacketTooBig},
+    probes::{conntrack::Trouble, drop::Drop, frag::Reassembly, netfilter, ptb::PacketTooBig},
     wire::{Cause, Flow, Measure},
 };
 use std::{collections::BTreeMap, net::IpAddr};
@@ -79,6 +80,7 @@ pub struct Aggregator {
     exemplars: BTreeMap<u8, Slowest<(Measure, u64)>>,
     dns: DnsTracker,
     tcp: tcp::TcpBook,
+    conntrack: conntrack::ConntrackBook,
     drops: Bounded<(Flow, u32)>,
     ptb: Bounded<(IpAddr, IpAddr, u32)>,
     fallback: Ip,
@@ -96,6 +98,7 @@ impl Aggregator {
             exemplars: BTreeMap::new(),
             dns: DnsTracker::new(dns),
             tcp: tcp::TcpBook::new(TABLE),
+            conntrack: conntrack::ConntrackBook::new(TABLE),
             drops: Bounded::new(TABLE),
             ptb: Bounded::new(TABLE),
             fallback: Ip::default(),
@@ -146,6 +149,7 @@ impl Aggregator {
             Record::Drop(d) => self.drop(&d),
             Record::Reassembly(r) => self.reassembly(&r),
             Record::PacketTooBig(p) => self.packet_too_big(&p),
+            Record::Conntrack(t) => self.conntrack(&t),
         }
     }
 
@@ -188,10 +192,19 @@ impl Aggregator {
         self.ptb.add((router, destination, p.mtu));
     }
 
+    fn conntrack(&mut self, t: &Trouble) {
+        self.latest_ns = self.latest_ns.max(t.header.ts_ns);
+        if !self.conntrack.feed(t) {
+            self.bad += 1;
+        }
+    }
+
     /// Closes the books.
     #[must_use]
     pub fn finish(self, closing: Closing) -> Finished {
-        let Self { received, bad, mut measures, exemplars, dns, tcp, drops, ptb, fallback, .. } = self;
+        let Self {
+            received, bad, mut measures, exemplars, dns, tcp, conntrack, drops, ptb, fallback, ..
+        } = self;
         let kernel = closing.kernel.clone().unwrap_or_default();
         let dns = dns.finish(closing.end_ns, closing.start_ns, ROWS);
         if !dns.latency.is_empty() {
@@ -199,7 +212,8 @@ impl Aggregator {
                 SignalBook { hist: dns.latency, sum_ns: dns.latency_sum_ns, max_ns: dns.latency_max_ns };
             measures.insert((Signal::DnsLatency as u8, SCOPE_OTHER), book);
         }
-        let table_full = tcp.overflow() + drops.overflow() + ptb.overflow();
+        let table_full = tcp.overflow() + conntrack.overflow() + drops.overflow() + ptb.overflow();
+        let (conntrack_trouble, conntrack_flows) = conntrack.finish(closing.kernel.as_ref());
         let mut user =
             vec![(Loss::BadRecord, bad), (Loss::BadFrame, closing.bad_frames), (Loss::TableFull, table_full)];
         user.extend(dns.losses.by_reason());
@@ -213,6 +227,8 @@ impl Aggregator {
             tcp: tcp.finish(closing.kernel.as_ref()),
             ip: ip(closing.kernel.as_ref(), fallback, ptb),
             conntrack: kernel.conntrack.clone(),
+            conntrack_trouble,
+            conntrack_flows,
             drops: drop_rows(&kernel, &name),
             drop_flows: drop_flows(drops, &kernel),
             exemplars: exemplar_rows(exemplars, closing.start_ns, &name),

@@ -109,7 +109,7 @@ pub fn attach(loaded: &mut Loaded, mut attached: Attached) -> Attached {
             continue;
         }
         let Some(program) = loaded.ebpf.program_mut(name) else { continue };
-        if let Err(error) = attach_one(program) {
+        if let Err(error) = attach_one(program, place(name)) {
             let reason = format!("{name}: {}", one_line(&error));
             mark_off(&mut attached.probes, name, &reason);
             *outcome = Err(reason);
@@ -120,12 +120,18 @@ pub fn attach(loaded: &mut Loaded, mut attached: Attached) -> Attached {
     attached
 }
 
+/// The tracepoint or function at which a program is attached.
+fn place(program: &str) -> Option<&'static str> {
+    PROBES.iter().flat_map(|p| p.sources).find_map(|s| s.place_of(program))
+}
+
 /// Attaches a program at its place in the kernel; those of interfaces have none.
-fn attach_one(program: &mut AyaProgram) -> Result<(), ProgramError> {
+fn attach_one(program: &mut AyaProgram, place: Option<&'static str>) -> Result<(), ProgramError> {
     match program {
         AyaProgram::BtfTracePoint(program) => program.attach().map(drop),
         AyaProgram::FEntry(program) => program.attach().map(drop),
         AyaProgram::FExit(program) => program.attach().map(drop),
+        AyaProgram::KProbe(program) => place.map_or(Ok(()), |place| program.attach(place, 0).map(drop)),
         _ => Ok(()),
     }
 }
@@ -209,7 +215,7 @@ pub enum Held {
 
 /// Attaches one program for as long as what this yields is kept.
 pub fn hold(loaded: &mut Loaded, name: &'static str) -> Option<Held> {
-    let place = PROBES.iter().flat_map(|p| p.sources).find_map(|s| s.place_of(name))?;
+    let place = place(name)?;
     let held = match loaded.ebpf.program_mut(name)? {
         AyaProgram::BtfTracePoint(program) => {
             program.attach().and_then(|id| program.take_link(id)).map(Held::TracePoint)

@@ -3,7 +3,9 @@
 use crate::ring::{DISCARDED, RECORD_HEADER, step};
 use bytes::{Buf, Bytes};
 use nettrace_common::{
-    probes::{dns::DnsMessage, drop::Drop, frag::Reassembly, ptb::PacketTooBig, tcp::TcpEvent},
+    probes::{
+        conntrack::Trouble, dns::DnsMessage, drop::Drop, frag::Reassembly, ptb::PacketTooBig, tcp::TcpEvent,
+    },
     wire::{Header, Kind, Measure, Record as Wire},
 };
 
@@ -22,6 +24,8 @@ pub enum Record {
     Reassembly(Reassembly),
     /// A path that is too narrow.
     PacketTooBig(PacketTooBig),
+    /// A packet that connection tracking had trouble with.
+    Conntrack(Trouble),
 }
 
 /// Why bytes are not a record.
@@ -104,6 +108,7 @@ fn decode(bytes: &Bytes) -> Result<Record, DecodeError> {
         Kind::Drop => Record::Drop(prefix(&bytes, header.kind)?),
         Kind::Reassembly => Record::Reassembly(prefix(&bytes, header.kind)?),
         Kind::PacketTooBig => Record::PacketTooBig(prefix(&bytes, header.kind)?),
+        Kind::Conntrack => Record::Conntrack(prefix(&bytes, header.kind)?),
         Kind::Dns => {
             let message: DnsMessage = prefix(&bytes, header.kind)?;
             let start = size_of::<DnsMessage>();

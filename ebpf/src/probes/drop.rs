@@ -38,13 +38,7 @@ fn dropped(skb: *const u8, location: u64, reason: u32) {
         // A message of a Unix or netlink socket, not a packet.
         return;
     }
-    let mut place = Place::unknown();
-    let sk = load_ptr(skb, cfg_get!(offsets.skb_sk));
-    if !dev.is_null() {
-        place = Place::of_device(dev);
-    } else if !sk.is_null() {
-        place = Place::of_sock(sk);
-    }
+    let place = Place::of_packet(skb);
     if place.ignored() {
         return;
     }

@@ -1,16 +1,19 @@
-//! `ct.counters`: what connection tracking counts, against packets that were made for it and against `conntrack -S`.
+//! `ct.counters`, `ct.clash`, `ct.full`: what connection tracking counts and whom it drops, against packets that were made
+//! for it and against `conntrack -S`.
 
 use anyhow::{Context, Result};
 use nettrace::{
-    lab::{Family, Lab, LabConfig, Role, Topology},
-    probes::{self, CONNTRACK, Forced},
-    snapshot::{ConntrackCounts, ConntrackTable, Snapshot},
+    capture::Options,
+    lab::{Family, Lab, LabConfig, Pod, Role, Topology},
+    probes::{self, CLASHES, CONNTRACK, FULL_TABLES, Forced},
+    snapshot::{ConntrackCounts, ConntrackFlow, ConntrackTable, ConntrackTrouble, Snapshot},
 };
-use nettrace_tests::{captured, in_guest, truth};
+use nettrace_tests::{captured, in_guest, lost, truth};
 use std::{
     fs,
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
+    time::Duration,
 };
 
 /// Packets pass the node, which tracks them.
@@ -110,30 +113,149 @@ fn a_full_table_drops_what_is_new() {
         println!("skipped: the size of the table is the whole machine's, and this one is not a test's own");
         return;
     }
-    let (finished, text) = captured(
-        routed(),
-        |_| {},
-        |lab| {
-            track(lab)?;
-            let (client, server) = (lab.pod(Role::Client), lab.pod(Role::Server));
-            let listener = server.netns.run(|| TcpListener::bind((server.ipv4, 0)))??;
-            let to = listener.local_addr()?;
-            let size = TableSize::set(ENTRIES)?;
-            let connect = || (0..ENTRIES).map(|_| TcpStream::connect(to)).collect::<Result<Vec<_>, _>>();
-            let connections = client.netns.run(connect)??;
-            let socket = client.netns.run(|| UdpSocket::bind((client.ipv4, 0)))??;
-            for _ in 0..NEW {
-                socket.send_to(b"new", to)?;
-            }
-            let text = truth::output(&lab.node().netns, "conntrack", "conntrack", &["-S"])?;
-            drop(size);
-            drop(connections);
-            Ok(text)
-        },
-    )
+    let (finished, (text, flow)) = captured(routed(), only_these, |lab| {
+        track(lab)?;
+        let (client, server) = (lab.pod(Role::Client), lab.pod(Role::Server));
+        let listener = server.netns.run(|| TcpListener::bind((server.ipv4, 0)))??;
+        let to = listener.local_addr()?;
+        let size = TableSize::set(ENTRIES)?;
+        let connect = || (0..ENTRIES).map(|_| TcpStream::connect(to)).collect::<Result<Vec<_>, _>>();
+        let connections = client.netns.run(connect)??;
+        let socket = client.netns.run(|| UdpSocket::bind((client.ipv4, 0)))??;
+        let flow = format!("{} -> {to} udp", socket.local_addr()?);
+        for _ in 0..NEW {
+            socket.send_to(b"new", to)?;
+        }
+        let text = truth::output(&lab.node().netns, "conntrack", "conntrack", &["-S"])?;
+        drop(size);
+        drop(connections);
+        Ok((text, flow))
+    })
     .unwrap();
     let table = node(&finished.snapshot);
     assert_eq!((table.dropped_full(), table.dropped_raced()), (NEW, 0), "{table:?}");
     assert_eq!(told(&text, "drop"), Some(NEW), "{text}");
     agrees_with_conntrack(&finished.snapshot, &text);
+    let snapshot = &finished.snapshot;
+    assert_eq!(
+        snapshot.conntrack_trouble,
+        ConntrackTrouble { table_full: NEW, ..ConntrackTrouble::default() }
+    );
+    assert_eq!(snapshot.conntrack_flows, [row(flow, "table full", NEW)]);
+    nothing_was_missed(snapshot);
+}
+
+/// Programs that these tests have no use for are dear to verify where the processor is emulated.
+fn only_these(options: &mut Options) {
+    options.signals = [CONNTRACK, CLASHES, FULL_TABLES].map(str::to_owned).to_vec();
+}
+
+fn row(flow: String, what: &str, count: u64) -> ConntrackFlow {
+    ConntrackFlow { flow, what: what.to_owned(), count }
+}
+
+fn nothing_was_missed(snapshot: &Snapshot) {
+    for probe in snapshot.probes.iter().filter(|p| [CLASHES, FULL_TABLES].contains(&p.name.as_str())) {
+        assert!(probe.source.is_some(), "{probe:?}");
+    }
+    assert_eq!((lost(snapshot, "unmatched"), lost(snapshot, "ring_full")), (0, 0));
+}
+
+const RACES: u64 = 5;
+const PORT: u16 = 7300;
+/// A Service, whose datagrams go to one of two backends.
+const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+/// Where datagrams of several clients seem to come from.
+const SHARED: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+/// The datagram that is held, and one of another length that overtakes it.
+const HELD: &[u8] = b"held!";
+const AHEAD: &[u8] = b"goes ahead";
+
+/// Datagrams to the Service go to its backends in turn; those to the shared port seem to come from one address. HELD is
+/// held: behind the choice of its addresses, and before its connection is entered into the table.
+fn rules(server: Ipv4Addr, dns: Ipv4Addr) -> String {
+    let (held, shared) = (8 + HELD.len(), PORT + 1);
+    format!(
+        "table ip t {{
+            chain pre {{
+                type nat hook prerouting priority -100;
+                ip daddr {SERVICE} udp dport {PORT} dnat to numgen inc mod 2 map {{ 0 : {server}, 1 : {dns} }}
+            }}
+            chain post {{ type nat hook postrouting priority 100; udp dport {shared} snat to {SHARED}; }}
+            chain hold {{ type filter hook postrouting priority 200; udp length {held} queue num 7; }}
+        }}"
+    )
+}
+
+/// Two datagrams whose connections cannot both be in the table; the first one is held until the second has entered its own.
+fn race(queue: &truth::Queue, held: &UdpSocket, ahead: &UdpSocket, to: SocketAddr) -> Result<()> {
+    held.send_to(HELD, to)?;
+    let packet = queue.take()?;
+    ahead.send_to(AHEAD, to)?;
+    queue.release(packet)
+}
+
+/// Datagrams that wait to be read.
+fn received(socket: &UdpSocket) -> Result<u64> {
+    socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+    let mut count = 0;
+    while socket.recv(&mut [0; 64]).is_ok() {
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// A packet that comes to enter its connection after another one has: let through where both are of one connection, also
+/// of one that goes to another backend, as A and AAAA queries of one socket to a DNS Service; dropped where another
+/// connection would be answered the same, as of two pods behind one address.
+#[test]
+fn packets_that_race_are_told_apart() {
+    if !in_guest() {
+        println!("skipped: this machine may have no kprobes, and no module for netfilter's queues");
+        return;
+    }
+    let mut expected = Vec::new();
+    let (finished, (text, arrived)) = captured(routed(), only_these, |lab| {
+        let [client, server, dns] = [Role::Client, Role::Server, Role::Dns].map(|role| lab.pod(role));
+        truth::nft_script(&lab.node().netns, &rules(server.ipv4, dns.ipv4))?;
+        let queue = truth::Queue::open(&lab.node().netns, 7)?;
+        let bind = |pod: &Pod, port| anyhow::Ok(pod.netns.run(|| UdpSocket::bind((pod.ipv4, port)))??);
+        let receivers = [bind(server, PORT)?, bind(server, PORT + 1)?, bind(dns, PORT)?];
+        for _ in 0..RACES {
+            for to in [server.ipv4, SERVICE] {
+                let socket = bind(client, 0)?;
+                race(&queue, &socket, &socket, (to, PORT).into())?;
+                // The Service's first backend has the turn of each first datagram.
+                let flow = format!("{} -> {}:{PORT} udp", socket.local_addr()?, server.ipv4);
+                expected.push(row(flow, "clash resolved", 1));
+            }
+            let one = bind(client, 0)?;
+            let port = one.local_addr()?.port();
+            let other = bind(dns, port)?;
+            let to = SocketAddr::from((server.ipv4, PORT + 1));
+            race(&queue, &one, &other, to)?;
+            expected.push(row(format!("{SHARED}:{port} -> {to} udp"), "clash dropped", 1));
+        }
+        let text = truth::output(&lab.node().netns, "conntrack", "conntrack", &["-S"])?;
+        let arrived = receivers.iter().map(received).collect::<Result<Vec<_>>>()?;
+        Ok((text, arrived))
+    })
+    .unwrap();
+    println!("{text}");
+    let snapshot = &finished.snapshot;
+    // Of the shared address only those that went ahead.
+    assert_eq!(arrived, [3 * RACES, RACES, RACES]);
+    let trouble = snapshot.conntrack_trouble;
+    assert_eq!(trouble.clashes_resolved, 2 * RACES);
+    assert_eq!((trouble.clashes_dropped, trouble.table_full), (RACES, 0));
+    let counts = ["clash_resolve", "insert_failed", "drop"].map(|name| told(&text, name));
+    assert_eq!(counts, [Some(2 * RACES), Some(RACES), Some(RACES)], "{text}");
+    assert_eq!(node(snapshot).dropped_raced(), RACES);
+    agrees_with_conntrack(snapshot, &text);
+    let mut flows = snapshot.conntrack_flows.clone();
+    for rows in [&mut flows, &mut expected] {
+        rows.sort_by(|a, b| (&a.flow, &a.what).cmp(&(&b.flow, &b.what)));
+    }
+    assert_eq!(flows, expected);
+    nothing_was_missed(snapshot);
 }
