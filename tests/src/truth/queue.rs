@@ -87,6 +87,7 @@ impl Queue {
     ///
     /// # Errors
     /// When the kernel refuses.
+    #[expect(clippy::needless_pass_by_value, reason = "a packet has one verdict")]
     pub fn release(&self, packet: HeldPacket) -> Result<()> {
         let HeldPacket([a, b, c, d]) = packet;
         // NF_ACCEPT

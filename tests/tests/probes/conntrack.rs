@@ -167,13 +167,17 @@ const PORT: u16 = 7300;
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// Where datagrams of several clients seem to come from.
 const SHARED: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+/// Where the client's seem to come from while they are held.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 /// The datagram that is held, and one of another length that overtakes it.
 const HELD: &[u8] = b"held!";
 const AHEAD: &[u8] = b"goes ahead";
 
 /// Datagrams to the Service go to its backends in turn; those to the shared port seem to come from one address. HELD is
-/// held: behind the choice of its addresses, and before its connection is entered into the table.
-fn rules(server: Ipv4Addr, dns: Ipv4Addr) -> String {
+/// held: behind the choice of its addresses, and before its connection is entered into the table. Old kernels (6.1) look a
+/// packet up once more when it is released, by its addresses, and would have it join the connection that is there by then;
+/// so it has another address meanwhile.
+fn rules([client, server, dns]: [Ipv4Addr; 3]) -> String {
     let (held, shared) = (8 + HELD.len(), PORT + 1);
     format!(
         "table ip t {{
@@ -182,7 +186,15 @@ fn rules(server: Ipv4Addr, dns: Ipv4Addr) -> String {
                 ip daddr {SERVICE} udp dport {PORT} dnat to numgen inc mod 2 map {{ 0 : {server}, 1 : {dns} }}
             }}
             chain post {{ type nat hook postrouting priority 100; udp dport {shared} snat to {SHARED}; }}
-            chain hold {{ type filter hook postrouting priority 200; udp length {held} queue num 7; }}
+            chain hold {{
+                type filter hook postrouting priority 200;
+                udp length {held} ip saddr {client} ip saddr set {ELSEWHERE}
+                udp length {held} queue num 7
+            }}
+            chain back {{
+                type filter hook postrouting priority 201;
+                ip saddr {ELSEWHERE} ip saddr set {client}
+            }}
         }}"
     )
 }
@@ -217,7 +229,7 @@ fn packets_that_race_are_told_apart() {
     let mut expected = Vec::new();
     let (finished, (text, arrived)) = captured(routed(), only_these, |lab| {
         let [client, server, dns] = [Role::Client, Role::Server, Role::Dns].map(|role| lab.pod(role));
-        truth::nft_script(&lab.node().netns, &rules(server.ipv4, dns.ipv4))?;
+        truth::nft_script(&lab.node().netns, &rules([client, server, dns].map(|pod| pod.ipv4)))?;
         let queue = truth::Queue::open(&lab.node().netns, 7)?;
         let bind = |pod: &Pod, port| anyhow::Ok(pod.netns.run(|| UdpSocket::bind((pod.ipv4, port)))??);
         let receivers = [bind(server, PORT)?, bind(server, PORT + 1)?, bind(dns, PORT)?];
