@@ -13,6 +13,10 @@ use crate::{
 /// and no offset of a kernel structure is this large: an object that was not treated does not pass the verifier.
 pub const PLACEHOLDER: u32 = 0x4e54_0000;
 
+/// Set in the lower half of a placeholder where the program asks whether the kernel has the member, see [`ABSENT`]. One
+/// that does not ask is of no use without it.
+pub const ASKED: u32 = 0x8000;
+
 /// An offset that this kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
 
@@ -246,6 +250,8 @@ pub mod iface_flag {
     pub const NO_ETHERNET: u32 = 1;
     /// A TC or XDP program looks at its received packets.
     pub const WATCHED: u32 = 2;
+    /// Of a pair whose other end is a pod or a virtual machine: what it receives is sent on this machine.
+    pub const HOST_END: u32 = 4;
 }
 
 /// Slot of an interface in the interface table. `ifindex` 0 stands for the sockets of a namespace, `netns` 0 for the
@@ -264,3 +270,4 @@ unsafe impl aya::Pod for Config {}
 unsafe impl aya::Pod for IfaceSlot {}
 
 const _: () = assert!(size_of::<Config>() == 17 * 8 + 42 * 4 + 16 + 4 + 4 + 8 + 152);
+const _: () = assert!(size_of::<Config>() < ASKED as usize);

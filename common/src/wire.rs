@@ -19,6 +19,8 @@ pub enum Kind {
     PacketTooBig = 6,
     /// [`crate::probes::conntrack::Trouble`].
     Conntrack = 7,
+    /// [`crate::probes::black_hole::Stuck`].
+    Stuck = 8,
 }
 
 /// Which way a packet went through its interface.
@@ -141,6 +143,7 @@ impl Kind {
             5 => Self::Reassembly,
             6 => Self::PacketTooBig,
             7 => Self::Conntrack,
+            8 => Self::Stuck,
             _ => return None,
         })
     }

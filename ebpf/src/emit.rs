@@ -14,7 +14,7 @@ use nettrace_common::{
 use crate::{
     hist,
     iface::Place,
-    kernel::{cfg_get, cfg_read, load, skb_flow, sock_flow},
+    kernel::{Typed, cfg_get, cfg_read, load, skb_flow, sock_flow},
     maps::{EVENTS, books, count, lost},
 };
 
@@ -144,10 +144,10 @@ fn send_measure(told: &Told, skb: *const u8, sk: *const u8) {
         (*record).cause = told.cause as u8;
         (*record).pad = [0; 2];
         if !skb.is_null() {
-            skb_flow(skb, &mut (*record).flow);
+            skb_flow::<Typed>(skb, &mut (*record).flow);
             (*record).bytes = load(skb, cfg_get!(offsets.skb_len));
         } else if !sk.is_null() {
-            sock_flow(sk, told.protocol, &mut (*record).flow);
+            sock_flow::<Typed>(sk, told.protocol, &mut (*record).flow);
         }
     }
     submit(entry);

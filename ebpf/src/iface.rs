@@ -6,7 +6,7 @@ use nettrace_common::{
 };
 
 use crate::{
-    kernel::{Access, Typed, cfg_get, load_ptr},
+    kernel::{Access, cfg_get},
     maps::IFACES,
 };
 
@@ -36,13 +36,7 @@ impl Place {
 
     /// Of a `struct net_device`.
     #[inline(always)]
-    pub fn of_device(dev: *const u8) -> Self {
-        Self::of_device_by::<Typed>(dev)
-    }
-
-    /// The same, however it is read.
-    #[inline(always)]
-    pub fn of_device_by<A: Access>(dev: *const u8) -> Self {
+    pub fn of_device<A: Access>(dev: *const u8) -> Self {
         if dev.is_null() {
             return Self::unknown();
         }
@@ -54,19 +48,19 @@ impl Place {
 
     /// Of a `struct sk_buff`: of its device, or else of its socket.
     #[inline(always)]
-    pub fn of_packet(skb: *const u8) -> Self {
-        let dev = load_ptr(skb, cfg_get!(offsets.skb_dev));
+    pub fn of_packet<A: Access>(skb: *const u8) -> Self {
+        let dev = A::ptr(skb, cfg_get!(offsets.skb_dev));
         if !dev.is_null() {
-            return Self::of_device(dev);
+            return Self::of_device::<A>(dev);
         }
-        let sk = load_ptr(skb, cfg_get!(offsets.skb_sk));
-        if sk.is_null() { Self::unknown() } else { Self::of_sock(sk) }
+        let sk = A::ptr(skb, cfg_get!(offsets.skb_sk));
+        if sk.is_null() { Self::unknown() } else { Self::of_sock::<A>(sk) }
     }
 
     /// Of a `struct sock`: its namespace as a whole.
     #[inline(always)]
-    pub fn of_sock(sk: *const u8) -> Self {
-        Self::of_net::<Typed>(load_ptr(sk, cfg_get!(offsets.sk_net)))
+    pub fn of_sock<A: Access>(sk: *const u8) -> Self {
+        Self::of_net::<A>(A::ptr(sk, cfg_get!(offsets.sk_net)))
     }
 
     /// Of a `struct net` as a whole.

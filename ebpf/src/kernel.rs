@@ -27,6 +27,20 @@ macro_rules! cfg_get {
 }
 pub(crate) use cfg_get;
 
+/// An offset that this kernel may not have. With [`cfg_get`] instead, user space does not load a program of which a kernel
+/// lacks a member.
+macro_rules! cfg_find {
+    ($($member:tt)+) => {
+        $crate::kernel::known($crate::kernel::immediate::<
+            {
+                core::mem::offset_of!(nettrace_common::config::Config, $($member)+) as u32
+                    | nettrace_common::config::ASKED
+            },
+        >())
+    };
+}
+pub(crate) use cfg_find;
+
 /// The placeholder of the member at an offset.
 #[inline(always)]
 pub fn immediate<const AT: u32>() -> u64 {
@@ -66,10 +80,10 @@ pub fn empty() -> bool {
     flag_set(flag::EMPTY)
 }
 
-/// Whether this kernel has no such member.
+/// An offset, if this kernel has the member.
 #[inline(always)]
-pub fn absent(offset: u64) -> bool {
-    offset == u64::from(ABSENT)
+pub fn known(offset: u64) -> Option<u64> {
+    if offset == u64::from(ABSENT) { None } else { Some(offset) }
 }
 
 /// Loads a member of a BTF-typed structure.
@@ -96,6 +110,9 @@ pub trait Access {
     fn ptr(base: *const u8, offset: u64) -> *const u8 {
         Self::get::<u64>(base, offset) as *const u8
     }
+
+    /// A key for what a pointer points to.
+    fn key(p: *const u8) -> u64;
 }
 
 /// In tp_btf, fentry and fexit programs.
@@ -111,15 +128,26 @@ impl Access for Typed {
     fn ptr(base: *const u8, offset: u64) -> *const u8 {
         load_ptr(base, offset)
     }
+
+    #[inline(always)]
+    fn key(p: *const u8) -> u64 {
+        key(p)
+    }
 }
 
-/// In kprobe programs, whose arguments are numbers.
+/// In kprobe and raw_tp programs, whose arguments are numbers.
 pub struct Probed;
 
 impl Access for Probed {
     #[inline(always)]
     fn get<T: Copy + Default>(base: *const u8, offset: u64) -> T {
         read(address(base), offset)
+    }
+
+    /// The verifier forbids to subtract a pointer from a number, and has nothing against the number.
+    #[inline(always)]
+    fn key(p: *const u8) -> u64 {
+        address(p)
     }
 }
 
@@ -144,23 +172,23 @@ pub const AF_INET6: u16 = 10;
 
 /// The flow of a socket, local -> remote.
 #[inline(always)]
-pub fn sock_flow(sk: *const u8, protocol: u8, flow: &mut Flow) {
-    let family: u16 = load(sk, cfg_get!(offsets.sk_family));
-    flow.sport = load(sk, cfg_get!(offsets.sk_num));
-    flow.dport = u16::from_be(load(sk, cfg_get!(offsets.sk_dport)));
+pub fn sock_flow<A: Access>(sk: *const u8, protocol: u8, flow: &mut Flow) {
+    let family: u16 = A::get(sk, cfg_get!(offsets.sk_family));
+    flow.sport = A::get(sk, cfg_get!(offsets.sk_num));
+    flow.dport = u16::from_be(A::get(sk, cfg_get!(offsets.sk_dport)));
     flow.protocol = protocol;
     flow.encap = Encap::None as u8;
     flow.pad = 0;
     if family == AF_INET {
         flow.family = 4;
-        flow.saddr = v4(load(sk, cfg_get!(offsets.sk_saddr)));
-        flow.daddr = v4(load(sk, cfg_get!(offsets.sk_daddr)));
+        flow.saddr = v4(A::get(sk, cfg_get!(offsets.sk_saddr)));
+        flow.daddr = v4(A::get(sk, cfg_get!(offsets.sk_daddr)));
         return;
     }
     let s6 = cfg_get!(offsets.sk_saddr6);
     let d6 = cfg_get!(offsets.sk_daddr6);
-    let words = [load(sk, s6), load(sk, s6 + 4), load(sk, s6 + 8), load(sk, s6 + 12)];
-    let wordd = [load(sk, d6), load(sk, d6 + 4), load(sk, d6 + 8), load(sk, d6 + 12)];
+    let words = [A::get(sk, s6), A::get(sk, s6 + 4), A::get(sk, s6 + 8), A::get(sk, s6 + 12)];
+    let wordd = [A::get(sk, d6), A::get(sk, d6 + 4), A::get(sk, d6 + 8), A::get(sk, d6 + 12)];
     set_v6(flow, words, wordd);
 }
 
@@ -190,15 +218,9 @@ fn bytes(words: [u32; 4]) -> [u8; 16] {
     unsafe { core::mem::transmute(words) }
 }
 
-/// The flow of a packet whose network header offset is set, read with helpers.
+/// The flow of a packet whose network header offset is set.
 #[inline(always)]
-pub fn skb_flow(skb: *const u8, flow: &mut Flow) {
-    skb_flow_by::<Typed>(skb, flow);
-}
-
-/// The same, however the packet is read.
-#[inline(always)]
-pub fn skb_flow_by<A: Access>(skb: *const u8, flow: &mut Flow) {
+pub fn skb_flow<A: Access>(skb: *const u8, flow: &mut Flow) {
     let head: u64 = A::get(skb, cfg_get!(offsets.skb_head));
     let network: u16 = A::get(skb, cfg_get!(offsets.skb_network_header));
     packet_flow(head + u64::from(network), flow);

@@ -11,6 +11,7 @@ use nettrace_common::{
     config::{IFACE_SLOTS, IfaceSlot},
     hist::KernelHist,
     probes::{
+        black_hole::PeerKey,
         drop::DropKey,
         frag::{FragKey, FragState},
     },
@@ -53,6 +54,9 @@ pub static FRAGS: LruHashMap<FragKey, FragState> = LruHashMap::with_max_entries(
 pub static CONNTRACK: PerCpuArray<Open> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static SPANS: PerCpuArray<Spans> = PerCpuArray::with_max_entries(1, 0);
+/// The longest packet to each receiver that was acknowledged, bytes.
+#[map]
+pub static PASSED: LruHashMap<PeerKey, u32> = LruHashMap::with_max_entries(4096, 0);
 #[map]
 pub static RTTS: Array<RttSlot> = Array::with_max_entries(RTT_SLOTS, BPF_F_MMAPABLE);
 

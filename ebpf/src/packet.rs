@@ -52,6 +52,8 @@ pub trait Packet: EbpfContext {
     fn ingress_ifindex(&self) -> u32;
     /// Bytes, link header included.
     fn len(&self) -> u32;
+    /// Payload bytes of each packet that this one is to be cut into; 0 when it is one already.
+    fn segment_len(&self) -> u32;
 }
 
 /// The same number in one register. The compiler knows much of an offset, from an earlier header or where it was made of
@@ -149,6 +151,12 @@ impl Packet for TcContext {
     fn len(&self) -> u32 {
         Self::len(self)
     }
+
+    #[inline(always)]
+    fn segment_len(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.skb.skb).gso_size }
+    }
 }
 
 impl Packet for XdpContext {
@@ -193,5 +201,10 @@ impl Packet for XdpContext {
     #[inline(always)]
     fn len(&self) -> u32 {
         (self.data_end() - self.data()) as u32
+    }
+
+    #[inline(always)]
+    fn segment_len(&self) -> u32 {
+        0
     }
 }

@@ -25,6 +25,8 @@ pub struct Parsed {
     pub transport_len: u32,
     /// Its place, if it is a fragment.
     pub fragment: Fragment,
+    /// Whether routers must not fragment it: all of IPv6 (RFC 8200, 5), and IPv4 with DF.
+    pub whole: bool,
 }
 
 /// A fragment's place in its datagram. Not an `Option` of one: what that has in it when it has nothing, the compiler
@@ -105,6 +107,7 @@ pub fn plain<P: Packet>(p: &P) -> Plain {
     let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
     // More fragments, or an offset.
     let fragment = word(IP + 6) & 0x3fff != 0;
+    let whole = word(IP + 6) & 0x4000 != 0;
     let total = u32::from(word(IP + 2));
     if word(12) != ETH_P_IP || head[IP] != PLAIN || fragment || total < 28 || IP as u32 + total > p.len() {
         return Plain::No;
@@ -121,7 +124,7 @@ pub fn plain<P: Packet>(p: &P) -> Plain {
     flow.saddr[..4].copy_from_slice(&head[IP + 12..IP + 16]);
     flow.daddr[..4].copy_from_slice(&head[IP + 16..IP + 20]);
     let transport = opaque_offset(TRANSPORT as u32);
-    Plain::Tcp(Parsed { flow, transport, transport_len: opaque(total - 20), fragment: Fragment::NONE })
+    Plain::Tcp(Parsed { flow, transport, transport_len: opaque(total - 20), fragment: Fragment::NONE, whole })
 }
 
 #[inline(always)]
@@ -217,7 +220,8 @@ fn ipv4<P: Packet>(p: &P, l3: u32) -> Result<Parsed, Skip> {
         len: total - header,
         more,
     };
-    Ok(Parsed { flow, transport: l3 + header, transport_len: total - header, fragment })
+    let whole = frags & 0x4000 != 0;
+    Ok(Parsed { flow, transport: l3 + header, transport_len: total - header, fragment, whole })
 }
 
 #[inline(always)]
@@ -272,7 +276,7 @@ fn ipv6<P: Packet>(p: &P, l3: u32) -> Result<Parsed, Skip> {
     }
     let next = opaque(u32::from(next)) as u8;
     let flow = Flow { saddr: ip.src_addr, daddr: ip.dst_addr, protocol: next, family: 6, ..Flow::default() };
-    Ok(Parsed { flow, transport: at, transport_len: left, fragment })
+    Ok(Parsed { flow, transport: at, transport_len: left, fragment, whole: true })
 }
 
 /// Where the inner packet starts, if this one carries another.

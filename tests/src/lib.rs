@@ -4,12 +4,13 @@ pub mod program;
 pub mod raw;
 pub mod truth;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use nettrace::{
     aggregate::Finished,
-    capture::{Capture, Options},
+    capture::{Capture, CaptureError, Options},
     lab::{Lab, LabConfig},
     load::ProgramOptions,
+    probes::{self, Forced},
     snapshot::Snapshot,
 };
 use nettrace_common::Signal;
@@ -59,6 +60,63 @@ pub fn captured_in<T>(
 pub fn only(signals: &str) -> impl FnOnce(&mut Options) {
     let signals = signals.to_owned();
     move |options| options.signals = vec![signals]
+}
+
+/// What was captured from one rung of the ladder.
+pub struct Rung<T> {
+    /// Its name.
+    pub name: &'static str,
+    /// What was captured.
+    pub snapshot: Snapshot,
+    /// What the traffic's own counts say.
+    pub said: T,
+}
+
+/// Captures `signals` from each rung that `probe`, one of the first of them, has, while `work` runs in a lab of its own. Has each one
+/// that this kernel offers checked, and prints why not the others.
+///
+/// # Errors
+/// When a lab, a capture or `work` fails, or the kernel offers none.
+#[expect(clippy::print_stdout, reason = "figures, for who runs it with --nocapture")]
+pub fn from_every_rung<T>(
+    probe: &str,
+    signals: &[&str],
+    config: LabConfig,
+    work: impl Fn(&Lab) -> Result<T>,
+    mut check: impl FnMut(Rung<T>),
+) -> Result<()> {
+    let mut worked = 0;
+    for name in probes::rungs(probe) {
+        let change = |options: &mut Options| {
+            options.signals = signals.iter().map(|s| (*s).to_owned()).collect();
+            options.sources = vec![Forced { probe: signals[0].to_owned(), rung: name.to_owned() }];
+        };
+        let started = captured(config, change, &work);
+        let (finished, said) = match started {
+            Err(error) if error.downcast_ref().is_some_and(|e| matches!(e, CaptureError::NoProbe(_))) => {
+                println!("not measured from {name}: {error}");
+                continue;
+            }
+            other => other?,
+        };
+        let snapshot = finished.snapshot;
+        let row = snapshot.probes.iter().find(|p| p.name == probe).context("the probe has no row")?;
+        match &row.source {
+            Some(source) => {
+                println!("{probe} measured from {source}");
+                check(Rung { name, snapshot, said });
+                worked += 1;
+            }
+            None => {
+                println!(
+                    "not measured from {name}: {}",
+                    row.reason.as_deref().unwrap_or("no reason is told")
+                );
+            }
+        }
+    }
+    ensure!(worked > 0, "{probe} is measured from nothing");
+    Ok(())
 }
 
 /// Latencies of a signal, over all scopes.

@@ -2,6 +2,7 @@
 //!
 //! Tables are bounded; what does not fit is counted as [`Loss::TableFull`] and still in the totals.
 
+mod black_hole;
 mod conntrack;
 mod flow;
 mod tables;
@@ -83,6 +84,7 @@ pub struct Aggregator {
     conntrack: conntrack::ConntrackBook,
     drops: Bounded<(Flow, u32)>,
     ptb: Bounded<(IpAddr, IpAddr, u32)>,
+    black_holes: black_hole::BlackHoles,
     fallback: Ip,
 }
 
@@ -101,6 +103,7 @@ impl Aggregator {
             conntrack: conntrack::ConntrackBook::new(TABLE),
             drops: Bounded::new(TABLE),
             ptb: Bounded::new(TABLE),
+            black_holes: black_hole::BlackHoles::new(TABLE),
             fallback: Ip::default(),
         }
     }
@@ -142,6 +145,7 @@ impl Aggregator {
             }
             Record::Tcp(e) => {
                 self.latest_ns = self.latest_ns.max(e.header.ts_ns);
+                self.black_holes.connection(&e);
                 if let Some((signal, ns)) = self.tcp.feed(&e) {
                     self.book(signal, e.header.scope, ns);
                 }
@@ -150,6 +154,10 @@ impl Aggregator {
             Record::Reassembly(r) => self.reassembly(&r),
             Record::PacketTooBig(p) => self.packet_too_big(&p),
             Record::Conntrack(t) => self.conntrack(&t),
+            Record::Stuck(s) => {
+                self.latest_ns = self.latest_ns.max(s.header.ts_ns);
+                self.black_holes.feed(&s);
+            }
         }
     }
 
@@ -190,6 +198,7 @@ impl Aggregator {
         let router = address(&p.flow.saddr, p.flow.family);
         let destination = address(&p.original_daddr, p.flow.family);
         self.ptb.add((router, destination, p.mtu));
+        self.black_holes.message(p);
     }
 
     fn conntrack(&mut self, t: &Trouble) {
@@ -203,7 +212,18 @@ impl Aggregator {
     #[must_use]
     pub fn finish(self, closing: Closing) -> Finished {
         let Self {
-            received, bad, mut measures, exemplars, dns, tcp, conntrack, drops, ptb, fallback, ..
+            received,
+            bad,
+            mut measures,
+            exemplars,
+            dns,
+            tcp,
+            conntrack,
+            drops,
+            ptb,
+            black_holes,
+            fallback,
+            ..
         } = self;
         let kernel = closing.kernel.clone().unwrap_or_default();
         let dns = dns.finish(closing.end_ns, closing.start_ns, ROWS);
@@ -212,7 +232,11 @@ impl Aggregator {
                 SignalBook { hist: dns.latency, sum_ns: dns.latency_sum_ns, max_ns: dns.latency_max_ns };
             measures.insert((Signal::DnsLatency as u8, SCOPE_OTHER), book);
         }
-        let table_full = tcp.overflow() + conntrack.overflow() + drops.overflow() + ptb.overflow();
+        let table_full = tcp.overflow()
+            + conntrack.overflow()
+            + drops.overflow()
+            + ptb.overflow()
+            + black_holes.overflow();
         let (conntrack_trouble, conntrack_flows) = conntrack.finish(closing.kernel.as_ref());
         let mut user =
             vec![(Loss::BadRecord, bad), (Loss::BadFrame, closing.bad_frames), (Loss::TableFull, table_full)];
@@ -225,7 +249,7 @@ impl Aggregator {
             packets: kernel.packets,
             dns: dns.dns,
             tcp: tcp.finish(closing.kernel.as_ref()),
-            ip: ip(closing.kernel.as_ref(), fallback, ptb),
+            ip: ip(closing.kernel.as_ref(), fallback, ptb, black_holes),
             conntrack: kernel.conntrack.clone(),
             conntrack_trouble,
             conntrack_flows,
@@ -303,7 +327,12 @@ fn row(signal: Signal, scope: String, book: SignalBook) -> SignalData {
     }
 }
 
-fn ip(kernel: Option<&KernelState>, fallback: Ip, ptb: Bounded<(IpAddr, IpAddr, u32)>) -> Ip {
+fn ip(
+    kernel: Option<&KernelState>,
+    fallback: Ip,
+    ptb: Bounded<(IpAddr, IpAddr, u32)>,
+    black_holes: black_hole::BlackHoles,
+) -> Ip {
     let mut ip = match kernel {
         Some(k) => Ip {
             fragments_in_v4: k.counter(Counter::FragmentInV4),
@@ -314,6 +343,7 @@ fn ip(kernel: Option<&KernelState>, fallback: Ip, ptb: Bounded<(IpAddr, IpAddr, 
             incomplete: k.incomplete,
             packet_too_big: k.counter(Counter::PacketTooBig),
             ptb: Vec::new(),
+            black_holes: Vec::new(),
         },
         None => fallback,
     };
@@ -322,6 +352,7 @@ fn ip(kernel: Option<&KernelState>, fallback: Ip, ptb: Bounded<(IpAddr, IpAddr, 
         .into_iter()
         .map(|((router, destination, mtu), count)| PathMtu { router, destination, mtu, count })
         .collect();
+    ip.black_holes = black_holes.into_rows(ROWS);
     ip
 }
 

@@ -3,10 +3,13 @@
 //!
 //! Source: Documentation/bpf/btf.rst.
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
 /// Where the running kernel's own BTF is.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// Why what needs BTF cannot be had where there is none.
+pub const NONE: &str = "this kernel has no BTF (CONFIG_DEBUG_INFO_BTF)";
 
 /// Why BTF cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +20,7 @@ pub enum BtfError {
         /// Which file.
         path: String,
         /// Why.
-        error: std::io::Error,
+        error: io::Error,
     },
     /// The bytes are not BTF.
     #[error("kernel type information is malformed: {0} at byte {1}")]
@@ -80,12 +83,15 @@ const MAGIC: u16 = 0xeb9f;
 const TYPE_BYTES: usize = 12;
 
 impl Btf {
-    /// The running kernel's.
+    /// From a file, or none where there is no such file: a kernel without CONFIG_DEBUG_INFO_BTF.
     ///
     /// # Errors
-    /// When the file is not there (no CONFIG_DEBUG_INFO_BTF) or malformed.
-    pub fn vmlinux() -> Result<Self, BtfError> {
-        Self::open(Path::new(VMLINUX))
+    /// When it cannot be read or is malformed.
+    pub fn open_if_there(path: &Path) -> Result<Option<Self>, BtfError> {
+        match Self::open(path) {
+            Err(BtfError::Read { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some),
+        }
     }
 
     /// From a file.

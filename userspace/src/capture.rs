@@ -14,6 +14,7 @@ pub use replay::{ReplayError, Replayed, replay};
 use crate::{
     aggregate::{Aggregator, Closing, Finished},
     attach::{self, Attached, Wanted},
+    btf,
     conntrack::{Reading, Way},
     iface::{Namespace, Selection, Table, TableError, WatchError, Watcher, lock},
     kernel_state::{self, KernelState, StateError},
@@ -168,6 +169,8 @@ pub struct EndFrame {
     pub interfaces: Vec<Interface>,
     /// Names of their scopes.
     pub scopes: BTreeMap<u16, String>,
+    /// What was attached, and what could not be.
+    pub probes: Vec<Probe>,
     /// What measuring cost.
     pub overhead: crate::snapshot::Overhead,
 }
@@ -196,15 +199,14 @@ impl Capture {
     /// not there, or the recording cannot be created. Nothing stays attached then.
     pub fn start(options: Options) -> Result<Self, CaptureError> {
         let (mut loaded, types) = load::load(&options.programs)?;
+        if types.btf.is_none() {
+            tracing::warn!("{}: what reads kernel structures is off", btf::NONE);
+        }
         let ring = ring(&mut loaded, options.programs.ring_bytes)?;
         let table = Arc::new(Mutex::new(Table::new(iface_map(&mut loaded)?, loaded.scopes)));
         let selected = probes::select(&options.signals);
-        let attached = attach::programs_ready(
-            &mut loaded,
-            &types,
-            Wanted { selected: &selected, forced: &options.sources, xdp: options.selection.xdp },
-        );
-        drop(types);
+        let wanted = Wanted { selected: &selected, forced: &options.sources, xdp: options.selection.xdp };
+        let mut attached = attach::programs_ready(&mut loaded, &types, wanted);
         // There only when the object was built with `--kernel-log`.
         let kernel_log = aya_log::EbpfLogger::init(&mut loaded.ebpf).ok();
         let loaded = Arc::new(Mutex::new(loaded));
@@ -236,9 +238,10 @@ impl Capture {
             attach::need(&mut lock(&loaded));
         }
         // Last, so that nothing is counted that happened while others were being attached.
-        let attached = attach::attach(&mut lock(&loaded), attached);
+        attach::attach(&mut lock(&loaded), &types, wanted, &mut attached);
         let meter = Meter::start();
-        let duty = Duty::start(&mut lock(&loaded), &attached, !options.always);
+        let duty = Duty::start(&mut lock(&loaded), &types, wanted, &mut attached, !options.always);
+        drop(types);
         Ok(Self {
             loaded,
             table,
@@ -318,7 +321,8 @@ impl Capture {
         let mut meta = self.meta;
         meta.duration_ns = end_ns - self.start_ns;
         let (interfaces, scopes) = rows(&self.table);
-        let end = EndFrame { end_ns, kernel, meta, interfaces, scopes, overhead };
+        let probes = self.attached.probes;
+        let end = EndFrame { end_ns, kernel, meta, interfaces, scopes, probes, overhead };
         let end_unwritten = writer.and_then(|writer| collector::write_end(writer, &end).err());
         let finished = aggregator.finish(Closing {
             start_ns: self.start_ns,
@@ -327,7 +331,7 @@ impl Capture {
             meta: end.meta,
             interfaces: end.interfaces,
             scopes: end.scopes,
-            probes: self.attached.probes,
+            probes: end.probes,
             overhead: end.overhead,
             ring_bytes: u64::from(self.options.programs.ring_bytes),
             bad_frames: 0,

@@ -4,7 +4,8 @@ use crate::ring::{DISCARDED, RECORD_HEADER, step};
 use bytes::{Buf, Bytes};
 use nettrace_common::{
     probes::{
-        conntrack::Trouble, dns::DnsMessage, drop::Drop, frag::Reassembly, ptb::PacketTooBig, tcp::TcpEvent,
+        black_hole::Stuck, conntrack::Trouble, dns::DnsMessage, drop::Drop, frag::Reassembly,
+        ptb::PacketTooBig, tcp::TcpEvent,
     },
     wire::{Header, Kind, Measure, Record as Wire},
 };
@@ -26,6 +27,8 @@ pub enum Record {
     PacketTooBig(PacketTooBig),
     /// A packet that connection tracking had trouble with.
     Conntrack(Trouble),
+    /// A segment that does not get through.
+    Stuck(Stuck),
 }
 
 /// Why bytes are not a record.
@@ -109,6 +112,7 @@ fn decode(bytes: &Bytes) -> Result<Record, DecodeError> {
         Kind::Reassembly => Record::Reassembly(prefix(&bytes, header.kind)?),
         Kind::PacketTooBig => Record::PacketTooBig(prefix(&bytes, header.kind)?),
         Kind::Conntrack => Record::Conntrack(prefix(&bytes, header.kind)?),
+        Kind::Stuck => Record::Stuck(prefix(&bytes, header.kind)?),
         Kind::Dns => {
             let message: DnsMessage = prefix(&bytes, header.kind)?;
             let start = size_of::<DnsMessage>();

@@ -106,6 +106,14 @@ pub struct Link {
     pub queue: bool,
 }
 
+impl Link {
+    /// Whether the other end is a pod or a virtual machine: what it receives is sent on this machine.
+    #[must_use]
+    pub const fn is_host_end(&self) -> bool {
+        matches!(self.kind, Some(InfoKind::Veth | InfoKind::Netkit | InfoKind::Tun))
+    }
+}
+
 impl Selection {
     /// Whether some were asked for by name, so that finding none of them is an error.
     #[must_use]

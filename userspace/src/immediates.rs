@@ -3,8 +3,9 @@
 //!
 //! Needs: an ELF object. Yields: the same object, of which every placeholder is replaced.
 
-use nettrace_common::config::{Config, PLACEHOLDER};
-use object::{Object, ObjectSection, SectionFlags, elf::SHF_EXECINSTR};
+use nettrace_common::config::{ABSENT, ASKED, Config, Offsets, PLACEHOLDER};
+use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SymbolKind, elf::SHF_EXECINSTR};
+use std::{collections::HashMap, mem::offset_of};
 
 /// `r = imm`, with the operand's sign in the upper half of the register (RFC 9669, 4.1).
 const MOV64_IMM: u8 = 0xb7;
@@ -56,24 +57,74 @@ pub fn write(object: &mut [u8], config: &Config) -> Result<usize, ImmediateError
 }
 
 fn write_code(code: &mut [u8], config: &[u8]) -> Result<usize, ImmediateError> {
-    let mut written = 0;
-    let mut slots = code.chunks_exact_mut(SLOT);
-    while let Some(slot) = slots.next() {
+    let found = placeholders(code);
+    for placeholder in &found {
+        let value = member(config, placeholder.at)?;
+        let slot = &mut code[placeholder.slot * SLOT..][..SLOT];
+        slot[0] = MOV32_IMM;
+        slot[4..].copy_from_slice(&value);
+    }
+    Ok(found.len())
+}
+
+fn member(config: &[u8], at: usize) -> Result<[u8; 4], ImmediateError> {
+    let bytes = config.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+    bytes.ok_or(ImmediateError::Offset { at, len: config.len() })
+}
+
+/// An instruction whose operand is to be replaced.
+struct Placeholder {
+    /// Which one, in slots.
+    slot: usize,
+    /// The member's offset in the configuration, bytes.
+    at: usize,
+    /// Whether the program asks if it is known.
+    asked: bool,
+}
+
+fn placeholders(code: &[u8]) -> Vec<Placeholder> {
+    let mut found = Vec::new();
+    let mut slots = code.chunks_exact(SLOT).enumerate();
+    while let Some((number, slot)) = slots.next() {
         if slot[0] == LD_IMM64 {
             slots.next();
             continue;
         }
         let operand = u32::from_le_bytes([slot[4], slot[5], slot[6], slot[7]]);
-        if slot[0] != MOV64_IMM || operand & 0xffff_0000 != PLACEHOLDER {
-            continue;
+        if slot[0] == MOV64_IMM && operand & 0xffff_0000 == PLACEHOLDER {
+            let (at, asked) = ((operand & (ASKED - 1)) as usize, operand & ASKED != 0);
+            found.push(Placeholder { slot: number, at, asked });
         }
-        let at = (operand & 0xffff) as usize;
-        let value = config.get(at..at + 4).ok_or(ImmediateError::Offset { at, len: config.len() })?;
-        slot[0] = MOV32_IMM;
-        slot[4..].copy_from_slice(value);
-        written += 1;
     }
-    Ok(written)
+    found
+}
+
+/// Programs of an object that read members which are [`ABSENT`] and do not ask; for each, such a member's offset in the
+/// configuration, bytes. The verifier would refuse some of them, and others would read at a wrong place.
+///
+/// What programs call is not looked at: functions that they share are given what a program has, or nothing.
+///
+/// # Errors
+/// See [`ImmediateError`].
+pub fn lacking(object: &[u8], config: &Config) -> Result<HashMap<String, usize>, ImmediateError> {
+    const OFFSETS: usize = offset_of!(Config, offsets);
+    let config = bytes(config);
+    let file = object::File::parse(object)?;
+    let mut lacking = HashMap::new();
+    for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
+        let Some(section) = symbol.section_index() else { continue };
+        let code = file.section_by_index(section)?.data()?;
+        let start = usize::try_from(symbol.address()).unwrap_or(usize::MAX);
+        let end = start.saturating_add(usize::try_from(symbol.size()).unwrap_or(usize::MAX));
+        for placeholder in placeholders(code.get(start..end).unwrap_or_default()) {
+            let is_offset = (OFFSETS..OFFSETS + size_of::<Offsets>()).contains(&placeholder.at);
+            if is_offset && !placeholder.asked && member(config, placeholder.at)? == ABSENT.to_le_bytes() {
+                lacking.insert(symbol.name()?.to_owned(), placeholder.at);
+                break;
+            }
+        }
+    }
+    Ok(lacking)
 }
 
 fn bytes(config: &Config) -> &[u8] {
@@ -106,6 +157,40 @@ mod tests {
         assert_eq!(code[..16], constant[..]);
         assert_eq!(code[16..24], slot(MOV64_IMM, [8, 0, 0, 0]));
         assert_eq!(code[24..], slot(MOV32_IMM, [0xf0, 0xff, 0xff, 0xff]));
+    }
+
+    #[test]
+    fn what_reads_no_kernel_structure_lacks_nothing() {
+        let lacking = lacking(OBJECT, &Config::NONE).unwrap();
+        for name in
+            ["softirq_raise_raw", "softirq_entry_raw", "wire_in", "wire_out", "wire_xdp", "nf_hook_end"]
+        {
+            assert!(!lacking.contains_key(name), "{name}");
+        }
+        for name in
+            ["tcp_state", "tcp_state_raw", "drop_skb_raw", "nf_hook_begin_kprobe", "tx_queue", "rx_receive"]
+        {
+            assert!(lacking.contains_key(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_program_may_ask_for_what_is_absent() {
+        let mut config = Config::NONE;
+        config.offsets =
+            Offsets { skb_tstamp_type: ABSENT, icsk_ca_state: ABSENT, dev_qdisc: ABSENT, ..every(8) };
+        assert_eq!(lacking(OBJECT, &config).unwrap(), HashMap::new());
+        config.offsets.tp_srtt_us = ABSENT;
+        let lacking = lacking(OBJECT, &config).unwrap();
+        assert_eq!(lacking.get("tcp_state_raw"), Some(&offset_of!(Config, offsets.tp_srtt_us)));
+        assert!(lacking.contains_key("tx_queue") && !lacking.contains_key("rx_receive"));
+    }
+
+    /// All members at one offset.
+    fn every(offset: u32) -> Offsets {
+        let words = [offset; size_of::<Offsets>() / 4];
+        // SAFETY: `Offsets` is `repr(C)` and of nothing but so many `u32`.
+        unsafe { std::mem::transmute(words) }
     }
 
     #[test]

@@ -3,17 +3,21 @@
 //! The object is built by `cargo xtask build-ebpf` and kept in the tree, so that a build needs stable Rust alone.
 
 use crate::{
-    attach::Queues,
-    btf::Btf,
+    attach::{Held, Queues},
+    btf::{self, Btf},
     immediates::{self, ImmediateError},
     offsets,
     symbols::drop_reasons,
 };
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf, EbpfLoader, Endianness,
     maps::{Array, MapError},
 };
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    mem::offset_of,
+    path::PathBuf,
+};
 
 use nettrace_common::{
     MAX_SCOPES, MIN_SCOPES, SCOPE_IGNORED, SCOPE_OTHER, Signal, WIRE_VERSION,
@@ -56,6 +60,8 @@ pub struct ProgramOptions {
     pub ring_bytes: u32,
     /// Programs return at once: what the hooks alone cost (bench).
     pub empty: bool,
+    /// Where the kernel's types are; nothing there is a kernel that was built without.
+    pub btf: PathBuf,
 }
 
 impl Default for ProgramOptions {
@@ -69,6 +75,7 @@ impl Default for ProgramOptions {
             filter: Filter::default(),
             ring_bytes: 4 << 20,
             empty: false,
+            btf: PathBuf::from(btf::VMLINUX),
         }
     }
 }
@@ -76,9 +83,9 @@ impl Default for ProgramOptions {
 /// Why the object cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// No BTF.
+    /// BTF that cannot be read.
     #[error(transparent)]
-    Btf(#[from] crate::btf::BtfError),
+    Btf(#[from] btf::BtfError),
     /// aya cannot read the kernel's BTF.
     #[error("cannot read kernel type information: {0}")]
     AyaBtf(#[from] aya::BtfError),
@@ -102,6 +109,8 @@ pub struct Loaded {
     state: u32,
     /// What waits for a device with a queue.
     pub queues: Queues,
+    /// Programs that stay at their hooks.
+    pub kept: HashMap<&'static str, Held>,
     /// Programs that could not be attached while a capture ran, and why.
     pub failed: HashMap<&'static str, String>,
 }
@@ -122,40 +131,53 @@ impl Loaded {
 
 /// The kernel's types; large, and needed only until all programs are verified.
 pub struct Types {
-    /// For us.
-    pub btf: Btf,
+    /// For us; none where the kernel has none.
+    pub btf: Option<Btf>,
     /// As aya wants them.
-    pub aya: aya::Btf,
+    pub aya: Option<aya::Btf>,
     /// Members that this kernel does not have.
     pub missing: Vec<&'static str>,
+    /// Programs that are of no use on this kernel, and why.
+    pub unusable: HashMap<String, String>,
 }
 
 /// Loads maps and prepares programs.
 ///
 /// # Errors
-/// When there is no BTF, or the kernel refuses the object (privileges, memory).
+/// When BTF is there and cannot be read, or the kernel refuses the object (privileges, memory).
 pub fn load(options: &ProgramOptions) -> Result<(Loaded, Types), LoadError> {
-    let btf = Btf::vmlinux()?;
-    let resolved = offsets::resolve(&btf);
-    let config = configure(options, &btf, resolved.offsets);
+    let btf = Btf::open_if_there(&options.btf)?;
+    let resolved = offsets::resolve(btf.as_ref());
+    let config = configure(options, btf.as_ref(), resolved.offsets);
+    let unusable = unusable(&config, btf.is_some())?;
     let mut object = OBJECT.to_vec();
     immediates::write(&mut object, &config)?;
     let scopes = scopes(possible_cpus());
     let mut loader = EbpfLoader::new();
     // It has read the kernel's types on its own by now; they take tens of megabytes, so only one copy is kept.
     loader.btf(None);
-    let aya_btf = aya::Btf::from_sys_fs()?;
+    let aya_btf = match btf {
+        Some(_) => Some(aya::Btf::parse_file(&options.btf, Endianness::default())?),
+        None => None,
+    };
     let ebpf = loader
-        .btf(Some(&aya_btf))
+        .btf(aya_btf.as_ref())
         .override_global("CONFIG", &config, true)
         .override_global("WIRE_VERSION", &WIRE_VERSION, true)
         .map_max_entries("EVENTS", options.ring_bytes)
         .map_max_entries("HIST", scopes * Signal::IN_KERNEL as u32)
         .load(&object)?;
-    let reasons = drop_reasons(&btf);
-    let loaded =
-        Loaded { ebpf, reasons, scopes, state: 0, queues: Queues::default(), failed: HashMap::new() };
-    Ok((loaded, Types { btf, aya: aya_btf, missing: resolved.missing }))
+    let reasons = btf.as_ref().map(drop_reasons).unwrap_or_default();
+    let loaded = Loaded {
+        ebpf,
+        reasons,
+        scopes,
+        state: 0,
+        queues: Queues::default(),
+        kept: HashMap::new(),
+        failed: HashMap::new(),
+    };
+    Ok((loaded, Types { btf, aya: aya_btf, missing: resolved.missing, unusable }))
 }
 
 /// CPUs for each of which the kernel keeps histograms.
@@ -169,17 +191,28 @@ fn scopes(cpus: usize) -> u32 {
     u32::try_from(HIST_BYTES / scope_bytes).unwrap_or(MAX_SCOPES).clamp(MIN_SCOPES, MAX_SCOPES)
 }
 
-fn configure(options: &ProgramOptions, btf: &Btf, offsets: Offsets) -> Config {
+/// Programs that read members which this kernel does not have, or of which nothing is known without types.
+fn unusable(config: &Config, typed: bool) -> Result<HashMap<String, String>, ImmediateError> {
+    let why = |at: usize| match offsets::name_at(at - offset_of!(Config, offsets)) {
+        _ if !typed => btf::NONE.to_owned(),
+        Some(member) => format!("this kernel has no {member}"),
+        None => "this kernel lacks a member that the program reads".to_owned(),
+    };
+    Ok(immediates::lacking(OBJECT, config)?.into_iter().map(|(name, at)| (name, why(at))).collect())
+}
+
+fn configure(options: &ProgramOptions, btf: Option<&Btf>, offsets: Offsets) -> Config {
     let mut flags = 0;
     if !options.filter.is_empty() {
         flags |= flag::FILTER;
     }
     // kfree_skb(skb, location[, reason[, rx_sk]])
-    if btf.tracepoint_args("kfree_skb").is_some_and(|n| n >= 3) {
+    let args = |tracepoint| btf.and_then(|btf| btf.tracepoint_args(tracepoint)).unwrap_or(0);
+    if args("kfree_skb") >= 3 {
         flags |= flag::DROP_REASON;
     }
     // tcp_retransmit_skb(sk, skb[, err])
-    if btf.tracepoint_args("tcp_retransmit_skb").is_some_and(|n| n >= 3) {
+    if args("tcp_retransmit_skb") >= 3 {
         flags |= flag::RETRANSMIT_ERROR;
     }
     if options.empty {
@@ -189,8 +222,8 @@ fn configure(options: &ProgramOptions, btf: &Btf, offsets: Offsets) -> Config {
     for (slot, port) in dns_ports.iter_mut().zip(&options.dns_ports) {
         *slot = *port;
     }
-    let purge =
-        btf.enum_values("skb_drop_reason").into_iter().find(|(n, _)| n == "SKB_DROP_REASON_QUEUE_PURGE");
+    let reasons = btf.map(|btf| btf.enum_values("skb_drop_reason")).unwrap_or_default();
+    let purge = reasons.into_iter().find(|(name, _)| name == "SKB_DROP_REASON_QUEUE_PURGE");
     let purge_reason = purge.and_then(|(_, value)| u32::try_from(value).ok()).unwrap_or(0);
     Config {
         exemplar_ns: options.exemplar_ns,

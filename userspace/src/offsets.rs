@@ -52,10 +52,27 @@ const TABLE: &[Entry] = &[
     (|o| &mut o.nf_net, &["nf_hook_state.net"]),
 ];
 
-/// Resolves every member.
+/// Bit fields, whose masks are kept beside them.
+const BIT_FIELDS: &[Entry] = &[
+    (|o| &mut o.skb_cloned, &["sk_buff.cloned"]),
+    (|o| &mut o.icsk_ca_state, &["inet_connection_sock.icsk_ca_state"]),
+    (|o| &mut o.skb_tstamp_type, &["sk_buff.tstamp_type"]),
+];
+
+/// The member whose offset is so many bytes from the beginning of [`Offsets`].
 #[must_use]
-pub fn resolve(btf: &Btf) -> Resolved {
+pub fn name_at(at: usize) -> Option<&'static str> {
+    let mut offsets = Offsets::NONE;
+    let base = std::ptr::from_ref(&offsets) as usize;
+    let is_there = |(place, _): &&Entry| std::ptr::from_mut(place(&mut offsets)) as usize - base == at;
+    TABLE.iter().chain(BIT_FIELDS).find(is_there).and_then(|(_, paths)| paths.first().copied())
+}
+
+/// Resolves every member; without types, none is known, and none is missing.
+#[must_use]
+pub fn resolve(btf: Option<&Btf>) -> Resolved {
     let mut resolved = Resolved { offsets: Offsets::NONE, missing: Vec::new() };
+    let Some(btf) = btf else { return resolved };
     for (place, paths) in TABLE {
         match paths.iter().find_map(|p| btf.member(p)) {
             Some(member) => *place(&mut resolved.offsets) = member.byte(),
@@ -93,5 +110,19 @@ fn timestamp_kind(btf: &Btf, offsets: &mut Offsets) {
         offsets.skb_tstamp_type = member.byte();
         offsets.skb_tstamp_type_mask = member.mask();
         offsets.skb_tstamp_type_mono = member.mask();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::offset_of;
+
+    #[test]
+    fn members_are_known_by_their_place() {
+        assert_eq!(name_at(0), Some("sk_buff.dev"));
+        assert_eq!(name_at(offset_of!(Offsets, nf_net)), Some("nf_hook_state.net"));
+        assert_eq!(name_at(offset_of!(Offsets, skb_cloned)), Some("sk_buff.cloned"));
+        assert_eq!(name_at(offset_of!(Offsets, skb_cloned_mask)), None);
     }
 }

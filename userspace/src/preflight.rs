@@ -20,6 +20,9 @@ pub const OLDEST_KERNEL: Release = Release { major: 5, minor: 10 };
 /// From this kernel on, maps are charged to the memory cgroup and not to RLIMIT_MEMLOCK.
 pub const NO_MEMLOCK: Release = Release { major: 5, minor: 11 };
 const BTF: &str = "sys/kernel/btf/vmlinux";
+/// What to do where the kernel's BTF cannot be read, or where there is none.
+pub const BTF_HINT: &str =
+    "use a kernel built with CONFIG_DEBUG_INFO_BTF=y, and in a container mount the host's /sys";
 
 /// What a run will ask of the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,7 +130,7 @@ pub enum Problem {
         /// What is wrong.
         reason: String,
     },
-    /// The kernel has no type information.
+    /// The kernel's type information cannot be read.
     #[error("cannot read the kernel's BTF, {}: {source}", path.display())]
     Btf {
         /// Where it should be.
@@ -169,10 +172,7 @@ impl Problem {
             }
             Self::KernelTooOld(_) => "boot a newer kernel".into(),
             Self::KernelUnknown { .. } => "mount /proc".into(),
-            Self::Btf { .. } => {
-                "use a kernel built with CONFIG_DEBUG_INFO_BTF=y, and in a container mount the host's /sys"
-                    .into()
-            }
+            Self::Btf { .. } => BTF_HINT.into(),
             Self::Lockdown => "boot with lockdown=integrity or without lockdown".into(),
             Self::Memlock { .. } => "raise it with `ulimit -l unlimited`, or lower --ring-size".into(),
             Self::Arch(_) => "run it on one of those".into(),
@@ -280,7 +280,9 @@ fn check_lockdown(root: &Path) -> Option<Problem> {
 
 fn check_btf(root: &Path) -> Option<Problem> {
     let path = root.join(BTF);
-    fs::File::open(&path).err().map(|source| Problem::Btf { path, source })
+    // Where there is none, some signals work all the same.
+    let error = fs::File::open(&path).err().filter(|error| error.kind() != io::ErrorKind::NotFound);
+    error.map(|source| Problem::Btf { path, source })
 }
 
 /// `A`, `A and B`, `A, B and C`.

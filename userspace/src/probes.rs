@@ -15,6 +15,8 @@ use std::fmt;
 pub enum Hook {
     /// A BTF-typed raw tracepoint.
     TpBtf(&'static str),
+    /// The same tracepoint, of whose arguments the kernel knows no types.
+    RawTp(&'static str),
     /// The entry of a kernel function.
     FEntry(&'static str),
     /// The return of a kernel function.
@@ -37,6 +39,7 @@ impl Hook {
     pub const fn kind(self) -> &'static str {
         match self {
             Self::TpBtf(_) => "tp_btf",
+            Self::RawTp(_) => "raw_tp",
             Self::FEntry(_) => "fentry",
             Self::FExit(_) => "fexit",
             Self::KProbe(_) => "kprobe",
@@ -51,6 +54,7 @@ impl Hook {
     pub const fn place(self) -> Option<&'static str> {
         match self {
             Self::TpBtf(name)
+            | Self::RawTp(name)
             | Self::FEntry(name)
             | Self::FExit(name)
             | Self::KProbe(name)
@@ -124,11 +128,19 @@ pub enum Source {
 }
 
 impl Source {
-    /// The tracepoint or function at which one of its programs is attached.
+    /// Its programs; none where the kernel is asked.
     #[must_use]
-    pub fn place_of(&self, program: &str) -> Option<&'static str> {
-        let Self::Programs(_, programs) = self else { return None };
-        programs.iter().find(|p| p.name == program)?.hook.place()
+    pub const fn programs(&self) -> &'static [Program] {
+        match self {
+            Self::Programs(_, programs) => programs,
+            Self::Netlink(_) | Self::Procfs(_) => &[],
+        }
+    }
+
+    /// Whether it needs a program.
+    #[must_use]
+    pub fn has(&self, program: &str) -> bool {
+        self.programs().iter().any(|p| p.name == program)
     }
 
     /// The rung of the ladder, as `--source` names it.
@@ -185,6 +197,10 @@ const fn at(name: &'static str, hook: Hook) -> Program {
     Program { name, hook, stay: Stay::Always }
 }
 
+const fn raw(name: &'static str, hook: &'static str) -> Program {
+    at(name, Hook::RawTp(hook))
+}
+
 const fn begin(name: &'static str, hook: Hook) -> Program {
     at(name, hook).staying(Stay::Share(Side::Begin))
 }
@@ -206,16 +222,26 @@ const READ: Program = tp("rx_read", "sock_recv_length");
 const QUEUED_FENTRY: Program = at("rx_queued_fentry", Hook::FEntry("sock_def_readable"));
 const READ_INET: Program = at("rx_read_inet", Hook::FExit("inet_recvmsg"));
 const READ_INET6: Program = at("rx_read_inet6", Hook::FExit("inet6_recvmsg"));
-const RAISE: Program = tp("softirq_raise", "softirq_raise").staying(Stay::Share(Side::Begin));
-const ENTRY: Program = tp("softirq_entry", "softirq_entry").staying(Stay::Share(Side::End));
+const SOFTIRQ: &[Program] = &[
+    begin("softirq_raise", Hook::TpBtf("softirq_raise")),
+    end("softirq_entry", Hook::TpBtf("softirq_entry")),
+];
+const SOFTIRQ_RAW: &[Program] = &[
+    begin("softirq_raise_raw", Hook::RawTp("softirq_raise")),
+    end("softirq_entry_raw", Hook::RawTp("softirq_entry")),
+];
 const QUEUE: Program = tp("tx_queue", "net_dev_queue");
 const XMIT: Program = tp("tx_xmit", "net_dev_start_xmit").staying(Stay::WithQueues);
 const CONSUMED: Program = tp("tx_consumed", "consume_skb");
-const STATE: Program = tp("tcp_state", "inet_sock_set_state");
-const RETRANSMIT: Program = tp("tcp_retransmit", "tcp_retransmit_skb");
-const RETRANSMIT_SYNACK: Program = tp("tcp_retransmit_synack", "tcp_retransmit_synack");
-const RESET_IN: Program = tp("tcp_reset_in", "tcp_receive_reset");
-const RESET_OUT: Program = tp("tcp_reset_out", "tcp_send_reset");
+const RETRANSMIT: &[Program] =
+    &[tp("tcp_retransmit", "tcp_retransmit_skb"), tp("tcp_retransmit_synack", "tcp_retransmit_synack")];
+const RETRANSMIT_RAW: &[Program] = &[
+    raw("tcp_retransmit_raw", "tcp_retransmit_skb"),
+    raw("tcp_retransmit_synack_raw", "tcp_retransmit_synack"),
+];
+const RESET: &[Program] = &[tp("tcp_reset_in", "tcp_receive_reset"), tp("tcp_reset_out", "tcp_send_reset")];
+const RESET_RAW: &[Program] =
+    &[raw("tcp_reset_in_raw", "tcp_receive_reset"), raw("tcp_reset_out_raw", "tcp_send_reset")];
 const HOOK: &[Program] =
     &[begin("nf_hook_begin", Hook::FEntry("nf_hook_slow")), end("nf_hook_end", Hook::FExit("nf_hook_slow"))];
 const HOOK_KPROBE: &[Program] = &[
@@ -242,9 +268,9 @@ const CLASH: &[Program] = &[
     at("ct_clash_begin", Hook::KProbe("nf_ct_resolve_clash")),
     at("ct_clash_end", Hook::KRetProbe("nf_ct_resolve_clash")),
 ];
-const FULL: &[Program] =
-    &[at("ct_full_end", Hook::KRetProbe("early_drop")), tp("ct_full_dropped", "kfree_skb")];
-const DROP: Program = tp("drop_skb", "kfree_skb");
+const LOOKED_FOR_ROOM: Program = at("ct_full_end", Hook::KRetProbe("early_drop"));
+const FULL: &[Program] = &[LOOKED_FOR_ROOM, tp("ct_full_dropped", "kfree_skb")];
+const FULL_RAW: &[Program] = &[LOOKED_FOR_ROOM, raw("ct_full_dropped_raw", "kfree_skb")];
 
 /// The TC programs, at each selected interface.
 pub const WIRE_TC: &[Program] = &[at("wire_in", Hook::TcIngress), at("wire_out", Hook::TcEgress)];
@@ -266,6 +292,12 @@ pub const CONNTRACK: &str = "ct.counters";
 const NETSTAT: &[Source] = &[Source::Procfs("/proc/PID/net/netstat")];
 const WIRE: &[Source] = &[Source::Programs("tc", WIRE_TC)];
 
+/// Connections as they are opened, by the states of their sockets.
+const STATES: &[Source] = &[
+    Source::Programs("tp_btf", &[tp("tcp_state", "inet_sock_set_state")]),
+    Source::Programs("raw_tp", &[raw("tcp_state_raw", "inet_sock_set_state")]),
+];
+
 /// To the application: by tracepoints, which came with 6.3, or by the functions that they are in.
 const DELIVERY: &[Source] = &[
     Source::Programs("tp_btf", &[RECEIVE, QUEUED, COPIED, READ]),
@@ -274,7 +306,10 @@ const DELIVERY: &[Source] = &[
 
 /// Everything that is measured, in the order of reports.
 pub const PROBES: &[Probe] = &[
-    probe(Signal::RxSoftirq.name(), &[Source::Programs("tp_btf", &[RAISE, ENTRY])]),
+    probe(
+        Signal::RxSoftirq.name(),
+        &[Source::Programs("tp_btf", SOFTIRQ), Source::Programs("raw_tp", SOFTIRQ_RAW)],
+    ),
     probe(
         Signal::RxStack.name(),
         &[
@@ -298,16 +333,20 @@ pub const PROBES: &[Probe] = &[
     probe(Signal::FwdHost.name(), &[Source::Programs("tp_btf", &[RECEIVE, QUEUE, XMIT])]),
     probe(Signal::NetRtt.name(), WIRE),
     probe(Signal::TcpSrtt.name(), &[Source::Programs("tp_btf", &[QUEUE])]),
-    probe(Signal::TcpConnect.name(), &[Source::Programs("tp_btf", &[STATE])]),
-    probe(Signal::TcpAccept.name(), &[Source::Programs("tp_btf", &[STATE])]),
-    probe("tcp.retransmit", &[Source::Programs("tp_btf", &[RETRANSMIT, RETRANSMIT_SYNACK])]),
-    probe("tcp.reset", &[Source::Programs("tp_btf", &[RESET_IN, RESET_OUT])]),
+    probe(Signal::TcpConnect.name(), STATES),
+    probe(Signal::TcpAccept.name(), STATES),
+    probe(
+        "tcp.retransmit",
+        &[Source::Programs("tp_btf", RETRANSMIT), Source::Programs("raw_tp", RETRANSMIT_RAW)],
+    ),
+    probe("tcp.reset", &[Source::Programs("tp_btf", RESET), Source::Programs("raw_tp", RESET_RAW)]),
     probe("tcp.listen_overflow", NETSTAT),
     probe(TCP_COUNTERS, NETSTAT),
     probe(Signal::DnsLatency.name(), WIRE),
     probe("ip.fragment", WIRE),
     probe(Signal::IpReassembly.name(), WIRE),
     probe("ip.packet_too_big", WIRE),
+    probe("ip.black_hole", WIRE),
     probe(
         Signal::NfHook.name(),
         &[Source::Programs("fentry", HOOK), Source::Programs("kprobe", HOOK_KPROBE)],
@@ -325,8 +364,14 @@ pub const PROBES: &[Probe] = &[
         &[Source::Netlink("IPCTNL_MSG_CT_GET_STATS_CPU"), Source::Procfs("/proc/net/stat/nf_conntrack")],
     ),
     probe(CLASHES, &[Source::Programs("kprobe", CLASH)]),
-    probe(FULL_TABLES, &[Source::Programs("kprobe", FULL)]),
-    probe("drop", &[Source::Programs("tp_btf", &[DROP])]),
+    probe(FULL_TABLES, &[Source::Programs("kprobe", FULL), Source::Programs("kprobe", FULL_RAW)]),
+    probe(
+        "drop",
+        &[
+            Source::Programs("tp_btf", &[tp("drop_skb", "kfree_skb")]),
+            Source::Programs("raw_tp", &[raw("drop_skb_raw", "kfree_skb")]),
+        ],
+    ),
 ];
 
 const fn probe(name: &'static str, sources: &'static [Source]) -> Probe {
@@ -336,19 +381,23 @@ const fn probe(name: &'static str, sources: &'static [Source]) -> Probe {
 /// Whether two programs belong to one source, so that neither is of use without the other.
 #[must_use]
 pub fn together(one: &str, other: &str) -> bool {
-    PROBES.iter().flat_map(|p| p.sources).any(|s| s.place_of(one).is_some() && s.place_of(other).is_some())
+    PROBES.iter().flat_map(|p| p.sources).any(|s| s.has(one) && s.has(other))
+}
+
+/// The programs of all sources; those that sources share come as often as they are shared.
+fn programs() -> impl Iterator<Item = &'static Program> {
+    PROBES.iter().flat_map(|p| p.sources).flat_map(Source::programs)
+}
+
+/// The hook of a program.
+#[must_use]
+pub fn hook_of(program: &str) -> Option<Hook> {
+    programs().find(|p| p.name == program).map(|p| p.hook)
 }
 
 /// The programs that stay so long, by name.
 pub fn staying(stay: Stay) -> impl Iterator<Item = &'static str> {
-    let mut names: Vec<_> = PROBES
-        .iter()
-        .flat_map(|p| p.sources)
-        .filter_map(|s| if let Source::Programs(_, programs) = s { Some(*programs) } else { None })
-        .flatten()
-        .filter(|p| p.stay == stay)
-        .map(|p| p.name)
-        .collect();
+    let mut names: Vec<_> = programs().filter(|p| p.stay == stay).map(|p| p.name).collect();
     names.sort_unstable();
     names.dedup();
     names.into_iter()
@@ -377,6 +426,12 @@ pub fn allowed<'a>(
 ) -> impl Iterator<Item = &'static Source> + use<'a> {
     let rung = forced.iter().rev().find(|f| f.holds(probe)).map(|f| f.rung.as_str());
     probe.sources.iter().filter(move |s| rung.is_none_or(|rung| s.rung() == rung))
+}
+
+/// Whether a rung was asked for that a probe has.
+#[must_use]
+pub fn is_forced(probe: &Probe, forced: &[Forced]) -> bool {
+    forced.iter().any(|f| f.holds(probe))
 }
 
 /// The rungs that the probes of a name or group have.
@@ -419,12 +474,8 @@ mod tests {
     #[test]
     fn a_program_has_one_hook() {
         let mut hooks = std::collections::HashMap::new();
-        for source in PROBES.iter().flat_map(|p| p.sources) {
-            if let Source::Programs(_, programs) = source {
-                for p in *programs {
-                    assert_eq!(*hooks.entry(p.name).or_insert(*p), *p);
-                }
-            }
+        for p in programs() {
+            assert_eq!(*hooks.entry(p.name).or_insert(*p), *p);
         }
     }
 
@@ -451,9 +502,9 @@ mod tests {
         };
         assert_eq!(left("rx.total", &[]), ["tp_btf", "fentry"]);
         assert_eq!(left("rx.total", &[forced("rx", "fentry")]), ["fentry"]);
-        assert_eq!(left("rx.softirq", &[forced("rx", "fentry")]), ["tp_btf"], "it has no such rung");
+        assert_eq!(left("tcp.srtt", &[forced("tcp", "raw_tp")]), ["tp_btf"], "it has no such rung");
         assert_eq!(left("rx.total", &[forced("rx", "fentry"), forced("rx.total", "tp_btf")]), ["tp_btf"]);
-        assert_eq!(rungs("rx"), ["fentry", "tp_btf"]);
+        assert_eq!(rungs("rx"), ["fentry", "raw_tp", "tp_btf"]);
         assert_eq!(rungs("dns.latency"), ["tc"]);
     }
 

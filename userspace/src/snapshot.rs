@@ -331,6 +331,31 @@ pub struct Ip {
     pub packet_too_big: u64,
     /// Who sent those, with which MTU, most first.
     pub ptb: Vec<PathMtu>,
+    /// Receivers that long packets do not reach although nobody says so, most segments sent again first.
+    #[serde(default)]
+    pub black_holes: Vec<BlackHole>,
+}
+
+/// A path on which long TCP segments vanish: sent again and again, while shorter ones pass (RFC 2923, 2.1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BlackHole {
+    /// Who they do not reach.
+    pub peer: IpAddr,
+    /// A flow that they belong to: `10.0.0.1:40000 -> 10.0.0.2:443 tcp`.
+    pub flow: String,
+    /// Flows.
+    pub flows: u64,
+    /// Length of the shortest packet that is lost, bytes, without the link header.
+    pub lost_bytes: u32,
+    /// Length of the longest packet that passes, bytes; none when none was seen.
+    pub passes_bytes: Option<u32>,
+    /// Times that such segments were sent again.
+    pub again: u64,
+    /// ICMP messages to the sender about packets that are too big for it, which were seen and did not help.
+    pub messages: u64,
+    /// Whether the peer is known to live: it was heard since, or shorter segments or new connections reached it. If not,
+    /// it may have gone.
+    pub alive: bool,
 }
 
 /// One path that is too narrow.

@@ -1,8 +1,8 @@
 //! `conntrack`: ct.clash, packets that came to enter a connection which another packet had entered meanwhile; ct.full,
 //! packets dropped because there was no room for their connection.
 //!
-//! Hooks: kprobe and kretprobe of nf_ct_resolve_clash; kretprobe of early_drop and tp_btf kfree_skb. Both functions run
-//! only when there is trouble, are kept out of line, and are in a module on most kernels.
+//! Hooks: kprobe and kretprobe of nf_ct_resolve_clash; kretprobe of early_drop, and tp_btf kfree_skb, else raw_tp. Both
+//! functions run only when there is trouble, are kept out of line, and are in a module on most kernels.
 //! Needs: nf_ct_resolve_clash by that name, which came with 5.7. Yields: exact counts, an event a packet with its flow.
 //! Cost: nothing for a packet that meets no trouble; one lookup for one that is dropped.
 //!
@@ -11,8 +11,8 @@
 
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid,
-    macros::{btf_tracepoint, kprobe, kretprobe},
-    programs::{BtfTracePointContext, ProbeContext, RetProbeContext},
+    macros::{btf_tracepoint, kprobe, kretprobe, raw_tracepoint},
+    programs::{BtfTracePointContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
 use nettrace_common::{
     Loss,
@@ -24,7 +24,7 @@ use nettrace_common::{
 use crate::{
     emit::{header, now_ns, reserve, submit},
     iface::Place,
-    kernel::{self, Access, Probed, cfg_get},
+    kernel::{self, Access, Probed, Typed, cfg_get},
     maps::{CONNTRACK, count, lost},
 };
 
@@ -114,8 +114,19 @@ pub fn ct_full_end(ctx: RetProbeContext) -> u32 {
 /// A packet is dropped, maybe because the table was full.
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn ct_full_dropped(ctx: BtfTracePointContext) -> i32 {
+    dropped::<Typed>(ctx.arg(0))
+}
+
+/// The same by raw tracepoint.
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub fn ct_full_dropped_raw(ctx: RawTracePointContext) -> i32 {
+    dropped::<Probed>(ctx.arg(0))
+}
+
+#[inline(always)]
+fn dropped<A: Access>(skb: *const u8) -> i32 {
     if !kernel::empty() && marked() {
-        full(ctx.arg(0));
+        full::<A>(skb);
     }
     0
 }
@@ -125,9 +136,9 @@ fn clash_begins(skb: *const u8) {
     let Some(open) = CONNTRACK.get_ptr_mut(0) else { return };
     // SAFETY: the value lives as long as the map, and nothing else on this CPU writes it meanwhile.
     let clash = unsafe { &mut (*open).clash };
-    let place = Place::of_device_by::<Probed>(Probed::ptr(skb, cfg_get!(offsets.skb_dev)));
+    let place = Place::of_device::<Probed>(Probed::ptr(skb, cfg_get!(offsets.skb_dev)));
     let mut flow = Flow::default();
-    kernel::skb_flow_by::<Probed>(skb, &mut flow);
+    kernel::skb_flow::<Probed>(skb, &mut flow);
     let wanted = !place.ignored() && (!kernel::flag_set(flag::FILTER) || kernel::filter_matches(&flow));
     clash.flow = flow;
     clash.task = bpf_get_current_pid_tgid();
@@ -195,13 +206,13 @@ fn marked() -> bool {
 }
 
 #[inline(always)]
-fn full(skb: *const u8) {
-    let place = Place::of_packet(skb);
+fn full<A: Access>(skb: *const u8) {
+    let place = Place::of_packet::<A>(skb);
     if place.ignored() {
         return;
     }
     let mut flow = Flow::default();
-    kernel::skb_flow(skb, &mut flow);
+    kernel::skb_flow::<A>(skb, &mut flow);
     if kernel::flag_set(flag::FILTER) && !kernel::filter_matches(&flow) {
         return;
     }

@@ -1,10 +1,13 @@
 //! `drop`: packets that the kernel dropped, by reason and location.
 //!
-//! Hooks: tp_btf kfree_skb. Needs: Linux 5.17 for reasons; before, the location alone.
+//! Hooks: tp_btf kfree_skb, else raw_tp. Needs: Linux 5.17 for reasons; before, the location alone.
 //! Yields: exact counts by (reason, location, scope), and an event a drop with its flow.
 //! Cost: nothing for a packet that is not dropped.
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    macros::{btf_tracepoint, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext},
+};
 use nettrace_common::{
     Counter, Loss,
     config::flag,
@@ -15,35 +18,47 @@ use nettrace_common::{
 use crate::{
     emit::{header, now_ns, reserve, submit},
     iface::Place,
-    kernel::{self, cfg_get, load, load_ptr},
+    kernel::{self, Access, Probed, Typed, cfg_get},
     maps::{DROPS, count, lost},
 };
 
 /// A packet is dropped.
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn drop_skb(ctx: BtfTracePointContext) -> i32 {
-    if kernel::empty() {
-        return 0;
+    // Not read where there is none: the verifier refuses an argument too many.
+    let reason = if kernel::flag_set(flag::DROP_REASON) { ctx.arg(2) } else { 0 };
+    dropped::<Typed>(ctx.arg(0), ctx.arg(1), reason)
+}
+
+/// The same by raw tracepoint.
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub fn drop_skb_raw(ctx: RawTracePointContext) -> i32 {
+    let reason = if kernel::flag_set(flag::DROP_REASON) { ctx.arg(2) } else { 0 };
+    dropped::<Probed>(ctx.arg(0), ctx.arg(1), reason)
+}
+
+#[inline(always)]
+fn dropped<A: Access>(skb: *const u8, location: u64, reason: u32) -> i32 {
+    if !kernel::empty() {
+        drops::<A>(skb, location, reason);
     }
-    let reason = if kernel::flag_set(flag::DROP_REASON) { ctx.arg::<u32>(2) } else { 0 };
-    dropped(ctx.arg(0), ctx.arg::<u64>(1), reason);
     0
 }
 
 #[inline(always)]
-fn dropped(skb: *const u8, location: u64, reason: u32) {
-    let dev = load_ptr(skb, cfg_get!(offsets.skb_dev));
-    let protocol: u16 = load(skb, cfg_get!(offsets.skb_protocol));
+fn drops<A: Access>(skb: *const u8, location: u64, reason: u32) {
+    let dev = A::ptr(skb, cfg_get!(offsets.skb_dev));
+    let protocol: u16 = A::get(skb, cfg_get!(offsets.skb_protocol));
     if dev.is_null() && protocol == 0 {
         // A message of a Unix or netlink socket, not a packet.
         return;
     }
-    let place = Place::of_packet(skb);
+    let place = Place::of_packet::<A>(skb);
     if place.ignored() {
         return;
     }
     let mut flow = Flow::default();
-    kernel::skb_flow(skb, &mut flow);
+    kernel::skb_flow::<A>(skb, &mut flow);
     if kernel::flag_set(flag::FILTER) && !kernel::filter_matches(&flow) {
         return;
     }
@@ -61,7 +76,7 @@ fn dropped(skb: *const u8, location: u64, reason: u32) {
         (*record).flow = flow;
         (*record).location = location;
         (*record).reason = reason;
-        (*record).bytes = load(skb, cfg_get!(offsets.skb_len));
+        (*record).bytes = A::get(skb, cfg_get!(offsets.skb_len));
     }
     submit(entry);
 }

@@ -170,6 +170,6 @@ fn filtered<A: Access>(skb: *const u8) -> bool {
         return false;
     }
     let mut flow = Flow::default();
-    kernel::skb_flow_by::<A>(skb, &mut flow);
+    kernel::skb_flow::<A>(skb, &mut flow);
     !kernel::filter_matches(&flow)
 }

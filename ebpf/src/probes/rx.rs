@@ -16,7 +16,7 @@ use crate::{
     emit::{FlowOf, measure, now_ns},
     flight::{self, Flight, stage},
     iface::Place,
-    kernel::{self, AF_INET, AF_INET6, TCP, UDP, cfg_get, load, load_ptr},
+    kernel::{self, AF_INET, AF_INET6, TCP, Typed, UDP, cfg_get, load, load_ptr},
     maps::lost,
     probes::udp,
 };
@@ -35,7 +35,7 @@ pub fn rx_receive(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn receive(skb: *const u8) {
     let Some((flight, key)) = flight::slot(skb) else { return };
-    let place = Place::of_device(load_ptr(skb, cfg_get!(offsets.skb_dev)));
+    let place = Place::of_device::<Typed>(load_ptr(skb, cfg_get!(offsets.skb_dev)));
     let known = flight.key == key;
     // skb_iif is set by the first reception: a bridge, bond or VLAN device passes the same packet up again.
     let again = load::<u32>(skb, cfg_get!(offsets.skb_iif)) != 0;

@@ -1,9 +1,12 @@
 //! `softirq`: rx.softirq, how long a raised NET_RX softirq waits for its CPU.
 //!
-//! Hooks: tp_btf softirq_raise, softirq_entry. Needs: Linux 5.5. Yields: a histogram over all interfaces.
+//! Hooks: tp_btf softirq_raise, softirq_entry, else raw_tp; no kernel structure is read. Needs: Linux 5.5. Yields: a histogram over all interfaces.
 //! Cost: one clock reading each, for NET_RX only.
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    macros::{btf_tracepoint, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext},
+};
 use nettrace_common::Signal;
 
 use crate::{
@@ -18,7 +21,18 @@ const NET_RX_SOFTIRQ: u32 = 3;
 /// A softirq becomes pending.
 #[btf_tracepoint(function = "softirq_raise")]
 pub fn softirq_raise(ctx: BtfTracePointContext) -> i32 {
-    if kernel::empty() || ctx.arg::<u32>(0) != NET_RX_SOFTIRQ {
+    raised(ctx.arg(0))
+}
+
+/// The same by raw tracepoint.
+#[raw_tracepoint(tracepoint = "softirq_raise")]
+pub fn softirq_raise_raw(ctx: RawTracePointContext) -> i32 {
+    raised(ctx.arg(0))
+}
+
+#[inline(always)]
+fn raised(softirq: u32) -> i32 {
+    if kernel::empty() || softirq != NET_RX_SOFTIRQ {
         return 0;
     }
     if let Some(books) = books() {
@@ -33,7 +47,18 @@ pub fn softirq_raise(ctx: BtfTracePointContext) -> i32 {
 /// A softirq runs.
 #[btf_tracepoint(function = "softirq_entry")]
 pub fn softirq_entry(ctx: BtfTracePointContext) -> i32 {
-    if kernel::empty() || ctx.arg::<u32>(0) != NET_RX_SOFTIRQ {
+    runs(ctx.arg(0))
+}
+
+/// The same by raw tracepoint.
+#[raw_tracepoint(tracepoint = "softirq_entry")]
+pub fn softirq_entry_raw(ctx: RawTracePointContext) -> i32 {
+    runs(ctx.arg(0))
+}
+
+#[inline(always)]
+fn runs(softirq: u32) -> i32 {
+    if kernel::empty() || softirq != NET_RX_SOFTIRQ {
         return 0;
     }
     let Some(books) = books() else { return 0 };

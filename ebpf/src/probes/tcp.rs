@@ -1,10 +1,14 @@
 //! `tcp`: tcp.connect, tcp.accept, failures with their errno, retransmissions, resets.
 //!
-//! Hooks: tp_btf inet_sock_set_state, tcp_retransmit_skb, tcp_retransmit_synack, tcp_send_reset, tcp_receive_reset.
+//! Hooks: tp_btf inet_sock_set_state, tcp_retransmit_skb, tcp_retransmit_synack, tcp_send_reset, tcp_receive_reset; else
+//! the same by raw_tp.
 //! Needs: Linux 5.5. Yields: events; exact counts beside them.
 //! Cost: nothing on a packet's way; one hash entry for each connection being opened.
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    macros::{btf_tracepoint, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext},
+};
 use nettrace_common::{
     Counter, Loss,
     config::flag,
@@ -15,7 +19,7 @@ use nettrace_common::{
 use crate::{
     emit::{header, now_ns, reserve, submit},
     iface::Place,
-    kernel::{self, AF_INET, AF_INET6, TCP, cfg_get, load, sock_flow},
+    kernel::{self, AF_INET, AF_INET6, Access, Probed, TCP, Typed, cfg_find, cfg_get, sock_flow},
     maps::{CONNECTS, count, count_by, lost},
 };
 
@@ -47,21 +51,30 @@ impl Event {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn tcp_state(ctx: BtfTracePointContext) -> i32 {
     if !kernel::empty() {
-        state(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+        state::<Typed>(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    }
+    0
+}
+
+/// The same by raw tracepoint.
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn tcp_state_raw(ctx: RawTracePointContext) -> i32 {
+    if !kernel::empty() {
+        state::<Probed>(ctx.arg(0), ctx.arg(1), ctx.arg(2));
     }
     0
 }
 
 #[inline(always)]
-fn state(sk: *const u8, old: i32, new: i32) {
+fn state<A: Access>(sk: *const u8, old: i32, new: i32) {
     // Most changes of state tell nothing here, and need no look at whose socket it is.
     let opens = new == SYN_SENT || old == SYN_SENT || (old == SYN_RECV && new == ESTABLISHED);
     let ends = new == CLOSE && old != LISTEN && old != SYN_RECV && old != CLOSE;
-    if !(opens || ends) || load::<u16>(sk, cfg_get!(offsets.sk_protocol)) as u8 != TCP || !wanted(sk) {
+    if !(opens || ends) || A::get::<u16>(sk, cfg_get!(offsets.sk_protocol)) as u8 != TCP || !wanted::<A>(sk) {
         return;
     }
     if new == SYN_SENT {
-        if CONNECTS.insert(&kernel::key(sk), &now_ns(), 0).is_err() {
+        if CONNECTS.insert(&A::key(sk), &now_ns(), 0).is_err() {
             lost(Loss::MapFull);
         }
         return;
@@ -70,13 +83,13 @@ fn state(sk: *const u8, old: i32, new: i32) {
     event.old = old as u8;
     event.new = new as u8;
     if old == SYN_SENT {
-        event.duration_ns = since_syn(sk);
+        event.duration_ns = since_syn::<A>(sk);
         if new == ESTABLISHED {
             event.kind = TcpEventKind::Connected;
             count(Counter::TcpConnect);
         } else if new == CLOSE {
             event.kind = TcpEventKind::ConnectFailed;
-            event.errno = load::<i32>(sk, cfg_get!(offsets.sk_err)).unsigned_abs();
+            event.errno = A::get::<i32>(sk, cfg_get!(offsets.sk_err)).unsigned_abs();
             count(Counter::TcpConnectFailed);
         } else {
             return;
@@ -87,28 +100,28 @@ fn state(sk: *const u8, old: i32, new: i32) {
         event.duration_ns = u64::from(kernel::srtt_us(sk)) * 1000;
         count(Counter::TcpAccept);
     }
-    send(sk, &event);
+    send::<A>(sk, &event);
 }
 
 /// Whether the socket is to be measured.
 #[inline(always)]
-fn wanted(sk: *const u8) -> bool {
-    let family: u16 = load(sk, cfg_get!(offsets.sk_family));
-    if (family != AF_INET && family != AF_INET6) || Place::of_sock(sk).ignored() {
+fn wanted<A: Access>(sk: *const u8) -> bool {
+    let family: u16 = A::get(sk, cfg_get!(offsets.sk_family));
+    if (family != AF_INET && family != AF_INET6) || Place::of_sock::<A>(sk).ignored() {
         return false;
     }
     if !kernel::flag_set(flag::FILTER) {
         return true;
     }
     let mut flow = Flow::default();
-    sock_flow(sk, TCP, &mut flow);
+    sock_flow::<A>(sk, TCP, &mut flow);
     kernel::filter_matches(&flow)
 }
 
 /// Time since the SYN; 0 when it was sent before measuring began.
 #[inline(always)]
-fn since_syn(sk: *const u8) -> u64 {
-    let key = kernel::key(sk);
+fn since_syn<A: Access>(sk: *const u8) -> u64 {
+    let key = A::key(sk);
     // SAFETY: the value is read at once; only this socket's own events touch its entry.
     let Some(start) = (unsafe { CONNECTS.get(&key) }).copied() else {
         lost(Loss::Unmatched);
@@ -119,14 +132,14 @@ fn since_syn(sk: *const u8) -> u64 {
 }
 
 #[inline(always)]
-fn send(sk: *const u8, event: &Event) {
+fn send<A: Access>(sk: *const u8, event: &Event) {
     let Some(mut entry) = reserve::<TcpEvent>() else { return };
     let record = entry.as_mut_ptr();
     // SAFETY: the reservation is as large as the record; every member is written.
     unsafe {
-        (*record).header = header::<TcpEvent>(Kind::Tcp, Direction::None, &Place::of_sock(sk), now_ns());
+        (*record).header = header::<TcpEvent>(Kind::Tcp, Direction::None, &Place::of_sock::<A>(sk), now_ns());
         (*record).flow = Flow::default();
-        sock_flow(sk, TCP, &mut (*record).flow);
+        sock_flow::<A>(sk, TCP, &mut (*record).flow);
         (*record).duration_ns = event.duration_ns;
         (*record).srtt_us = kernel::srtt_us(sk);
         (*record).errno = event.errno;
@@ -142,32 +155,40 @@ fn send(sk: *const u8, event: &Event) {
 /// Segments are sent again.
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub fn tcp_retransmit(ctx: BtfTracePointContext) -> i32 {
-    let sk: *const u8 = ctx.arg(0);
-    if kernel::empty() || !wanted(sk) {
-        return 0;
-    }
+    // Not read where there is none: the verifier refuses an argument too many.
+    let error: i32 = if kernel::flag_set(flag::RETRANSMIT_ERROR) { ctx.arg(2) } else { 0 };
+    retransmit::<Typed>(ctx.arg(0), ctx.arg(1), error)
+}
+
+/// The same by raw tracepoint.
+#[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]
+pub fn tcp_retransmit_raw(ctx: RawTracePointContext) -> i32 {
+    let error: i32 = if kernel::flag_set(flag::RETRANSMIT_ERROR) { ctx.arg(2) } else { 0 };
+    retransmit::<Probed>(ctx.arg(0), ctx.arg(1), error)
+}
+
+#[inline(always)]
+fn retransmit<A: Access>(sk: *const u8, skb: *const u8, error: i32) -> i32 {
     // An attempt that failed sent nothing.
-    if kernel::flag_set(flag::RETRANSMIT_ERROR) && ctx.arg::<i32>(2) != 0 {
+    if kernel::empty() || error != 0 || !wanted::<A>(sk) {
         return 0;
     }
     let mut event = Event::of(TcpEventKind::Retransmit);
-    event.old = load(sk, cfg_get!(offsets.sk_state));
+    event.old = A::get(sk, cfg_get!(offsets.sk_state));
     event.new = event.old;
-    event.segments = segments(ctx.arg(1));
+    event.segments = segments(skb);
     event.again = why_again(sk);
     sent_again(event.again, event.segments);
-    send(sk, &event);
+    send::<A>(sk, &event);
     0
 }
 
 /// Why a socket sends again.
 #[inline(always)]
 fn why_again(sk: *const u8) -> Again {
-    if kernel::absent(cfg_get!(offsets.icsk_ca_state)) {
-        return Again::Probe;
-    }
+    let Some(at) = cfg_find!(offsets.icsk_ca_state) else { return Again::Probe };
     // A helper, because the verifier knows the argument as a `sock`, which is shorter.
-    let byte: u8 = kernel::read(kernel::address(sk), cfg_get!(offsets.icsk_ca_state));
+    let byte: u8 = kernel::read(kernel::address(sk), at);
     Again::of_state((u64::from(byte) & cfg_get!(offsets.icsk_ca_state_mask)) as u8)
 }
 
@@ -196,19 +217,28 @@ fn segments(skb: *const u8) -> u32 {
 #[btf_tracepoint(function = "tcp_retransmit_synack")]
 pub fn tcp_retransmit_synack(ctx: BtfTracePointContext) -> i32 {
     if !kernel::empty() {
-        synack(ctx.arg(0), ctx.arg(1));
+        synack::<Typed>(ctx.arg(0), ctx.arg(1));
+    }
+    0
+}
+
+/// The same by raw tracepoint.
+#[raw_tracepoint(tracepoint = "tcp_retransmit_synack")]
+pub fn tcp_retransmit_synack_raw(ctx: RawTracePointContext) -> i32 {
+    if !kernel::empty() {
+        synack::<Probed>(ctx.arg(0), ctx.arg(1));
     }
     0
 }
 
 #[inline(always)]
-fn synack(listener: *const u8, request: *const u8) {
-    let place = Place::of_sock(listener);
+fn synack<A: Access>(listener: *const u8, request: *const u8) {
+    let place = Place::of_sock::<A>(listener);
     if place.ignored() {
         return;
     }
     let mut flow = Flow::default();
-    sock_flow(request, TCP, &mut flow);
+    sock_flow::<A>(request, TCP, &mut flow);
     if kernel::flag_set(flag::FILTER) && !kernel::filter_matches(&flow) {
         return;
     }
@@ -233,10 +263,20 @@ fn synack(listener: *const u8, request: *const u8) {
 /// RST is received.
 #[btf_tracepoint(function = "tcp_receive_reset")]
 pub fn tcp_reset_in(ctx: BtfTracePointContext) -> i32 {
-    let sk: *const u8 = ctx.arg(0);
-    if !kernel::empty() && wanted(sk) {
+    reset_in::<Typed>(ctx.arg(0))
+}
+
+/// The same by raw tracepoint.
+#[raw_tracepoint(tracepoint = "tcp_receive_reset")]
+pub fn tcp_reset_in_raw(ctx: RawTracePointContext) -> i32 {
+    reset_in::<Probed>(ctx.arg(0))
+}
+
+#[inline(always)]
+fn reset_in<A: Access>(sk: *const u8) -> i32 {
+    if !kernel::empty() && wanted::<A>(sk) {
         count(Counter::TcpResetReceived);
-        send(sk, &Event::of(TcpEventKind::ResetReceived));
+        send::<A>(sk, &Event::of(TcpEventKind::ResetReceived));
     }
     0
 }
@@ -245,35 +285,44 @@ pub fn tcp_reset_in(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub fn tcp_reset_out(ctx: BtfTracePointContext) -> i32 {
     if !kernel::empty() {
-        reset_out(ctx.arg(0), ctx.arg(1));
+        reset_out::<Typed>(ctx.arg(0), ctx.arg(1));
+    }
+    0
+}
+
+/// The same by raw tracepoint.
+#[raw_tracepoint(tracepoint = "tcp_send_reset")]
+pub fn tcp_reset_out_raw(ctx: RawTracePointContext) -> i32 {
+    if !kernel::empty() {
+        reset_out::<Probed>(ctx.arg(0), ctx.arg(1));
     }
     0
 }
 
 #[inline(always)]
-fn reset_out(sk: *const u8, skb: *const u8) {
+fn reset_out<A: Access>(sk: *const u8, skb: *const u8) {
     if !sk.is_null() {
-        if wanted(sk) && load::<u8>(sk, cfg_get!(offsets.sk_state)) != LISTEN as u8 {
+        if wanted::<A>(sk) && A::get::<u8>(sk, cfg_get!(offsets.sk_state)) != LISTEN as u8 {
             count(Counter::TcpResetSent);
-            send(sk, &Event::of(TcpEventKind::ResetSent));
+            send::<A>(sk, &Event::of(TcpEventKind::ResetSent));
             return;
         }
-        if Place::of_sock(sk).ignored() {
+        if Place::of_sock::<A>(sk).ignored() {
             return;
         }
     }
     if skb.is_null() {
         return;
     }
-    answer(skb);
+    answer::<A>(skb);
 }
 
 /// A reset that answers a packet: the flow is that of the answer.
 #[inline(always)]
-fn answer(skb: *const u8) {
+fn answer<A: Access>(skb: *const u8) {
     let mut got = Flow::default();
-    kernel::skb_flow(skb, &mut got);
-    let place = Place::of_device(kernel::load_ptr(skb, cfg_get!(offsets.skb_dev)));
+    kernel::skb_flow::<A>(skb, &mut got);
+    let place = Place::of_device::<A>(A::ptr(skb, cfg_get!(offsets.skb_dev)));
     if place.ignored() || (kernel::flag_set(flag::FILTER) && !kernel::filter_matches(&got)) {
         return;
     }

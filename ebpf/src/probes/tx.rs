@@ -19,7 +19,7 @@ use crate::{
     emit::{FlowOf, measure, now_ns},
     flight::{self, Flight, stage},
     iface::Place,
-    kernel::{self, TCP, cfg_get, load, load_ptr},
+    kernel::{self, TCP, Typed, cfg_find, cfg_get, load, load_ptr},
     maps::{STATE, lost},
 };
 
@@ -36,7 +36,7 @@ pub fn tx_queue(ctx: BtfTracePointContext) -> i32 {
 fn queue(skb: *const u8) {
     let Some((flight, key)) = flight::slot(skb) else { return };
     let device = load_ptr(skb, cfg_get!(offsets.skb_dev));
-    let place = Place::of_device(device);
+    let place = Place::of_device::<Typed>(device);
     let local = load::<u32>(skb, cfg_get!(offsets.skb_iif)) == 0;
     // A packet keeps its slot from its reception, or from the device stacked above this one.
     let kept = flight.key == key
@@ -80,14 +80,15 @@ fn queue(skb: *const u8) {
 /// where there is no way to enqueue.
 #[inline(always)]
 fn has_queue(device: *const u8) -> bool {
-    if kernel::absent(cfg_get!(offsets.dev_qdisc)) || kernel::absent(cfg_get!(offsets.qdisc_enqueue)) {
+    let (Some(qdisc_at), Some(enqueue_at)) = (cfg_find!(offsets.dev_qdisc), cfg_find!(offsets.qdisc_enqueue))
+    else {
         return true;
-    }
+    };
     if device.is_null() {
         return true;
     }
-    let qdisc = load_ptr(device, cfg_get!(offsets.dev_qdisc));
-    qdisc.is_null() || load::<u64>(qdisc, cfg_get!(offsets.qdisc_enqueue)) != 0
+    let qdisc = load_ptr(device, qdisc_at);
+    qdisc.is_null() || load::<u64>(qdisc, enqueue_at) != 0
 }
 
 /// Whether this very packet was received, and not only one at the same address.
@@ -104,7 +105,7 @@ fn filtered(skb: *const u8) -> bool {
         return false;
     }
     let mut flow = Flow::default();
-    kernel::skb_flow(skb, &mut flow);
+    kernel::skb_flow::<Typed>(skb, &mut flow);
     !kernel::filter_matches(&flow)
 }
 
@@ -133,10 +134,8 @@ fn left(skb: *const u8, place: &Place, now: u64) {
 /// Whether `skb->tstamp` is CLOCK_MONOTONIC.
 #[inline(always)]
 fn monotonic(skb: *const u8) -> bool {
-    if kernel::absent(cfg_get!(offsets.skb_tstamp_type)) {
-        return true;
-    }
-    let byte: u8 = load(skb, cfg_get!(offsets.skb_tstamp_type));
+    let Some(at) = cfg_find!(offsets.skb_tstamp_type) else { return true };
+    let byte: u8 = load(skb, at);
     u64::from(byte) & cfg_get!(offsets.skb_tstamp_type_mask) == cfg_get!(offsets.skb_tstamp_type_mono)
 }
 
@@ -182,7 +181,7 @@ fn xmit(skb: *const u8) {
 /// A packet whose start is not known: a loss, if it was to be measured.
 #[inline(always)]
 fn unmatched(skb: *const u8) {
-    if !Place::of_device(load_ptr(skb, cfg_get!(offsets.skb_dev))).ignored() && !filtered(skb) {
+    if !Place::of_device::<Typed>(load_ptr(skb, cfg_get!(offsets.skb_dev))).ignored() && !filtered(skb) {
         lost(Loss::Unmatched);
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     emit::{FlowOf, measure, now_ns},
     flight::{Flight, stage},
     iface::Place,
-    kernel::{self, AF_INET, AF_INET6, UDP, cfg_get, load},
+    kernel::{self, AF_INET, AF_INET6, Typed, UDP, cfg_get, load},
     maps::{UDP_QUEUES, lost},
 };
 
@@ -211,7 +211,7 @@ fn may_be_stale(left: u32, number: u32) -> bool {
 /// A read of a datagram that was not seen to be received: a loss, unless it was not to be measured.
 #[inline(always)]
 fn unmatched(sk: *const u8) {
-    if !Place::of_sock(sk).ignored() && !kernel::flag_set(nettrace_common::config::flag::FILTER) {
+    if !Place::of_sock::<Typed>(sk).ignored() && !kernel::flag_set(nettrace_common::config::flag::FILTER) {
         lost(Loss::Unmatched);
     }
 }

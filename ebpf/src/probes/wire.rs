@@ -1,7 +1,7 @@
 //! The programs at an interface: parse once, then let each probe look.
 //!
 //! Hooks: TC ingress and egress (tcx from Linux 6.6, clsact before), XDP ingress where asked for.
-//! Yields: what `rtt`, `dns`, `frag` and `ptb` yield. Every packet passes: TC says *next program*, XDP says *pass*.
+//! Yields: what `rtt`, `black_hole`, `dns`, `frag` and `ptb` yield. Every packet passes: TC says *next program*, XDP says *pass*.
 //! Cost: parsing by direct packet access; a clock reading only when a probe has something to note.
 
 use aya_ebpf::{
@@ -14,6 +14,8 @@ use nettrace_common::{
     config::{IfaceSlot, flag, iface_flag},
     wire::{Direction, Flow},
 };
+
+use network_types::eth::EthHdr;
 
 use crate::{
     iface::{self, Place},
@@ -35,6 +37,10 @@ pub struct Seen<'a, P> {
     pub direction: Direction,
     /// Where it is.
     pub place: Place,
+    /// Whether what its interface receives is sent on this machine.
+    pub host_end: bool,
+    /// Bytes of its link header.
+    pub link_len: u32,
     /// Sent, but received before at another interface that is looked at too.
     pub seen_before: bool,
 }
@@ -90,6 +96,8 @@ fn look<P: Packet>(packet: &P, direction: Direction) {
         parsed,
         direction,
         place: place(slot),
+        host_end: slot.flags & iface_flag::HOST_END != 0,
+        link_len: if ethernet { size_of::<EthHdr>() as u32 } else { 0 },
         seen_before: matches!(direction, Direction::Out) && watched(packet.ingress_ifindex()),
     };
     probe(&seen);

@@ -2,7 +2,7 @@
 
 use nettrace::lab::{Lab, LabConfig, Path, Role, Topology};
 use nettrace::snapshot::{Drop, Snapshot};
-use nettrace_tests::{captured, drops, lost, only, truth};
+use nettrace_tests::{Rung, captured, drops, from_every_rung, lost, truth};
 use std::net::UdpSocket;
 
 /// Sends datagrams from an own port to a port of the server. Yields the flow as reports name it.
@@ -78,10 +78,10 @@ fn nft_drops_have_their_count_reason_place_and_flow() {
     assert_books_balance(snapshot);
 }
 
-/// Datagrams to a port without a socket: as many as UdpNoPorts and Udp6NoPorts count.
+/// Datagrams to a port without a socket: as many as UdpNoPorts and Udp6NoPorts count, from every source.
 #[test]
 fn datagrams_to_closed_ports_are_no_socket() {
-    let (finished, flows) = captured(LabConfig::default(), only("drop"), |lab| {
+    let work = |lab: &Lab| {
         let mut flows = Vec::new();
         for (&family, count) in lab.families().iter().zip([30, 20]) {
             let path = lab.path(Role::Client, Role::Server, family)?;
@@ -90,18 +90,26 @@ fn datagrams_to_closed_ports_are_no_socket() {
         let counters = truth::counters(&lab.pod(Role::Server).netns)?;
         assert_eq!((counters["UdpNoPorts"], counters["Udp6NoPorts"]), (30, 20));
         Ok(flows)
-    })
+    };
+    from_every_rung(
+        "drop",
+        &["drop"],
+        LabConfig::default(),
+        work,
+        |Rung { snapshot, said: flows, .. }| {
+            let drops_of = &snapshot.drops;
+            assert_eq!(drops(&snapshot, "NO_SOCKET"), 50, "{drops_of:?}");
+            let closed = |d: &&Drop| d.reason == "NO_SOCKET";
+            assert!(drops_of.iter().filter(closed).all(|d| d.scope == "server/eth0"), "{drops_of:?}");
+            for (flow, count) in flows {
+                let row = snapshot.drop_flows.iter().find(|row| row.flow == flow).unwrap();
+                assert_eq!((row.reason.as_str(), row.count), ("NO_SOCKET", count));
+            }
+            assert_eq!(reasons(&snapshot), [("NO_SOCKET", 50)]);
+            assert_books_balance(&snapshot);
+        },
+    )
     .unwrap();
-    let snapshot = &finished.snapshot;
-    assert_eq!(drops(snapshot, "NO_SOCKET"), 50, "{:?}", snapshot.drops);
-    let closed = |d: &&Drop| d.reason == "NO_SOCKET";
-    assert!(snapshot.drops.iter().filter(closed).all(|d| d.scope == "server/eth0"), "{:?}", snapshot.drops);
-    for (flow, count) in flows {
-        let row = snapshot.drop_flows.iter().find(|row| row.flow == flow).unwrap();
-        assert_eq!((row.reason.as_str(), row.count), ("NO_SOCKET", count));
-    }
-    assert_eq!(reasons(snapshot), [("NO_SOCKET", 50)]);
-    assert_books_balance(snapshot);
 }
 
 /// Datagrams that a full socket buffer refuses: as many as RcvbufErrors count, and the others are there to read.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot look has failed")]
 #![expect(clippy::print_stdout, reason = "figures, for who runs it with --nocapture")]
 
+mod black_hole;
 mod conntrack;
 mod dns;
 mod drop;

@@ -8,6 +8,7 @@ use nettrace::lab::{
 use nettrace_common::probes::rtt::chosen;
 use nettrace_tests::{Compared, agree, captured};
 use std::{
+    collections::HashMap,
     io::{BufRead as _, BufReader},
     net::IpAddr,
     process::{Child, Command, Stdio},
@@ -30,23 +31,43 @@ fn sniff(lab: &Lab, file: &str) -> Result<Child> {
 }
 
 /// Round trips by tshark's `tcp.analysis.ack_rtt`, ns, sorted: of what an address acknowledges. Of all, and of those
-/// alone that nettrace chooses; each segment is acknowledged by itself here, so its end is the number acknowledged.
+/// alone that nettrace takes: of segments that are chosen, of the first, and of those longer than all that it took
+/// before. Each segment is acknowledged by itself here, so its end is the number acknowledged.
 fn by_tshark(file: &str, from: IpAddr) -> Result<(Vec<u64>, Vec<u64>)> {
-    let filter = format!("tcp.analysis.ack_rtt && ip.src == {from}");
+    const FIELDS: [&str; 7] = [
+        "frame.number",
+        "ip.len",
+        "tcp.stream",
+        "tcp.analysis.acks_frame",
+        "tcp.analysis.ack_rtt",
+        "tcp.ack_raw",
+        "tcp.flags.syn",
+    ];
     let output = Command::new("tshark")
-        .args(["-r", file, "-Y", &filter, "-T", "fields", "-e", "tcp.analysis.ack_rtt"])
-        .args(["-e", "tcp.ack_raw", "-e", "tcp.flags.syn"])
+        .args(["-r", file, "-Y", "tcp", "-T", "fields", "-e", "ip.src"])
+        .args(FIELDS.iter().flat_map(|field| ["-e", field]))
         .output()
         .context("cannot run tshark (package tshark)")?;
     let text = String::from_utf8(output.stdout)?;
     let (mut all, mut ours) = (Vec::new(), Vec::new());
+    let (mut lengths, mut longest) = (HashMap::new(), HashMap::new());
     for line in text.lines() {
         let fields: Vec<_> = line.split('\t').collect();
-        let [rtt, end, syn] = fields[..] else { anyhow::bail!("tshark printed {line:?}") };
+        let [source, number, length, stream, acks, rtt, end, syn] = fields[..] else {
+            anyhow::bail!("tshark printed {line:?}")
+        };
+        lengths.insert(number, length.parse::<u32>()?);
+        if source != from.to_string() || rtt.is_empty() {
+            continue;
+        }
         let rtt_ns = (rtt.parse::<f64>()? * 1e9) as u64;
         all.push(rtt_ns);
-        if chosen(end.parse()?) || matches!(syn, "1" | "True") {
+        let length = *lengths.get(acks).with_context(|| format!("no frame {acks}"))?;
+        let longest = longest.entry(stream).or_insert(0);
+        let longer = *longest != 0 && length > *longest;
+        if chosen(end.parse()?) || matches!(syn, "1" | "True") || longer {
             ours.push(rtt_ns);
+            *longest = length.max(*longest);
         }
     }
     all.sort_unstable();

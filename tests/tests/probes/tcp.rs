@@ -2,9 +2,10 @@
 
 use nettrace::lab::traffic::tcp::{self, RequestResponse};
 use nettrace::lab::{Family, Lab, LabConfig, Path, Role, Topology};
+use nettrace::preflight::Release;
 use nettrace::snapshot::Snapshot;
 use nettrace_common::Signal;
-use nettrace_tests::{captured, lost, only, truth};
+use nettrace_tests::{Rung, captured, from_every_rung, lost, only, truth};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -151,6 +152,12 @@ fn connecting_includes_the_time_of_a_lost_syn() {
     assert!(connect.max_ns >= 1_000_000_000, "{}", connect.max_ns);
 }
 
+/// Of one connection: one of nine segments with data, and the first SYN-ACK.
+const LOSSES: [&str; 2] = [
+    "tcp dport 7777 tcp flags & (syn | fin | rst) == 0 meta length > 200 numgen inc mod 9 == 0 counter name n drop",
+    "tcp sport 7777 tcp flags & (syn | ack) == syn | ack numgen inc mod 1000 == 0 counter name n drop",
+];
+
 /// Rules on what the node forwards.
 fn lose(lab: &Lab, rules: &[&str]) -> anyhow::Result<()> {
     truth::nft(&lab.node().netns, &truth::Nft { hook: "type filter hook forward priority 0", rules })
@@ -162,21 +169,13 @@ fn lose(lab: &Lab, rules: &[&str]) -> anyhow::Result<()> {
 fn retransmissions_are_what_the_kernel_counts() {
     const BYTES: u64 = 3_000_000;
     let config = LabConfig { topology: Topology::Routed, ..LabConfig::default() };
-    let (finished, (dropped, client, server, fast)) = captured(
-        config,
-        only("tcp"),
-        |lab| {
-            let rules = [
-                "tcp dport 7777 tcp flags & (syn | fin | rst) == 0 meta length > 200 numgen inc mod 9 == 0 counter name n drop",
-                "tcp sport 7777 tcp flags & (syn | ack) == syn | ack numgen inc mod 1000 == 0 counter name n drop",
-            ];
-            lose(lab, &rules)?;
-            assert_eq!(tcp::bulk(&path(lab, Family::V4)?, BYTES, PORT)?.request_bytes, BYTES);
-            let again = |role| anyhow::Ok(truth::counters(&lab.pod(role).netns)?["TcpRetransSegs"]);
-            let fast = truth::sum_counters(lab, "TcpExtTCPFastRetrans")?;
-            Ok((truth::counted(&lab.node().netns)?, again(Role::Client)?, again(Role::Server)?, fast))
-        },
-    )
+    let (finished, (dropped, client, server, fast)) = captured(config, only("tcp"), |lab| {
+        lose(lab, &LOSSES)?;
+        assert_eq!(tcp::bulk(&path(lab, Family::V4)?, BYTES, PORT)?.request_bytes, BYTES);
+        let again = |role| anyhow::Ok(truth::counters(&lab.pod(role).netns)?["TcpRetransSegs"]);
+        let fast = truth::sum_counters(lab, "TcpExtTCPFastRetrans")?;
+        Ok((truth::counted(&lab.node().netns)?, again(Role::Client)?, again(Role::Server)?, fast))
+    })
     .unwrap();
     let snapshot = &finished.snapshot;
     assert!(dropped > 2 && client > 2 && server >= 1, "{dropped} {client} {server}");
@@ -191,23 +190,66 @@ fn retransmissions_are_what_the_kernel_counts() {
     assert_eq!(lost(snapshot, "ring_full"), 0);
 }
 
-/// Resets of established connections, both ways, are what TcpOutRsts counts.
+/// What the kernel's own counters say of the traffic of [`every_source_counts_the_same`], over both ends.
+struct Truth {
+    resets: u64,
+    again: u64,
+    fast: u64,
+    /// SYN-ACKs sent again, by a timer.
+    synack: u64,
+}
+
+/// From every source: connections, those that are refused, resets of both kinds and both ways, as many as TcpOutRsts
+/// counts, and segments sent again, as many as TcpRetransSegs counts, each for its cause.
 #[test]
-fn resets_of_connections_are_counted() {
-    const EACH: u64 = 6;
-    let (finished, out) = captured(LabConfig::default(), only("tcp"), |lab| {
+fn every_source_counts_the_same() {
+    const RESET: u64 = 6;
+    const REFUSED: u32 = 5;
+    const BYTES: u64 = 1_000_000;
+    // Kernel commit 19822a980e19.
+    const TOLD_WITHOUT_SOCKET: Release = Release { major: 6, minor: 10 };
+    let work = |lab: &Lab| {
         for &family in lab.families() {
-            for _ in 0..EACH / 2 {
+            for _ in 0..RESET / 2 {
                 reset(&path(lab, family)?)?;
             }
         }
-        truth::sum_counters(lab, "TcpOutRsts")
+        assert_eq!(tcp::refused(&path(lab, Family::V6)?, REFUSED)?.refused, u64::from(REFUSED));
+        lose(lab, &LOSSES)?;
+        assert_eq!(tcp::bulk(&path(lab, Family::V4)?, BYTES, PORT)?.request_bytes, BYTES);
+        let sum = |name| truth::sum_counters(lab, name);
+        Ok(Truth {
+            resets: sum("TcpOutRsts")?,
+            again: sum("TcpRetransSegs")?,
+            fast: sum("TcpExtTCPFastRetrans")?,
+            synack: truth::counters(&lab.pod(Role::Server).netns)?["TcpRetransSegs"],
+        })
+    };
+    let config = LabConfig { topology: Topology::Routed, ..LabConfig::default() };
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let release = Release::parse(&release).unwrap();
+    from_every_rung("tcp.reset", &["tcp"], config, work, |Rung { name, snapshot, said }| {
+        let tcp = &snapshot.tcp;
+        let failed = u64::from(REFUSED);
+        assert_eq!(
+            (tcp.connects, tcp.accepts, tcp.connect_failures),
+            (RESET + 1, RESET + 1, failed),
+            "{name}"
+        );
+        assert_eq!(failures(&snapshot), BTreeMap::from([("ECONNREFUSED", failed)]), "{name}");
+        assert_eq!(said.resets, RESET + failed);
+        let sent = if TOLD_WITHOUT_SOCKET <= release { said.resets } else { RESET };
+        assert_eq!((tcp.resets_sent, tcp.resets_received), (sent, said.resets), "{name}");
+        assert_eq!(tcp.peers.iter().map(|p| p.resets).sum::<u64>(), sent + said.resets, "{name}");
+        assert!(said.synack >= 1 && said.again > said.synack, "nothing was lost");
+        assert_eq!((tcp.retransmits, tcp.retransmits_fast), (said.again, said.fast), "{name}");
+        assert!(tcp.retransmits_timeout >= said.synack, "{name}: {tcp:?}");
+        for signal in [Signal::TcpConnect, Signal::TcpAccept] {
+            assert_eq!(snapshot.signal(signal).unwrap().hist.count(), RESET + 1, "{name}");
+        }
+        assert_eq!((lost(&snapshot, "unmatched"), lost(&snapshot, "ring_full")), (0, 0), "{name}");
     })
     .unwrap();
-    let tcp = &finished.snapshot.tcp;
-    assert_eq!(out, EACH);
-    assert_eq!((tcp.resets_sent, tcp.resets_received), (EACH, EACH));
-    assert_eq!(tcp.peers.iter().map(|p| p.resets).sum::<u64>(), 2 * EACH);
 }
 
 /// The server closes a connection with data unread, which resets it.

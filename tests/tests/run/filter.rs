@@ -22,14 +22,14 @@ use std::{net::UdpSocket, thread::sleep, time::Duration};
 
 const UDP: u32 = 30;
 const TCP: u32 = 20;
-const DNS: usize = 10;
-const FRAGMENTED: u32 = 5;
+pub(crate) const DNS: usize = 10;
+pub(crate) const FRAGMENTED: u32 = 5;
 const FRAGMENTED_BYTES: usize = 4000;
 /// Ports of the servers: the one that filters name, and the others.
 const PORT: u16 = 7000;
 
 /// The same mix over each family: UDP and TCP exchanges with the server, DNS, and datagrams in fragments.
-fn mix(lab: &Lab) -> Result<()> {
+pub(crate) fn mix(lab: &Lab) -> Result<()> {
     let _server = DnsServer::start(lab.pod(Role::Dns))?;
     for &family in lab.families() {
         let path = lab.path(Role::Client, Role::Server, family)?;

@@ -7,3 +7,4 @@ mod filter;
 mod ifaces;
 mod recording;
 mod ring;
+mod without_btf;

@@ -50,6 +50,11 @@ impl<K: Eq + Hash + Clone> Bounded<K> {
         *self.counts.entry(key).or_default() += 1;
     }
 
+    /// Events of a key.
+    pub(super) fn count(&self, key: &K) -> u64 {
+        self.counts.get(key).copied().unwrap_or(0)
+    }
+
     /// Events of keys that found no room.
     pub(super) const fn overflow(&self) -> u64 {
         self.overflow

@@ -6,8 +6,8 @@
 //! as much as all of it.
 
 use crate::{
-    attach::{self, Attached, Held},
-    load::Loaded,
+    attach::{self, Attached, Failed, Held, Wanted},
+    load::{Loaded, Types},
     probes::{self, Side, Stay, staying},
 };
 use nettrace_common::config::state;
@@ -31,35 +31,51 @@ pub(super) struct Duty {
 }
 
 impl Duty {
-    /// Attaches those that are ready; `cycles` is whether they come and go from then on.
-    pub(super) fn start(loaded: &mut Loaded, attached: &Attached, cycles: bool) -> Self {
-        let ready = |side| staying(Stay::Share(side)).filter(|name| attached.ok(name)).collect();
-        let mut duty = Self {
-            cycles,
-            begins: ready(Side::Begin),
-            ends: ready(Side::End),
-            begun: Vec::new(),
-            ending: Vec::new(),
-            since: Instant::now(),
-        };
-        duty.on(loaded);
-        duty
+    /// Attaches those that are ready; `cycles` is whether they come and go from then on. Where one cannot be, its probes go
+    /// one source down.
+    pub(super) fn start(
+        loaded: &mut Loaded,
+        types: &Types,
+        wanted: Wanted<'_>,
+        attached: &mut Attached,
+        cycles: bool,
+    ) -> Self {
+        loop {
+            let ready = |side| staying(Stay::Share(side)).filter(|name| attached.ok(name)).collect();
+            let mut duty = Self {
+                cycles,
+                begins: ready(Side::Begin),
+                ends: ready(Side::End),
+                begun: Vec::new(),
+                ending: Vec::new(),
+                since: Instant::now(),
+            };
+            let failed = duty.on(loaded);
+            if failed.is_empty() {
+                return duty;
+            }
+            duty.stop(loaded);
+            attach::step_down(loaded, types, wanted, attached, failed);
+            attach::attach(loaded, types, wanted, attached);
+        }
     }
 
     /// In this order, so that nothing begins unseen by the program that sees its end. Ends that are seen before are no
-    /// losses, and the programs are told from when on they are.
-    fn on(&mut self, loaded: &mut Loaded) {
-        self.ending = hold(loaded, &mut self.ends);
-        self.begun = hold(loaded, &mut self.begins);
+    /// losses, and the programs are told from when on they are. Yields those that could not be attached, which are not
+    /// tried again.
+    fn on(&mut self, loaded: &mut Loaded) -> Failed {
+        let mut failed = Failed::new();
+        self.ending = hold(loaded, &mut self.ends, &mut failed);
+        self.begun = hold(loaded, &mut self.begins, &mut failed);
         // Where one side failed, the other would see what it can make nothing of.
-        let failed: Vec<_> = loaded.failed.keys().copied().collect();
-        let alone = |name: &str| failed.iter().any(|failed| probes::together(name, failed));
+        let alone = |name: &str| failed.keys().any(|failed| probes::together(name, failed));
         for (names, held) in [(&mut self.ends, &mut self.ending), (&mut self.begins, &mut self.begun)] {
             held.retain(|(name, _)| !alone(name));
             names.retain(|name| !alone(name));
         }
         tell(loaded, !self.begun.is_empty());
         self.since = Instant::now();
+        failed
     }
 
     /// Moves on when it is time.
@@ -77,7 +93,9 @@ impl Duty {
             // A tick later: whatever has begun has ended by now, and none waits in the books.
             self.ending.clear();
         } else if elapsed >= PERIOD {
-            self.on(loaded);
+            for (name, reason) in self.on(loaded) {
+                attach::failed(loaded, name, reason);
+            }
         }
     }
 
@@ -96,9 +114,16 @@ fn tell(loaded: &mut Loaded, on: bool) {
     }
 }
 
-/// Attaches all; one that cannot be is not tried again.
-fn hold(loaded: &mut Loaded, names: &mut Vec<&'static str>) -> Vec<(&'static str, Held)> {
+/// Attaches all; those that cannot be go from `names` to `failed`.
+fn hold(
+    loaded: &mut Loaded,
+    names: &mut Vec<&'static str>,
+    failed: &mut Failed,
+) -> Vec<(&'static str, Held)> {
     let mut held = Vec::with_capacity(names.len());
-    names.retain(|name| attach::hold(loaded, name).map(|link| held.push((*name, link))).is_some());
+    names.retain(|name| {
+        let link = attach::hold(loaded, name).map_err(|reason| failed.insert(name, reason));
+        link.map(|link| held.push((*name, link))).is_ok()
+    });
     held
 }

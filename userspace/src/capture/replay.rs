@@ -99,7 +99,7 @@ fn closing(start: StartFrame, end: Option<EndFrame>, aggregator: &Aggregator, ba
             meta: end.meta,
             interfaces: end.interfaces,
             scopes: end.scopes,
-            probes,
+            probes: end.probes,
             overhead: end.overhead,
             ring_bytes,
             bad_frames,
@@ -160,7 +160,7 @@ mod tests {
         }
         if end {
             let kernel = KernelState::default();
-            let end = EndFrame { end_ns: 1, kernel, meta, interfaces, scopes, overhead };
+            let end = EndFrame { end_ns: 1, kernel, meta, interfaces, scopes, probes: Vec::new(), overhead };
             writer.frame(Kind::End, &serde_json::to_vec(&end).unwrap()).unwrap();
         }
         writer.finish().unwrap();

@@ -80,7 +80,7 @@ fn options(
             dns_ports: config.dns_ports.into_iter().filter(|p| *p != 0).collect(),
             filter: config.filter,
             ring_bytes: config.ring_bytes,
-            empty: false,
+            ..ProgramOptions::default()
         },
         namespaces,
         selection: config.selection.clone(),

@@ -4,10 +4,12 @@
 use super::{
     Area, Basis, Check, State, cni,
     facts::{Conntrack, Fact, Facts, Mount},
+    files::FileError,
     signals::Signals,
 };
 use crate::{
-    preflight::{NO_MEMLOCK, Problem, Release},
+    btf,
+    preflight::{BTF_HINT, NO_MEMLOCK, Problem, Release},
     probes::Hook,
     report::units,
     snapshot::ConntrackTable,
@@ -108,7 +110,7 @@ fn kernel(facts: &Facts, problems: &[Problem], signals: &Signals) -> Vec<Check> 
     vec![
         version,
         types(facts, problems),
-        members(signals),
+        members(facts, signals),
         tcx(&facts.release),
         unused(kprobes, "kprobes"),
         fentry(facts),
@@ -137,7 +139,13 @@ fn yes(is: bool) -> String {
     if is { "yes" } else { "no" }.to_owned()
 }
 
+const WITHOUT_BTF: &str = "the kernel was built without CONFIG_DEBUG_INFO_BTF, or /sys is not the host's: what reads \
+                           kernel structures is off";
+
 fn types(facts: &Facts, problems: &[Problem]) -> Check {
+    if facts.btf_bytes.value.as_ref().is_err_and(FileError::is_absent) {
+        return Check::new(Area::Kernel, "BTF", "none").from(btf::VMLINUX).note(WITHOUT_BTF, Some(BTF_HINT));
+    }
     let vmlinux = |bytes: &u64| format!("vmlinux {}", units::bytes(*bytes));
     let mut check = Check::of(Area::Kernel, "BTF", &facts.btf_bytes, vmlinux);
     if let (true, Some(modules)) = (check.is_known(), facts.btf_modules.known()) {
@@ -147,15 +155,15 @@ fn types(facts: &Facts, problems: &[Problem]) -> Check {
     check.unless(problems, |p| matches!(p, Problem::Btf { .. }))
 }
 
-fn members(signals: &Signals) -> Check {
+fn members(facts: &Facts, signals: &Signals) -> Check {
     let check = |value: String| Check::new(Area::Kernel, "structure members", value);
-    if signals.basis == Basis::Nothing {
+    if signals.basis == Basis::Nothing || facts.btf_bytes.known().is_none() {
         return check("not known".to_owned()).note("there is no BTF to look them up in", None);
     }
     if signals.missing.is_empty() {
-        return check("all are there".to_owned()).from(crate::btf::VMLINUX);
+        return check("all are there".to_owned()).from(btf::VMLINUX);
     }
-    check(format!("{} missing", signals.missing.len())).from(crate::btf::VMLINUX).note(
+    check(format!("{} missing", signals.missing.len())).from(btf::VMLINUX).note(
         format!("this kernel lacks {}: what is read from there is off or 0", signals.missing.join(", ")),
         Some("report it, with the kernel's version: nettrace has to learn where they went"),
     )
@@ -356,7 +364,7 @@ fn mounts(fact: &Fact<Vec<Mount>>) -> Vec<Check> {
 }
 
 fn conntrack(fact: &Fact<Conntrack>) -> Check {
-    if fact.value.as_ref().is_err_and(super::files::FileError::is_absent) {
+    if fact.value.as_ref().is_err_and(FileError::is_absent) {
         return Check { from: fact.from.clone(), ..Check::new(Area::Network, "conntrack", "not loaded") };
     }
     let check = Check::of(Area::Network, "conntrack", fact, |table| {

@@ -3,7 +3,7 @@
 
 use super::{Basis, Row, State};
 use crate::{
-    attach::{Wanted, counters_there, hook_there, programs_ready},
+    attach::{Wanted, counters_there, first_source, hook_there, programs_ready},
     btf::Btf,
     load::{self, LoadError, ProgramOptions},
     offsets,
@@ -63,7 +63,7 @@ pub(super) fn by_btf(root: &Path, why: String) -> Signals {
             basis: Basis::Btf,
             why: Some(why),
             rows: PROBES.iter().map(|probe| expected(root, &btf, probe)).collect(),
-            missing: offsets::resolve(&btf).missing,
+            missing: offsets::resolve(Some(&btf)).missing,
             none: None,
         },
         Err(error) => Signals {
@@ -78,24 +78,11 @@ pub(super) fn by_btf(root: &Path, why: String) -> Signals {
 
 /// The first source whose hooks the kernel has.
 fn expected(root: &Path, btf: &Btf, probe: &Probe) -> Row {
-    let mut reasons = Vec::new();
-    for source in probe.sources {
-        let there = match source {
-            Source::Netlink(_) | Source::Procfs(_) => counters_there(root, source),
-            Source::Programs(_, programs) => programs.iter().try_for_each(|p| hook_there(root, btf, p.hook)),
-        };
-        match there {
-            Ok(()) => {
-                reasons.extend(probe.note.map(str::to_owned));
-                let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
-                let source = Some(source.to_string());
-                return Row { name: probe.name.to_owned(), state: State::Ok, source, reason };
-            }
-            Err(reason) => reasons.push(reason),
-        }
-    }
-    let reason = Some(reasons.join("; "));
-    Row { name: probe.name.to_owned(), state: State::Note, source: None, reason }
+    let there = |source: &Source| {
+        counters_there(root, source)?;
+        source.programs().iter().try_for_each(|program| hook_there(root, Some(btf), program.hook))
+    };
+    row(first_source(probe, probe.sources.iter(), there), &[])
 }
 
 fn unknown(probe: &Probe) -> Row {

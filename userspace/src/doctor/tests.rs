@@ -309,6 +309,17 @@ fn single_things_that_may_be_amiss() {
 }
 
 #[test]
+fn a_kernel_without_btf_is_told_so_and_works() {
+    let node = Node::orderly().without("sys/kernel/btf");
+    let diagnosis = node.verified();
+    assert!(diagnosis.ready, "{diagnosis:?}");
+    let check = find(&diagnosis, "BTF");
+    assert_eq!((check.state, check.value.as_str()), (State::Note, "none"));
+    assert!(check.hint.unwrap().contains("CONFIG_DEBUG_INFO_BTF=y"));
+    assert_eq!(find(&diagnosis, "structure members").value, "not known");
+}
+
+#[test]
 fn what_cannot_be_read_says_so() {
     for (path, name, state) in [
         ("proc/sys/net/core/bpf_jit_enable", "JIT", State::Note),

@@ -66,6 +66,9 @@ impl Table {
         if wire {
             flags |= iface_flag::WATCHED;
         }
+        if link.is_host_end() {
+            flags |= iface_flag::HOST_END;
+        }
         let slot = IfaceSlot { netns: inode, ifindex: link.ifindex, scope: u32::from(scope), flags };
         self.set(&slot, &label)?;
         if wire {

@@ -1,9 +1,10 @@
 //! Made-up snapshots for tests: a rich one, an empty one and a hostile one. All are the same on every run.
 
 use super::{
-    ConntrackCounts, ConntrackFlow, ConntrackTable, ConntrackTrouble, Count, Dns, DnsName, DnsServer,
-    DnsTransaction, Drop, DropFlow, Exemplar, Hist, Interface, Ip, LossCount, Meta, Overhead, Packets,
-    PathMtu, Probe, ProgramCost, Ring, SCHEMA_VERSION, SignalData, Snapshot, Tcp, TcpCounters, TcpPeer,
+    BlackHole, ConntrackCounts, ConntrackFlow, ConntrackTable, ConntrackTrouble, Count, Dns, DnsName,
+    DnsServer, DnsTransaction, Drop, DropFlow, Exemplar, Hist, Interface, Ip, LossCount, Meta, Overhead,
+    Packets, PathMtu, Probe, ProgramCost, Ring, SCHEMA_VERSION, SignalData, Snapshot, Tcp, TcpCounters,
+    TcpPeer,
 };
 use nettrace_common::{Loss, Signal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -292,6 +293,16 @@ fn ip() -> Ip {
         incomplete: 2,
         packet_too_big: 11,
         ptb: vec![PathMtu { router: v4(254), destination: v4(80), mtu: 1_450, count: 11 }],
+        black_holes: vec![BlackHole {
+            peer: v4(81),
+            flow: "10.244.0.2:40312 -> 10.244.0.81:443 tcp".to_owned(),
+            flows: 2,
+            lost_bytes: 1_500,
+            passes_bytes: Some(1_252),
+            again: 9,
+            messages: 0,
+            alive: true,
+        }],
     }
 }
 

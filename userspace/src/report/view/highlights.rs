@@ -9,7 +9,7 @@ use super::{
     netfilter,
     status::{is_left_out, kernel_share, own_share},
 };
-use crate::snapshot::{ConntrackTable, Snapshot, Tcp};
+use crate::snapshot::{BlackHole, ConntrackTable, Snapshot, Tcp};
 use nettrace_common::{Loss, Signal, probes::netfilter::HOOKS};
 
 /// First retransmission timeout of a SYN (RFC 6298), ns: a handshake of this length lost one.
@@ -293,10 +293,28 @@ fn path_mtu(snapshot: &Snapshot, list: &mut List) {
         let what = units::plural(ip.packet_too_big, "packet was", "packets were");
         list.add(Level::Warn, "fragments", format!("Path MTU: {what} too big for the path{narrow}."));
     }
+    for hole in ip.black_holes.iter().filter(|hole| hole.alive) {
+        list.add(Level::Bad, "fragments", black_hole(hole));
+    }
     if ip.incomplete > 0 {
         let what = units::plural(ip.incomplete, "fragmented datagram", "fragmented datagrams");
         list.add(Level::Warn, "fragments", format!("Fragments: {what} did not become complete."));
     }
+}
+
+fn black_hole(hole: &BlackHole) -> String {
+    let bytes = |n: u32| format!("{} B", units::count(u64::from(n)));
+    let passes = hole.passes_bytes.map_or(String::new(), |n| format!(", while up to {} pass", bytes(n)));
+    let told = match hole.messages {
+        0 => "no ICMP message says so".to_owned(),
+        n => format!("{} to the sender do not help", units::plural(n, "ICMP message", "ICMP messages")),
+    };
+    format!(
+        "Path MTU black hole: packets of {} to {} are lost, and {told}{passes}. Let ICMP \"fragmentation needed\" and \
+         \"packet too big\" through, or lower the MTU.",
+        bytes(hole.lost_bytes),
+        hole.peer,
+    )
 }
 
 fn drops(snapshot: &Snapshot, list: &mut List) {

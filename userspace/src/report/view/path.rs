@@ -1,7 +1,7 @@
 //! What happened to packets on their way: fragments and path MTU, and the slowest ones.
 
 use super::{super::units, Cell, Kind, Section, Table, nothing};
-use crate::snapshot::{Exemplar, Ip, Snapshot};
+use crate::snapshot::{BlackHole, Exemplar, Ip, Snapshot};
 
 /// The section on fragments and path MTU.
 pub(super) fn fragments(snapshot: &Snapshot, top: usize) -> Section {
@@ -38,7 +38,35 @@ pub(super) fn fragments(snapshot: &Snapshot, top: usize) -> Section {
             Cell::count(p.count),
         ]
     }));
+    section.table(black_holes(&ip.black_holes, top));
     section
+}
+
+/// Receivers that long packets do not reach.
+fn black_holes(holes: &[BlackHole], top: usize) -> Table {
+    let bytes = |n: u32| Cell { text: format!("{} B", units::count(u64::from(n))), sort: Some(f64::from(n)) };
+    let columns = [
+        ("to", Kind::Text),
+        ("lost from", Kind::Number),
+        ("passes up to", Kind::Number),
+        ("sent again", Kind::Number),
+        ("flows", Kind::Number),
+        ("ICMP messages", Kind::Number),
+        ("the receiver", Kind::Text),
+        ("for instance", Kind::Text),
+    ];
+    Table::of("Path MTU black holes", &columns, holes, top, |hole| {
+        vec![
+            Cell::text(&hole.peer.to_string()),
+            bytes(hole.lost_bytes),
+            hole.passes_bytes.map_or_else(|| Cell::unknown("not seen"), bytes),
+            Cell::count(hole.again),
+            Cell::count(hole.flows),
+            Cell::count(hole.messages),
+            Cell::text(if hole.alive { "answers" } else { "was not heard since" }),
+            Cell::text(&hole.flow),
+        ]
+    })
 }
 
 /// The slowest of each signal in turn, so that a slow one does not hide the others; in the signals' order.
