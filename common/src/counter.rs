@@ -40,11 +40,17 @@ pub enum Counter {
     TcpRetransmitTimeout = 15,
     /// Segments sent again because acknowledgements told of their loss.
     TcpRetransmitFast = 16,
+    /// Packets whose connection another one had entered first, and that were let through all the same.
+    ConntrackResolved = 17,
+    /// Packets dropped because another one had entered their connection, or one that is answered the same, first.
+    ConntrackClash = 18,
+    /// Packets dropped because their connection found no room in the table.
+    ConntrackFull = 19,
 }
 
 impl Counter {
     /// All counters, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::Emitted,
         Self::TcpConnect,
         Self::TcpConnectFailed,
@@ -62,6 +68,9 @@ impl Counter {
         Self::DnsMessage,
         Self::TcpRetransmitTimeout,
         Self::TcpRetransmitFast,
+        Self::ConntrackResolved,
+        Self::ConntrackClash,
+        Self::ConntrackFull,
     ];
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();

@@ -1,6 +1,7 @@
 //! Wire records by probe; the module of a probe has the same name in `ebpf`, here, in `userspace` and in `tests`.
 
 pub mod black_hole;
+pub mod conntrack;
 pub mod dns;
 pub mod drop;
 pub mod frag;

@@ -17,6 +17,8 @@ pub enum Kind {
     Reassembly = 5,
     /// [`crate::probes::ptb::PacketTooBig`].
     PacketTooBig = 6,
+    /// [`crate::probes::conntrack::Trouble`].
+    Conntrack = 7,
     /// [`crate::probes::black_hole::Stuck`].
     Stuck = 8,
     /// [`crate::probes::fragmenting::Fragmenting`].
@@ -142,6 +144,7 @@ impl Kind {
             4 => Self::Drop,
             5 => Self::Reassembly,
             6 => Self::PacketTooBig,
+            7 => Self::Conntrack,
             8 => Self::Stuck,
             9 => Self::Fragmenting,
             _ => return None,

@@ -46,6 +46,17 @@ impl Place {
         Self { netns, ifindex, scope: scope_of(netns, ifindex) }
     }
 
+    /// Of a `struct sk_buff`: of its device, or else of its socket.
+    #[inline(always)]
+    pub fn of_packet<A: Access>(skb: *const u8) -> Self {
+        let dev = A::ptr(skb, cfg_get!(offsets.skb_dev));
+        if !dev.is_null() {
+            return Self::of_device::<A>(dev);
+        }
+        let sk = A::ptr(skb, cfg_get!(offsets.skb_sk));
+        if sk.is_null() { Self::unknown() } else { Self::of_sock::<A>(sk) }
+    }
+
     /// Of a `struct sock`: its namespace as a whole.
     #[inline(always)]
     pub fn of_sock<A: Access>(sk: *const u8) -> Self {

@@ -21,6 +21,7 @@ use nettrace_common::{
 use crate::{
     flight::{Flight, SLOTS},
     probes::{
+        conntrack::Open,
         rtt::{RTT_SLOTS, RttSlot},
         udp::{UDP_SLOTS, UdpQueue},
     },
@@ -53,6 +54,8 @@ pub static FRAGS: LruHashMap<FragKey, FragState> = LruHashMap::with_max_entries(
 /// Datagrams that are being cut or put together.
 #[map]
 pub static FRAGMENTING: LruHashMap<Worker, Begun> = LruHashMap::with_max_entries(1024, 0);
+#[map]
+pub static CONNTRACK: PerCpuArray<Open> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static SPANS: PerCpuArray<Spans> = PerCpuArray::with_max_entries(1, 0);
 /// The longest packet to each receiver that was acknowledged, bytes.

@@ -1,6 +1,7 @@
 //! The probes; each has the same name here, in `common`, in `userspace` and in `tests`.
 
 pub mod black_hole;
+pub mod conntrack;
 pub mod dns;
 pub mod drop;
 pub mod frag;

@@ -3,12 +3,14 @@
 mod counters;
 mod nft;
 mod packets;
+mod queue;
 
 pub use counters::{Counters, counters, sum_counters, wait_for_listener};
 pub use nft::{Nft, counted, masquerade, nft, nft_script};
 pub use packets::{
     Fragment, RawSender, favour_this_thread, fragments, set_probing, srtt_us, stay_on_this_cpu, stray_segment,
 };
+pub use queue::{HeldPacket, Queue};
 
 use anyhow::{Context, Result, bail};
 use nettrace::lab::Netns;

@@ -3,6 +3,7 @@
 //! Tables are bounded; what does not fit is counted as [`Loss::TableFull`] and still in the totals.
 
 mod black_hole;
+mod conntrack;
 mod flow;
 mod fragmenting;
 mod tables;
@@ -23,7 +24,7 @@ use crate::{
 use bytes::Bytes;
 use nettrace_common::{
     Counter, Loss, SCOPE_OTHER, Signal,
-    probes::{drop::Drop, frag::Reassembly, netfilter, ptb::PacketTooBig},
+    probes::{conntrack::Trouble, drop::Drop, frag::Reassembly, netfilter, ptb::PacketTooBig},
     wire::{Cause, Flow, Measure},
 };
 use std::{collections::BTreeMap, net::IpAddr};
@@ -81,6 +82,7 @@ pub struct Aggregator {
     exemplars: BTreeMap<u8, Slowest<(Measure, u64)>>,
     dns: DnsTracker,
     tcp: tcp::TcpBook,
+    conntrack: conntrack::ConntrackBook,
     drops: Bounded<(Flow, u32)>,
     ptb: Bounded<(IpAddr, IpAddr, u32)>,
     black_holes: black_hole::BlackHoles,
@@ -100,6 +102,7 @@ impl Aggregator {
             exemplars: BTreeMap::new(),
             dns: DnsTracker::new(dns),
             tcp: tcp::TcpBook::new(TABLE),
+            conntrack: conntrack::ConntrackBook::new(TABLE),
             drops: Bounded::new(TABLE),
             ptb: Bounded::new(TABLE),
             black_holes: black_hole::BlackHoles::new(TABLE),
@@ -159,6 +162,7 @@ impl Aggregator {
                     self.book(signal, f.header.scope, ns);
                 }
             }
+            Record::Conntrack(t) => self.conntrack(&t),
             Record::Stuck(s) => {
                 self.latest_ns = self.latest_ns.max(s.header.ts_ns);
                 self.black_holes.feed(&s);
@@ -206,6 +210,13 @@ impl Aggregator {
         self.black_holes.message(p);
     }
 
+    fn conntrack(&mut self, t: &Trouble) {
+        self.latest_ns = self.latest_ns.max(t.header.ts_ns);
+        if !self.conntrack.feed(t) {
+            self.bad += 1;
+        }
+    }
+
     /// Closes the books.
     #[must_use]
     pub fn finish(self, closing: Closing) -> Finished {
@@ -216,6 +227,7 @@ impl Aggregator {
             exemplars,
             dns,
             tcp,
+            conntrack,
             drops,
             ptb,
             black_holes,
@@ -230,7 +242,12 @@ impl Aggregator {
                 SignalBook { hist: dns.latency, sum_ns: dns.latency_sum_ns, max_ns: dns.latency_max_ns };
             measures.insert((Signal::DnsLatency as u8, SCOPE_OTHER), book);
         }
-        let table_full = tcp.overflow() + drops.overflow() + ptb.overflow() + black_holes.overflow();
+        let table_full = tcp.overflow()
+            + conntrack.overflow()
+            + drops.overflow()
+            + ptb.overflow()
+            + black_holes.overflow();
+        let (conntrack_trouble, conntrack_flows) = conntrack.finish(closing.kernel.as_ref());
         let mut user =
             vec![(Loss::BadRecord, bad), (Loss::BadFrame, closing.bad_frames), (Loss::TableFull, table_full)];
         user.extend(dns.losses.by_reason());
@@ -247,6 +264,8 @@ impl Aggregator {
                 ..ip(closing.kernel.as_ref(), fallback, ptb, black_holes)
             },
             conntrack: kernel.conntrack.clone(),
+            conntrack_trouble,
+            conntrack_flows,
             drops: drop_rows(&kernel, &name),
             drop_flows: drop_flows(drops, &kernel),
             exemplars: exemplar_rows(exemplars, closing.start_ns, &name),

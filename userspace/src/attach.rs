@@ -127,11 +127,12 @@ impl Attached {
     }
 }
 
-/// Whether two programs are the same on different rungs: attached both, they would count everything twice.
+/// Whether two programs are the same on different rungs: attached both, they would count everything twice. Two programs at
+/// one hook count different things.
 fn rivals(program: &Program, other: &str) -> bool {
     let place = |name| hook_of(name).and_then(Hook::place);
     program.hook.place().is_some()
-        && program.name != other
+        && Some(program.hook) != hook_of(other)
         && program.hook.place() == place(other)
         && !together(program.name, other)
 }
@@ -543,6 +544,22 @@ mod tests {
         let error = ProgramError::SyscallError(SyscallError { call: "bpf_link_create", io_error });
         let told = "`bpf_link_create` failed: Device or resource busy (os error 16)";
         assert_eq!(one_line(&error), told);
+    }
+
+    #[test]
+    fn two_programs_at_one_hook_are_no_rivals() {
+        for (forced, full, drop) in [
+            (None, "kretprobe early_drop, tp_btf kfree_skb", "tp_btf kfree_skb"),
+            (Some("raw_tp"), "kretprobe early_drop, raw_tp kfree_skb", "raw_tp kfree_skb"),
+        ] {
+            let forced = forced.map(|rung| Forced { probe: "drop".to_owned(), rung: rung.to_owned() });
+            let (selected, wanted) = wanted(forced.as_slice());
+            let mut attached = Attached::default();
+            attached.choose(Wanted { selected: &selected, ..wanted }, |_| Ok(()));
+            for (name, source) in [("ct.full", full), ("drop", drop)] {
+                assert_eq!(row(&attached, name).0.as_deref(), Some(source));
+            }
+        }
     }
 
     #[test]

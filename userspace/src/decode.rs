@@ -4,8 +4,8 @@ use crate::ring::{DISCARDED, RECORD_HEADER, step};
 use bytes::{Buf, Bytes};
 use nettrace_common::{
     probes::{
-        black_hole::Stuck, dns::DnsMessage, drop::Drop, frag::Reassembly, fragmenting::Fragmenting,
-        ptb::PacketTooBig, tcp::TcpEvent,
+        black_hole::Stuck, conntrack::Trouble, dns::DnsMessage, drop::Drop, frag::Reassembly,
+        fragmenting::Fragmenting, ptb::PacketTooBig, tcp::TcpEvent,
     },
     wire::{Header, Kind, Measure, Record as Wire},
 };
@@ -27,6 +27,8 @@ pub enum Record {
     PacketTooBig(PacketTooBig),
     /// A datagram cut or put together.
     Fragmenting(Fragmenting),
+    /// A packet that connection tracking had trouble with.
+    Conntrack(Trouble),
     /// A segment that does not get through.
     Stuck(Stuck),
 }
@@ -112,6 +114,7 @@ fn decode(bytes: &Bytes) -> Result<Record, DecodeError> {
         Kind::Reassembly => Record::Reassembly(prefix(&bytes, header.kind)?),
         Kind::PacketTooBig => Record::PacketTooBig(prefix(&bytes, header.kind)?),
         Kind::Fragmenting => Record::Fragmenting(prefix(&bytes, header.kind)?),
+        Kind::Conntrack => Record::Conntrack(prefix(&bytes, header.kind)?),
         Kind::Stuck => Record::Stuck(prefix(&bytes, header.kind)?),
         Kind::Dns => {
             let message: DnsMessage = prefix(&bytes, header.kind)?;

@@ -66,7 +66,10 @@ impl Hook {
     /// The module that a function is in, where it is not built in.
     #[must_use]
     pub fn module(self) -> Option<&'static str> {
-        self.place().filter(|place| place.contains("nf_conntrack")).map(|_| "nf_conntrack")
+        let of_conntrack = |place: &&str| {
+            place.contains("nf_conntrack") || ["nf_ct_resolve_clash", "early_drop"].contains(place)
+        };
+        self.place().filter(of_conntrack).map(|_| "nf_conntrack")
     }
 
     /// The kernel that brought it, where that is not the oldest supported one.
@@ -261,6 +264,13 @@ const CT_CONFIRM_KPROBE: &[Program] = &[
     begin("ct_confirm_begin_kprobe", Hook::KProbe("__nf_conntrack_confirm")),
     end("ct_confirm_end_kprobe", Hook::KRetProbe("__nf_conntrack_confirm")),
 ];
+const CLASH: &[Program] = &[
+    at("ct_clash_begin", Hook::KProbe("nf_ct_resolve_clash")),
+    at("ct_clash_end", Hook::KRetProbe("nf_ct_resolve_clash")),
+];
+const LOOKED_FOR_ROOM: Program = at("ct_full_end", Hook::KRetProbe("early_drop"));
+const FULL: &[Program] = &[LOOKED_FOR_ROOM, tp("ct_full_dropped", "kfree_skb")];
+const FULL_RAW: &[Program] = &[LOOKED_FOR_ROOM, raw("ct_full_dropped_raw", "kfree_skb")];
 
 const CUT: &[Program] = &[
     at("cut_begin", Hook::FEntry("ip_do_fragment")),
@@ -294,6 +304,12 @@ pub const WIRE_XDP: &[Program] = &[at("wire_xdp", Hook::Xdp), at("wire_out", Hoo
 
 /// The probe of TCP's own counters.
 pub const TCP_COUNTERS: &str = "tcp.counters";
+
+/// The probe of packets that raced to enter the same connection.
+pub const CLASHES: &str = "ct.clash";
+
+/// The probe of packets for whose connections there was no room.
+pub const FULL_TABLES: &str = "ct.full";
 
 /// The probe of what connection tracking counts.
 pub const CONNTRACK: &str = "ct.counters";
@@ -380,6 +396,8 @@ pub const PROBES: &[Probe] = &[
         CONNTRACK,
         &[Source::Netlink("IPCTNL_MSG_CT_GET_STATS_CPU"), Source::Procfs("/proc/net/stat/nf_conntrack")],
     ),
+    probe(CLASHES, &[Source::Programs("kprobe", CLASH)]),
+    probe(FULL_TABLES, &[Source::Programs("kprobe", FULL), Source::Programs("kprobe", FULL_RAW)]),
     probe(
         "drop",
         &[

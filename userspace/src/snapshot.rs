@@ -11,7 +11,7 @@ mod read;
 pub mod sample;
 mod tcp;
 
-pub use conntrack::{ConntrackCounts, ConntrackField, ConntrackTable};
+pub use conntrack::{ConntrackCounts, ConntrackField, ConntrackFlow, ConntrackTable, ConntrackTrouble};
 pub use hist::{Hist, HistError};
 pub use read::ReadError;
 pub use tcp::{TcpCounter, TcpCounters};
@@ -46,6 +46,12 @@ pub struct Snapshot {
     /// Connection tracking, by network namespace.
     #[serde(default)]
     pub conntrack: Vec<ConntrackTable>,
+    /// Packets that connection tracking had trouble with.
+    #[serde(default)]
+    pub conntrack_trouble: ConntrackTrouble,
+    /// Whose packets those were, most first.
+    #[serde(default)]
+    pub conntrack_flows: Vec<ConntrackFlow>,
     /// Dropped packets by reason and location, most first.
     pub drops: Vec<Drop>,
     /// Flows that lost packets to drops, most first.

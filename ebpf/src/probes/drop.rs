@@ -53,13 +53,7 @@ fn drops<A: Access>(skb: *const u8, location: u64, reason: u32) {
         // A message of a Unix or netlink socket, not a packet.
         return;
     }
-    let mut place = Place::unknown();
-    let sk = A::ptr(skb, cfg_get!(offsets.skb_sk));
-    if !dev.is_null() {
-        place = Place::of_device::<A>(dev);
-    } else if !sk.is_null() {
-        place = Place::of_sock::<A>(sk);
-    }
+    let place = Place::of_packet::<A>(skb);
     if place.ignored() {
         return;
     }

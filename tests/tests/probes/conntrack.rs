@@ -1,17 +1,20 @@
-//! `ct.counters`: what connection tracking counts, against packets that were made for it and against `conntrack -S`.
+//! `ct.counters`, `ct.clash`, `ct.full`: what connection tracking counts and whom it drops, against packets that were made
+//! for it and against `conntrack -S`.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nettrace::{
-    lab::{Family, Lab, LabConfig, Role, Topology},
-    probes::CONNTRACK,
-    snapshot::{ConntrackCounts, ConntrackTable, Snapshot},
+    capture::Options,
+    lab::{Family, Lab, LabConfig, Pod, Role, Topology},
+    probes::{CLASHES, CONNTRACK, FULL_TABLES},
+    snapshot::{ConntrackCounts, ConntrackFlow, ConntrackTable, ConntrackTrouble, Snapshot},
 };
 use nettrace_common::Signal;
-use nettrace_tests::{Rung, captured, from_every_rung, in_guest, truth};
+use nettrace_tests::{Rung, captured, from_every_rung, in_guest, lost, truth};
 use std::{
     fs,
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
+    time::Duration,
 };
 
 /// Packets pass the node, which tracks them.
@@ -98,30 +101,161 @@ fn a_full_table_drops_what_is_new() {
         println!("skipped: the size of the table is the whole machine's, and this one is not a test's own");
         return;
     }
-    let (finished, text) = captured(
-        routed(),
-        |_| {},
-        |lab| {
-            track(lab)?;
-            let (client, server) = (lab.pod(Role::Client), lab.pod(Role::Server));
-            let listener = server.netns.run(|| TcpListener::bind((server.ipv4, 0)))??;
-            let to = listener.local_addr()?;
-            let size = TableSize::set(ENTRIES)?;
-            let connect = || (0..ENTRIES).map(|_| TcpStream::connect(to)).collect::<Result<Vec<_>, _>>();
-            let connections = client.netns.run(connect)??;
-            let socket = client.netns.run(|| UdpSocket::bind((client.ipv4, 0)))??;
-            for _ in 0..NEW {
-                socket.send_to(b"new", to)?;
-            }
-            let text = truth::output(&lab.node().netns, "conntrack", "conntrack", &["-S"])?;
-            drop(size);
-            drop(connections);
-            Ok(text)
-        },
-    )
+    let (finished, (text, flow)) = captured(routed(), only_these, |lab| {
+        track(lab)?;
+        let (client, server) = (lab.pod(Role::Client), lab.pod(Role::Server));
+        let listener = server.netns.run(|| TcpListener::bind((server.ipv4, 0)))??;
+        let to = listener.local_addr()?;
+        let size = TableSize::set(ENTRIES)?;
+        let connect = || (0..ENTRIES).map(|_| TcpStream::connect(to)).collect::<Result<Vec<_>, _>>();
+        let connections = client.netns.run(connect)??;
+        let socket = client.netns.run(|| UdpSocket::bind((client.ipv4, 0)))??;
+        let flow = format!("{} -> {to} udp", socket.local_addr()?);
+        for _ in 0..NEW {
+            socket.send_to(b"new", to)?;
+        }
+        let text = truth::output(&lab.node().netns, "conntrack", "conntrack", &["-S"])?;
+        drop(size);
+        drop(connections);
+        Ok((text, flow))
+    })
     .unwrap();
     let table = node(&finished.snapshot);
     assert_eq!((table.dropped_full(), table.dropped_raced()), (NEW, 0), "{table:?}");
     assert_eq!(told(&text, "drop"), Some(NEW), "{text}");
     agrees_with_conntrack(&finished.snapshot, &text);
+    let snapshot = &finished.snapshot;
+    assert_eq!(
+        snapshot.conntrack_trouble,
+        ConntrackTrouble { table_full: NEW, ..ConntrackTrouble::default() }
+    );
+    assert_eq!(snapshot.conntrack_flows, [row(flow, "table full", NEW)]);
+    nothing_was_missed(snapshot);
+}
+
+/// Programs that these tests have no use for are dear to verify where the processor is emulated.
+fn only_these(options: &mut Options) {
+    options.signals = [CONNTRACK, CLASHES, FULL_TABLES].map(str::to_owned).to_vec();
+}
+
+fn row(flow: String, what: &str, count: u64) -> ConntrackFlow {
+    ConntrackFlow { flow, what: what.to_owned(), count }
+}
+
+fn nothing_was_missed(snapshot: &Snapshot) {
+    for probe in snapshot.probes.iter().filter(|p| [CLASHES, FULL_TABLES].contains(&p.name.as_str())) {
+        assert!(probe.source.is_some(), "{probe:?}");
+    }
+    assert_eq!((lost(snapshot, "unmatched"), lost(snapshot, "ring_full")), (0, 0));
+}
+
+const RACES: u64 = 5;
+const PORT: u16 = 7300;
+/// A Service, whose datagrams go to one of two backends.
+const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+/// Where datagrams of several clients seem to come from.
+const SHARED: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+/// Where the client's seem to come from while they are held.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
+/// The datagram that is held, and one of another length that overtakes it.
+const HELD: &[u8] = b"held!";
+const AHEAD: &[u8] = b"goes ahead";
+
+/// Datagrams to the Service go to its backends in turn; those to the shared port seem to come from one address. HELD is
+/// held: behind the choice of its addresses, and before its connection is entered into the table. Old kernels (6.1) look a
+/// packet up once more when it is released, by its addresses, and would have it join the connection that is there by then;
+/// so it has another address meanwhile.
+fn rules([client, server, dns]: [Ipv4Addr; 3]) -> String {
+    let (held, shared) = (8 + HELD.len(), PORT + 1);
+    format!(
+        "table ip t {{
+            chain pre {{
+                type nat hook prerouting priority -100;
+                ip daddr {SERVICE} udp dport {PORT} dnat to numgen inc mod 2 map {{ 0 : {server}, 1 : {dns} }}
+            }}
+            chain post {{ type nat hook postrouting priority 100; udp dport {shared} snat to {SHARED}; }}
+            chain hold {{
+                type filter hook postrouting priority 200;
+                udp length {held} ip saddr {client} ip saddr set {ELSEWHERE}
+                udp length {held} queue num 7
+            }}
+            chain back {{
+                type filter hook postrouting priority 201;
+                ip saddr {ELSEWHERE} ip saddr set {client}
+            }}
+        }}"
+    )
+}
+
+/// Two datagrams whose connections cannot both be in the table; the first is held until the second has arrived.
+fn race(queue: &truth::Queue, [held, ahead]: [&UdpSocket; 2], to: SocketAddr, at: &UdpSocket) -> Result<()> {
+    held.send_to(HELD, to)?;
+    let packet = queue.take()?;
+    ahead.send_to(AHEAD, to)?;
+    arrives(at, AHEAD)?;
+    queue.release(packet)
+}
+
+/// Waits for a datagram, which must be this one.
+fn arrives(at: &UdpSocket, datagram: &[u8]) -> Result<()> {
+    at.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut bytes = [0; 64];
+    let length = at.recv(&mut bytes).with_context(|| format!("{} bytes did not arrive", datagram.len()))?;
+    ensure!(bytes[..length] == *datagram, "{length} bytes arrived");
+    Ok(())
+}
+
+/// A packet that comes to enter its connection after another one has: let through where both are of one connection, also
+/// of one that goes to another backend, as A and AAAA queries of one socket to a DNS Service; dropped where another
+/// connection would be answered the same, as of two pods behind one address.
+#[test]
+fn packets_that_race_are_told_apart() {
+    if !in_guest() {
+        println!("skipped: this machine may have no kprobes, and no module for netfilter's queues");
+        return;
+    }
+    let mut expected = Vec::new();
+    let (finished, text) = captured(routed(), only_these, |lab| {
+        let [client, server, dns] = [Role::Client, Role::Server, Role::Dns].map(|role| lab.pod(role));
+        truth::nft_script(&lab.node().netns, &rules([client, server, dns].map(|pod| pod.ipv4)))?;
+        let queue = truth::Queue::open(&lab.node().netns, 7)?;
+        let bind = |pod: &Pod, port| anyhow::Ok(pod.netns.run(|| UdpSocket::bind((pod.ipv4, port)))??);
+        let [direct, shared] = [bind(server, PORT)?, bind(server, PORT + 1)?];
+        let second_backend = bind(dns, PORT)?;
+        for _ in 0..RACES {
+            // The Service's first backend, which is the server, has the turn of each datagram that is held.
+            for (to, at) in [(server.ipv4, &direct), (SERVICE, &second_backend)] {
+                let socket = bind(client, 0)?;
+                race(&queue, [&socket; 2], (to, PORT).into(), at)?;
+                arrives(&direct, HELD)?;
+                let flow = format!("{} -> {}:{PORT} udp", socket.local_addr()?, server.ipv4);
+                expected.push(row(flow, "clash resolved", 1));
+            }
+            let one = bind(client, 0)?;
+            let port = one.local_addr()?.port();
+            let other = bind(dns, port)?;
+            let to = SocketAddr::from((server.ipv4, PORT + 1));
+            race(&queue, [&one, &other], to, &shared)?;
+            expected.push(row(format!("{SHARED}:{port} -> {to} udp"), "clash dropped", 1));
+        }
+        shared.set_read_timeout(Some(Duration::from_millis(200)))?;
+        ensure!(shared.recv(&mut [0; 64]).is_err(), "what lost its race arrived");
+        truth::output(&lab.node().netns, "conntrack", "conntrack", &["-S"])
+    })
+    .unwrap();
+    println!("{text}");
+    let snapshot = &finished.snapshot;
+    let trouble = snapshot.conntrack_trouble;
+    assert_eq!(trouble.clashes_resolved, 2 * RACES);
+    assert_eq!((trouble.clashes_dropped, trouble.table_full), (RACES, 0));
+    let counts = ["clash_resolve", "insert_failed", "drop"].map(|name| told(&text, name));
+    assert_eq!(counts, [Some(2 * RACES), Some(RACES), Some(RACES)], "{text}");
+    assert_eq!(node(snapshot).dropped_raced(), RACES);
+    agrees_with_conntrack(snapshot, &text);
+    let mut flows = snapshot.conntrack_flows.clone();
+    for rows in [&mut flows, &mut expected] {
+        rows.sort_by(|a, b| (&a.flow, &a.what).cmp(&(&b.flow, &b.what)));
+    }
+    assert_eq!(flows, expected);
+    nothing_was_missed(snapshot);
 }

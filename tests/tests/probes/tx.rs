@@ -1,6 +1,6 @@
 //! `tx`: the way of packets from the socket to the wire, and through the node.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use nettrace::{
     filter,
     lab::{
@@ -12,7 +12,7 @@ use nettrace::{
     },
 };
 use nettrace_common::Signal;
-use nettrace_tests::{captured, count, count_in, lost, only};
+use nettrace_tests::{captured, captured_in, count, count_in, in_guest, lost, only};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _},
@@ -161,6 +161,54 @@ fn packets_wait(config: &LabConfig) {
     let floor: u64 = (2..COUNT - unmatched).map(|n| (n - 2) * EACH_NS).sum();
     assert!(row.sum_ns >= floor, "{} ns, at least {floor}", row.sum_ns);
     assert!(row.max_ns >= (COUNT - unmatched - 3) * EACH_NS, "{} ns", row.max_ns);
+}
+
+/// What tx.qdisc says of N datagrams of 1000 bytes that the client sends at once, behind a queue, ns: median and mean.
+fn queued(lab: &Lab, queue: &str, count: u32) -> Result<[u64; 2]> {
+    in_pod(lab, Role::Client, &format!("tc qdisc replace dev eth0 root {queue}"))?;
+    let (finished, done) = captured_in(
+        lab,
+        |options| {
+            only("tx.qdisc")(options);
+            options.programs.filter = filter::parse("udp and port 7000").unwrap();
+        },
+        |lab| {
+            let path = lab.path(Role::Client, Role::Server, Family::V4)?;
+            let what = Datagrams { count, bytes: 958, rate: None, port: 7000, ..Datagrams::default() };
+            Ok(udp::datagrams(&path, &what)?)
+        },
+    )?;
+    let rows = &finished.snapshot.signals;
+    let row = rows.iter().find(|r| r.signal == "tx.qdisc" && r.scope == "client/eth0");
+    let row = row.with_context(|| format!("{queue}: nothing in {rows:?}"))?;
+    let measured = row.hist.count();
+    ensure!(done.received == u64::from(count) && measured == done.received, "{measured} of {done:?}");
+    Ok([row.hist.quantile_ns(0.5), row.sum_ns / measured])
+}
+
+/// Where time is the virtual machine's own: a queue that holds each packet for so long, and one that lets one out every so
+/// often, are seen to do so.
+#[test]
+fn a_queue_takes_the_time_that_it_is_set_to() {
+    const COUNT: u32 = 20;
+    if !in_guest() {
+        println!(
+            "skipped: in the time of a machine that does other work, packets wait longer than they have to"
+        );
+        return;
+    }
+    let lab = Lab::start(LabConfig { ipv6: false, ..LabConfig::default() }).unwrap();
+    for ms in [1, 5, 20] {
+        let [median_ns, _] = queued(&lab, &format!("netem delay {ms}ms"), COUNT).unwrap();
+        println!("netem delay {ms} ms: median {median_ns} ns");
+        assert!(median_ns.abs_diff(ms * 1_000_000) * 20 <= ms * 1_000_000, "{median_ns} ns of {ms} ms");
+    }
+    // The bucket holds 1600 bytes at first, and 1000 more every 8 ms: the n-th datagram is out when there were n * 1000.
+    let bytes = |n: u64| (n * 1000).saturating_sub(1600);
+    let mean = (1..=u64::from(COUNT)).map(|n| bytes(n) * 8_000).sum::<u64>() / u64::from(COUNT);
+    let [_, mean_ns] = queued(&lab, "tbf rate 1mbit burst 1600 limit 100000", COUNT).unwrap();
+    println!("tbf: mean {mean_ns} ns, by its rate {mean} ns");
+    assert!(mean_ns.abs_diff(mean) * 20 <= mean, "{mean_ns} ns, not {mean} ns");
 }
 
 /// A tun device of the calling thread's network namespace, that somebody else reads.

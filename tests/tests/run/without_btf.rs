@@ -13,7 +13,7 @@ use nettrace_common::Signal;
 use nettrace_tests::{captured, count, lost};
 
 /// What reads no kernel structure, and the rung that it is on.
-const LEFT: [(&str, &str); 8] = [
+const LEFT: [(&str, &str); 9] = [
     ("rx.softirq", "raw_tp"),
     ("net.rtt", "tc"),
     ("tcp.listen_overflow", "procfs"),
@@ -22,6 +22,7 @@ const LEFT: [(&str, &str); 8] = [
     ("ip.fragment", "tc"),
     ("ip.reassembly", "tc"),
     ("ip.packet_too_big", "tc"),
+    ("ip.black_hole", "tc"),
 ];
 
 /// Programs for a kernel that does not tell its types.
@@ -44,7 +45,7 @@ fn what_reads_no_kernel_structure_is_measured() {
         assert_eq!(source, rung, "{row:?}");
         let kprobes = "this kernel has no kprobes (CONFIG_KPROBE_EVENTS)";
         let reason = row.reason.as_deref();
-        let expected = [btf::NONE.to_owned(), format!("{}; {kprobes}", btf::NONE)];
+        let expected = [btf::NONE.to_owned(), format!("{}; {kprobes}", btf::NONE), kprobes.to_owned()];
         let is_told = reason.is_some_and(|reason| expected.iter().any(|e| e == reason));
         assert!(is_told || (rung.is_some() && reason.is_none()), "{row:?}");
     }

@@ -59,6 +59,28 @@ impl ConntrackCounts {
     ];
 }
 
+/// Packets that connection tracking had trouble with, as they are seen one by one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConntrackTrouble {
+    /// Packets whose connection another packet had entered first, and that were let through all the same.
+    pub clashes_resolved: u64,
+    /// Packets dropped because another one had entered their connection first, or one that is answered the same.
+    pub clashes_dropped: u64,
+    /// Packets dropped because their connection found no room in the table.
+    pub table_full: u64,
+}
+
+/// A flow that connection tracking had trouble with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConntrackFlow {
+    /// `10.0.0.1:40000 -> 10.0.0.2:53 udp`; where addresses are translated, as they are at that place.
+    pub flow: String,
+    /// What happened to its packets: `clash resolved`, `clash dropped` or `table full`.
+    pub what: String,
+    /// Packets.
+    pub count: u64,
+}
+
 impl ConntrackTable {
     /// From this share on a table is nearly full.
     pub const NEARLY_FULL_SHARE: f64 = 0.9;

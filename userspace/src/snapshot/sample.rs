@@ -1,9 +1,10 @@
 //! Made-up snapshots for tests: a rich one, an empty one and a hostile one. All are the same on every run.
 
 use super::{
-    BlackHole, ConntrackCounts, ConntrackTable, Count, Dns, DnsName, DnsServer, DnsTransaction, Drop,
-    DropFlow, Exemplar, FragmentFailure, Hist, Interface, Ip, LossCount, Meta, Overhead, Packets, PathMtu,
-    Probe, ProgramCost, Ring, SCHEMA_VERSION, SignalData, Snapshot, Tcp, TcpCounters, TcpPeer,
+    BlackHole, ConntrackCounts, ConntrackFlow, ConntrackTable, ConntrackTrouble, Count, Dns, DnsName,
+    DnsServer, DnsTransaction, Drop, DropFlow, Exemplar, FragmentFailure, Hist, Interface, Ip, LossCount,
+    Meta, Overhead, Packets, PathMtu, Probe, ProgramCost, Ring, SCHEMA_VERSION, SignalData, Snapshot, Tcp,
+    TcpCounters, TcpPeer,
 };
 use nettrace_common::{Loss, Signal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -93,6 +94,8 @@ pub fn empty() -> Snapshot {
         tcp: Tcp { listen_overflows: Some(0), listen_drops: Some(0), ..Tcp::default() },
         ip: Ip::default(),
         conntrack: Vec::new(),
+        conntrack_trouble: ConntrackTrouble::default(),
+        conntrack_flows: Vec::new(),
         drops: Vec::new(),
         drop_flows: Vec::new(),
         exemplars: Vec::new(),
@@ -115,6 +118,7 @@ pub fn rich() -> Snapshot {
     snapshot.tcp = tcp();
     snapshot.ip = ip();
     snapshot.conntrack = conntrack();
+    (snapshot.conntrack_trouble, snapshot.conntrack_flows) = conntrack_flows();
     snapshot.drops = drops();
     snapshot.drop_flows = vec![
         drop_flow("10.0.0.7:41822 -> 10.0.0.2:5432 tcp", "NETFILTER_DROP", 97),
@@ -395,6 +399,18 @@ fn conntrack() -> Vec<ConntrackTable> {
     ]
 }
 
+fn conntrack_flows() -> (ConntrackTrouble, Vec<ConntrackFlow>) {
+    let flow =
+        |flow: &str, what: &str, count| ConntrackFlow { flow: flow.to_owned(), what: what.to_owned(), count };
+    let flows = vec![
+        flow("10.0.0.7:33101 -> 10.0.0.2:5432 tcp", "table full", 260),
+        flow("10.0.0.9:50344 -> 10.0.0.10:53 udp", "clash resolved", 62),
+        flow("10.0.0.3:9000 -> 10.0.0.2:9125 udp", "table full", 44),
+        flow("10.0.0.9:50344 -> 10.0.0.2:9125 udp", "clash dropped", 3),
+    ];
+    (ConntrackTrouble { clashes_resolved: 62, clashes_dropped: 3, table_full: 304 }, flows)
+}
+
 fn overhead() -> Overhead {
     let program =
         |program: &str, runs, ns_per_run| ProgramCost { program: program.to_owned(), runs, ns_per_run };
@@ -437,6 +453,8 @@ pub fn hostile() -> Snapshot {
     snapshot.drops[0].reason = evil();
     snapshot.drops[0].location = evil();
     snapshot.drop_flows[0].flow = evil();
+    snapshot.conntrack_flows[0].flow = evil();
+    snapshot.conntrack_flows[0].what = evil();
     snapshot.exemplars[0].flow = evil();
     snapshot.probes[0].reason = Some(evil());
     snapshot.losses[0].meaning = evil();

@@ -66,6 +66,7 @@ pub(super) const WANTED: &[&str] = &[
     "nft_fib_inet",
     "nft_objref",
     "nft_queue",
+    "nfnetlink_queue",
     "iptable_filter",
     "iptable_nat",
     "iptable_mangle",

@@ -3,7 +3,7 @@
 use super::{super::units, Cell, Kind, Section, Table, nothing};
 use crate::{
     probes::CONNTRACK,
-    snapshot::{ConntrackCounts, ConntrackTable, Snapshot},
+    snapshot::{ConntrackCounts, ConntrackTable, ConntrackTrouble, Snapshot},
 };
 
 /// What the counters of [`ConntrackCounts::FIELDS`] count, in their order.
@@ -24,14 +24,34 @@ pub(super) fn section(snapshot: &Snapshot, top: usize) -> Section {
     let tables = &snapshot.conntrack;
     if tables.is_empty() {
         section.line(nothing(snapshot, "No table was read", &[CONNTRACK]));
-        return section;
+    } else {
+        section.table(uses(tables, top));
+        section.table(events(tables, top));
+        if section.tables.len() == 1 {
+            section.line("Nothing was dropped, and nothing raced.");
+        }
     }
-    section.table(uses(tables, top));
-    section.table(events(tables, top));
-    if section.tables.len() == 1 {
-        section.line("Nothing was dropped, and nothing raced.");
-    }
+    trouble(snapshot, top, &mut section);
     section
+}
+
+/// The packets that met trouble, and whose they were.
+fn trouble(snapshot: &Snapshot, top: usize, section: &mut Section) {
+    let t = &snapshot.conntrack_trouble;
+    if *t == ConntrackTrouble::default() && snapshot.conntrack_flows.is_empty() {
+        return;
+    }
+    let packets = |n| units::plural(n, "packet", "packets");
+    section.line(format!(
+        "Seen one by one: {} dropped for want of room, {} dropped after a clash, {} let through after one.",
+        packets(t.table_full),
+        packets(t.clashes_dropped),
+        packets(t.clashes_resolved),
+    ));
+    let columns = [("flow", Kind::Text), ("what happened", Kind::Text), ("packets", Kind::Number)];
+    section.table(Table::of("By flow", &columns, &snapshot.conntrack_flows, top, |f| {
+        vec![Cell::text(&f.flow), Cell::text(&f.what), Cell::count(f.count)]
+    }));
 }
 
 fn uses(tables: &[ConntrackTable], top: usize) -> Table {
