@@ -66,8 +66,8 @@ pub fn sent_again<P: Packet>(seen: &Seen<'_, P>, sizes: &mut Sizes, seq: u32, by
     if sizes.again == 0 || sizes.mark != mark {
         sizes.again = 1;
         sizes.mark = mark;
-    } else if sizes.again < u8::MAX {
-        sizes.again += 1;
+    } else {
+        sizes.again = sizes.again.saturating_add(1);
     }
     sizes.bytes = bytes;
     if sizes.again < TOLD_FROM || !seen.parsed.whole {

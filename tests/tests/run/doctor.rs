@@ -80,7 +80,9 @@ fn without_privileges_it_judges_by_types() {
         assert_eq!(said, used);
         compared += 1;
     }
-    assert!(compared + 3 >= PROBES.len(), "{compared} of {} probes", PROBES.len());
+    // A kernel may refuse fentry, which types do not tell.
+    let sure = PROBES.iter().filter(|p| p.sources[0].rung() != "fentry").count();
+    assert!(compared >= sure, "{compared} of {} probes", PROBES.len());
 }
 
 /// Each signal is measured from what docs/kernels.md says, on the kernels of its table.
