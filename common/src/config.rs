@@ -98,6 +98,16 @@ pub struct Offsets {
     pub icsk_ca_state: u32,
     /// Mask of that bit field within its byte.
     pub icsk_ca_state_mask: u32,
+    /// `tcp_sock.chrono_start`
+    pub tp_chrono_start: u32,
+    /// `tcp_sock.chrono_stat`
+    pub tp_chrono_stat: u32,
+    /// Byte that holds `tcp_sock.chrono_type`.
+    pub tp_chrono_type: u32,
+    /// Mask of that bit field within its byte.
+    pub tp_chrono_type_mask: u32,
+    /// Its lowest bit within its byte.
+    pub tp_chrono_type_shift: u32,
     /// `sk_buff.cb`
     pub skb_cb: u32,
     /// `tcp_skb_cb.tcp_gso_segs`, from `sk_buff.cb` on.
@@ -140,6 +150,8 @@ pub struct Config {
     pub purge_reason: u32,
     /// Of up to so many packets a second, each CPU times every one; of more, about so many. 0 for no limit.
     pub packets_per_second: u32,
+    /// Length of a jiffy, us.
+    pub tick_us: u32,
     /// Zero.
     pub pad: u32,
     /// Ports taken for DNS; 0 for none.
@@ -158,6 +170,7 @@ impl Config {
         default_scope: 0,
         purge_reason: 0,
         packets_per_second: 0,
+        tick_us: 0,
         pad: 0,
         dns_ports: [0; dns::MAX_PORTS],
         filter: Filter {
@@ -211,6 +224,11 @@ impl Offsets {
         tp_srtt_us: ABSENT,
         icsk_ca_state: ABSENT,
         icsk_ca_state_mask: 0,
+        tp_chrono_start: ABSENT,
+        tp_chrono_stat: ABSENT,
+        tp_chrono_type: ABSENT,
+        tp_chrono_type_mask: 0,
+        tp_chrono_type_shift: 0,
         skb_cb: ABSENT,
         cb_gso_segs: ABSENT,
         nf_hook: ABSENT,
@@ -269,5 +287,5 @@ unsafe impl aya::Pod for Config {}
 // SAFETY: `repr(C)`, integers only, no padding.
 unsafe impl aya::Pod for IfaceSlot {}
 
-const _: () = assert!(size_of::<Config>() == 19 * 8 + 42 * 4 + 16 + 4 + 4 + 8 + 152);
+const _: () = assert!(size_of::<Config>() == 19 * 8 + 47 * 4 + 16 + 4 + 4 + 4 + 8 + 152);
 const _: () = assert!(size_of::<Config>() < ASKED as usize);

@@ -177,8 +177,15 @@ mod tests {
     #[test]
     fn a_program_may_ask_for_what_is_absent() {
         let mut config = Config::NONE;
-        config.offsets =
-            Offsets { skb_tstamp_type: ABSENT, icsk_ca_state: ABSENT, dev_qdisc: ABSENT, ..every(8) };
+        config.offsets = Offsets {
+            skb_tstamp_type: ABSENT,
+            icsk_ca_state: ABSENT,
+            dev_qdisc: ABSENT,
+            tp_chrono_start: ABSENT,
+            tp_chrono_stat: ABSENT,
+            tp_chrono_type: ABSENT,
+            ..every(8)
+        };
         assert_eq!(lacking(OBJECT, &config).unwrap(), HashMap::new());
         config.offsets.tp_srtt_us = ABSENT;
         let lacking = lacking(OBJECT, &config).unwrap();

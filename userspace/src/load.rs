@@ -201,6 +201,13 @@ fn unusable(config: &Config, typed: bool) -> Result<HashMap<String, String>, Imm
     Ok(immediates::lacking(OBJECT, config)?.into_iter().map(|(name, at)| (name, why(at))).collect())
 }
 
+/// Length of a jiffy, us, without fractions, as TCP_INFO reckons: the coarse clocks move once a jiffy.
+fn tick_us() -> u32 {
+    let tick = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
+    let ns = tick.tv_sec.saturating_mul(1_000_000_000).saturating_add(tick.tv_nsec);
+    u32::try_from(ns / 1000).unwrap_or(0)
+}
+
 fn configure(options: &ProgramOptions, btf: Option<&Btf>, offsets: Offsets) -> Config {
     let mut flags = 0;
     if !options.filter.is_empty() {
@@ -233,6 +240,7 @@ fn configure(options: &ProgramOptions, btf: Option<&Btf>, offsets: Offsets) -> C
         default_scope: u32::from(if options.others { SCOPE_OTHER } else { SCOPE_IGNORED }),
         purge_reason,
         packets_per_second: options.packets_per_second,
+        tick_us: tick_us(),
         pad: 0,
         dns_ports,
         filter: options.filter,
@@ -242,6 +250,12 @@ fn configure(options: &ProgramOptions, btf: Option<&Btf>, offsets: Offsets) -> C
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_jiffy_is_known() {
+        // HZ is 100 to 1000.
+        assert!((1_000..=10_000).contains(&tick_us()), "{} us", tick_us());
+    }
 
     #[test]
     fn many_cpus_leave_memory_for_fewer_scopes() {

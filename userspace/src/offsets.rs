@@ -57,6 +57,7 @@ const BIT_FIELDS: &[Entry] = &[
     (|o| &mut o.skb_cloned, &["sk_buff.cloned"]),
     (|o| &mut o.icsk_ca_state, &["inet_connection_sock.icsk_ca_state"]),
     (|o| &mut o.skb_tstamp_type, &["sk_buff.tstamp_type"]),
+    (|o| &mut o.tp_chrono_type, &["tcp_sock.chrono_type"]),
 ];
 
 /// The member whose offset is so many bytes from the beginning of [`Offsets`].
@@ -95,7 +96,29 @@ pub fn resolve(btf: Option<&Btf>) -> Resolved {
         None => resolved.missing.push("inet_connection_sock.icsk_ca_state"),
     }
     timestamp_kind(btf, &mut resolved.offsets);
+    chrono(btf, &mut resolved);
     resolved
+}
+
+/// What TCP times of a connection. The three members are of use together only; `chrono_type` is two bits of a byte, and on
+/// newer kernels a whole one.
+fn chrono(btf: &Btf, resolved: &mut Resolved) {
+    const START: &str = "tcp_sock.chrono_start";
+    const STAT: &str = "tcp_sock.chrono_stat";
+    const TYPE: &str = "tcp_sock.chrono_type";
+    let [start, stat, kind] = [START, STAT, TYPE].map(|path| btf.member(path));
+    // A mask is of one byte: a field that went over into the next would be read in part.
+    let kind = kind.filter(|kind| kind.bit_offset % 8 + kind.bits <= 8);
+    if let (Some(start), Some(stat), Some(kind)) = (start, stat, kind) {
+        let offsets = &mut resolved.offsets;
+        (offsets.tp_chrono_start, offsets.tp_chrono_stat) = (start.byte(), stat.byte());
+        offsets.tp_chrono_type = kind.byte();
+        offsets.tp_chrono_type_mask = if kind.bits == 0 { 0xff } else { kind.mask() };
+        offsets.tp_chrono_type_shift = kind.bit_offset % 8;
+    } else {
+        let found = [(START, start), (STAT, stat), (TYPE, kind)];
+        resolved.missing.extend(found.iter().filter(|(_, m)| m.is_none()).map(|(path, _)| *path));
+    }
 }
 
 /// How `skb->tstamp` says that it is monotonic: `tstamp_type == SKB_CLOCK_MONOTONIC` (6.11), the bit

@@ -317,7 +317,7 @@ pub const CONNTRACK: &str = "ct.counters";
 const NETSTAT: &[Source] = &[Source::Procfs("/proc/PID/net/netstat")];
 const WIRE: &[Source] = &[Source::Programs("tc", WIRE_TC)];
 
-/// Connections as they are opened, by the states of their sockets.
+/// Connections as they are opened and end, by the states of their sockets.
 const STATES: &[Source] = &[
     Source::Programs("tp_btf", &[tp("tcp_state", "inet_sock_set_state")]),
     Source::Programs("raw_tp", &[raw("tcp_state_raw", "inet_sock_set_state")]),
@@ -360,6 +360,7 @@ pub const PROBES: &[Probe] = &[
     probe(Signal::TcpSrtt.name(), &[Source::Programs("tp_btf", &[QUEUE])]),
     probe(Signal::TcpConnect.name(), STATES),
     probe(Signal::TcpAccept.name(), STATES),
+    probe("tcp.limited", STATES),
     probe(
         "tcp.retransmit",
         &[Source::Programs("tp_btf", RETRANSMIT), Source::Programs("raw_tp", RETRANSMIT_RAW)],

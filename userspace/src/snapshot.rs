@@ -14,7 +14,7 @@ mod tcp;
 pub use conntrack::{ConntrackCounts, ConntrackField, ConntrackFlow, ConntrackTable, ConntrackTrouble};
 pub use hist::{Hist, HistError};
 pub use read::ReadError;
-pub use tcp::{TcpCounter, TcpCounters};
+pub use tcp::{TcpCounter, TcpCounters, TcpLimited};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -291,6 +291,9 @@ pub struct Tcp {
     /// What the kernel's own counters tell beside that.
     #[serde(default)]
     pub counters: TcpCounters,
+    /// What kept connections from sending.
+    #[serde(default)]
+    pub limited: TcpLimited,
     /// By remote address, most events first.
     pub peers: Vec<TcpPeer>,
 }
@@ -308,6 +311,9 @@ pub struct TcpPeer {
     pub retransmits: u64,
     /// RST, both ways.
     pub resets: u64,
+    /// How long connections with it that ended were kept from sending by their send buffers, us.
+    #[serde(default)]
+    pub sndbuf_limited_us: u64,
     /// Smoothed round trips: at connection events and at sampled segments, ns.
     pub srtt: Hist,
 }

@@ -71,9 +71,28 @@ pub struct TcpEvent {
     pub again: u8,
     /// Segments sent again, for `Retransmit`: what one skb holds may be several; else 0.
     pub segments: u32,
+    /// For `Closed`: how long the connection had data to send or to be acknowledged, us; `u32::MAX` for longer. It is
+    /// known to a jiffy, as are the next two, which are parts of it.
+    pub busy_us: u32,
+    /// For `Closed`: how long the receiver's window kept it from sending, us.
+    pub rwnd_limited_us: u32,
+    /// For `Closed`: how long its send buffer did, us.
+    pub sndbuf_limited_us: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
-const _: () = assert!(size_of::<TcpEvent>() == 88);
+/// Indices into `tcp_sock.chrono_stat`: `enum tcp_chrono` of linux/tcp.h, less 1.
+pub mod chrono {
+    /// `TCP_CHRONO_BUSY`: data is there, and none of the others.
+    pub const BUSY: usize = 0;
+    /// `TCP_CHRONO_RWND_LIMITED`
+    pub const RWND_LIMITED: usize = 1;
+    /// `TCP_CHRONO_SNDBUF_LIMITED`
+    pub const SNDBUF_LIMITED: usize = 2;
+}
+
+const _: () = assert!(size_of::<TcpEvent>() == 104);
 // SAFETY: `repr(C)`, integers only, size asserted to leave no padding.
 unsafe impl Record for TcpEvent {}
 

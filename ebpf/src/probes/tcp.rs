@@ -1,4 +1,5 @@
-//! `tcp`: tcp.connect, tcp.accept, failures with their errno, retransmissions, resets.
+//! `tcp`: tcp.connect, tcp.accept, failures with their errno, retransmissions, resets, and tcp.limited: what kept
+//! connections from sending, as TCP itself has timed it.
 //!
 //! Hooks: tp_btf inet_sock_set_state, tcp_retransmit_skb, tcp_retransmit_synack, tcp_send_reset, tcp_receive_reset; else
 //! the same by raw_tp.
@@ -6,13 +7,14 @@
 //! Cost: nothing on a packet's way; one hash entry for each connection being opened.
 
 use aya_ebpf::{
+    helpers::bpf_jiffies64,
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use nettrace_common::{
     Counter, Loss,
     config::flag,
-    probes::tcp::{Again, TcpEvent, TcpEventKind},
+    probes::tcp::{Again, TcpEvent, TcpEventKind, chrono},
     wire::{Direction, Flow, Kind},
 };
 
@@ -38,12 +40,30 @@ struct Event {
     new: u8,
     segments: u32,
     again: Again,
+    limits: Limits,
+}
+
+/// How long a connection was busy sending, and what kept it from sending, us.
+#[derive(Clone, Copy, Default)]
+struct Limits {
+    busy: u32,
+    rwnd: u32,
+    sndbuf: u32,
 }
 
 impl Event {
     #[inline(always)]
     fn of(kind: TcpEventKind) -> Self {
-        Self { kind, duration_ns: 0, errno: 0, old: 0, new: 0, segments: 0, again: Again::Probe }
+        Self {
+            kind,
+            duration_ns: 0,
+            errno: 0,
+            old: 0,
+            new: 0,
+            segments: 0,
+            again: Again::Probe,
+            limits: Limits { busy: 0, rwnd: 0, sndbuf: 0 },
+        }
     }
 }
 
@@ -70,7 +90,11 @@ fn state<A: Access>(sk: *const u8, old: i32, new: i32) {
     // Most changes of state tell nothing here, and need no look at whose socket it is.
     let opens = new == SYN_SENT || old == SYN_SENT || (old == SYN_RECV && new == ESTABLISHED);
     let ends = new == CLOSE && old != LISTEN && old != SYN_RECV && old != CLOSE;
-    if !(opens || ends) || A::get::<u16>(sk, cfg_get!(offsets.sk_protocol)) as u8 != TCP || !wanted::<A>(sk) {
+    if !(opens || ends) {
+        return;
+    }
+    let protocol: u16 = A::get(sk, cfg_get!(offsets.sk_protocol));
+    if protocol as u8 != TCP || !wanted::<A>(sk) {
         return;
     }
     if new == SYN_SENT {
@@ -99,8 +123,43 @@ fn state<A: Access>(sk: *const u8, old: i32, new: i32) {
         // TCP measured the handshake: SYN answered -> acknowledged is its first round trip.
         event.duration_ns = u64::from(kernel::srtt_us(sk)) * 1000;
         count(Counter::TcpAccept);
+    } else if protocol == u16::from(TCP) {
+        // The lower byte of IPPROTO_MPTCP is that of TCP, and its sockets are no `tcp_sock`.
+        event.limits = limits(sk);
     }
     send::<A>(sk, &event);
+}
+
+/// What TCP has timed of a connection, as tcp_get_info_chrono_stats adds it up for TCP_INFO; zeroes on a kernel that does
+/// not time it.
+#[inline(always)]
+fn limits(sk: *const u8) -> Limits {
+    let none = Limits::default();
+    let Some(stat) = cfg_find!(offsets.tp_chrono_stat) else { return none };
+    let Some(start) = cfg_find!(offsets.tp_chrono_start) else { return none };
+    let Some(kind) = cfg_find!(offsets.tp_chrono_type) else { return none };
+    // A helper, because the verifier knows the argument as a `sock`, which is shorter.
+    let tp = kernel::address(sk);
+    let ticks: [u32; 3] = kernel::read(tp, stat);
+    let byte: u8 = kernel::read(tp, kind);
+    let kind = (u64::from(byte) & cfg_get!(offsets.tp_chrono_type_mask))
+        >> (cfg_get!(offsets.tp_chrono_type_shift) & 7);
+    // SAFETY: a plain helper call.
+    let now = unsafe { bpf_jiffies64() } as u32;
+    let running = now.wrapping_sub(kernel::read::<u32>(tp, start));
+    let of = |at: usize| {
+        let running = if kind == at as u64 + 1 { u64::from(running) } else { 0 };
+        u64::from(ticks[at]) + running
+    };
+    let (rwnd, sndbuf) = (of(chrono::RWND_LIMITED), of(chrono::SNDBUF_LIMITED));
+    Limits { busy: micros(of(chrono::BUSY) + rwnd + sndbuf), rwnd: micros(rwnd), sndbuf: micros(sndbuf) }
+}
+
+/// Jiffies as microseconds, as many as a `u32` holds.
+#[inline(always)]
+fn micros(ticks: u64) -> u32 {
+    let us = ticks * cfg_get!(tick_us);
+    if us > u64::from(u32::MAX) { u32::MAX } else { us as u32 }
 }
 
 /// Whether the socket is to be measured.
@@ -148,6 +207,10 @@ fn send<A: Access>(sk: *const u8, event: &Event) {
         (*record).new_state = event.new;
         (*record).again = event.again as u8;
         (*record).segments = event.segments;
+        (*record).busy_us = event.limits.busy;
+        (*record).rwnd_limited_us = event.limits.rwnd;
+        (*record).sndbuf_limited_us = event.limits.sndbuf;
+        (*record).pad = 0;
     }
     submit(entry);
 }

@@ -1,6 +1,6 @@
 //! Packets made by hand, and the few socket options that the standard library has not.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nettrace::lab::Path;
 use std::{
     io,
@@ -170,15 +170,15 @@ impl RawSender {
     }
 }
 
-fn set_option(socket: &impl AsFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> Result<()> {
-    // SAFETY: the descriptor is open for the length of the borrow; pointer and length name one integer.
+fn set_option<T: Copy>(socket: &impl AsFd, level: libc::c_int, name: libc::c_int, value: T) -> Result<()> {
+    // SAFETY: the descriptor is open for the length of the borrow; pointer and length name one value.
     let result = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
             level,
             name,
             std::ptr::from_ref(&value).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
+            size_of_val(&value) as libc::socklen_t,
         )
     };
     if result != 0 {
@@ -199,28 +199,72 @@ pub fn set_probing(socket: &UdpSocket) -> Result<()> {
     }
 }
 
-/// The kernel's own smoothed round trip of a connection (TCP_INFO), us.
+/// Has a socket keep at most about half of so many bytes to send.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn srtt_us(stream: &impl AsFd) -> Result<u32> {
-    // SAFETY: zeroes are a value of this C structure of integers.
-    let mut info: libc::tcp_info = unsafe { zeroed() };
-    let mut length = size_of_val(&info) as libc::socklen_t;
+pub fn set_send_buffer(socket: &impl AsFd, bytes: i32) -> Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes)
+}
+
+/// Has closing a socket reset its connection at once, whatever is still to be sent.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn reset_on_close(socket: &impl AsFd) -> Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_LINGER, libc::linger { l_onoff: 1, l_linger: 0 })
+}
+
+/// What the kernel itself tells of a connection (TCP_INFO).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TcpInfo {
+    /// TCP_* of net/tcp_states.h.
+    pub state: u8,
+    /// Smoothed round trip, us.
+    pub srtt_us: u32,
+    /// How long there was data to send or to be acknowledged, us.
+    pub busy_us: u64,
+    /// How long the receiver's window kept it from sending, us.
+    pub rwnd_limited_us: u64,
+    /// How long its send buffer did, us.
+    pub sndbuf_limited_us: u64,
+}
+
+/// Asks for TCP_INFO, of which the C library's structure has only the beginning.
+///
+/// # Errors
+/// When the kernel refuses, or is older than 4.10.
+pub fn tcp_info(stream: &impl AsFd) -> Result<TcpInfo> {
+    // Places of `struct tcp_info` (linux/tcp.h), bytes.
+    const RTT: usize = 68;
+    const BUSY_TIME: usize = 168;
+    const RWND_LIMITED: usize = 176;
+    const SNDBUF_LIMITED: usize = 184;
+    const END: usize = 192;
+    let mut info = [0_u8; END];
+    let mut length = END as libc::socklen_t;
     // SAFETY: the descriptor is open for the length of the borrow; the kernel writes at most `length` bytes.
     let result = unsafe {
         libc::getsockopt(
             stream.as_fd().as_raw_fd(),
             libc::IPPROTO_TCP,
             libc::TCP_INFO,
-            (&raw mut info).cast(),
+            info.as_mut_ptr().cast(),
             &raw mut length,
         )
     };
     if result != 0 {
         return Err(io::Error::last_os_error()).context("TCP_INFO");
     }
-    Ok(info.tcpi_rtt)
+    ensure!(length as usize == END, "TCP_INFO has {length} bytes");
+    let long = |at| u64::from_ne_bytes(std::array::from_fn(|i| info[at + i]));
+    Ok(TcpInfo {
+        state: info[0],
+        srtt_us: u32::from_ne_bytes(std::array::from_fn(|i| info[RTT + i])),
+        busy_us: long(BUSY_TIME),
+        rwnd_limited_us: long(RWND_LIMITED),
+        sndbuf_limited_us: long(SNDBUF_LIMITED),
+    })
 }
 
 /// Prefers this thread, and those that it starts, to whatever else the machine does: for what is compared by time.

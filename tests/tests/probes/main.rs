@@ -8,6 +8,7 @@ mod conntrack;
 mod dns;
 mod drop;
 mod frag;
+mod limited;
 mod netem;
 mod netfilter;
 mod ptb;

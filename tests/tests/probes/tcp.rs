@@ -388,11 +388,11 @@ fn echo(mut stream: TcpStream) -> io::Result<()> {
 /// Sends and receives a byte so often, and yields the kernel's smoothed round trip before and after each time, us.
 fn ask(mut stream: TcpStream, rounds: u32) -> anyhow::Result<Vec<u64>> {
     stream.set_nodelay(true)?;
-    let mut own = vec![u64::from(truth::srtt_us(&stream)?)];
+    let mut own = vec![u64::from(truth::tcp_info(&stream)?.srtt_us)];
     for _ in 0..rounds {
         stream.write_all(&[1])?;
         stream.read_exact(&mut [0])?;
-        own.push(truth::srtt_us(&stream)?.into());
+        own.push(truth::tcp_info(&stream)?.srtt_us.into());
     }
     Ok(own)
 }

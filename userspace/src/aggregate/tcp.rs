@@ -3,7 +3,7 @@
 use super::{ROWS, flow::address};
 use crate::{
     kernel_state::KernelState,
-    snapshot::{Count, Hist, Tcp, TcpPeer},
+    snapshot::{Count, Hist, Tcp, TcpLimited, TcpPeer},
 };
 use nettrace_common::{
     Counter, Signal,
@@ -22,6 +22,7 @@ struct Peer {
     failures: u64,
     retransmits: u64,
     resets: u64,
+    sndbuf_limited_us: u64,
     srtt: Hist,
 }
 
@@ -101,7 +102,7 @@ impl TcpBook {
             TcpEventKind::Retransmit => self.again(event.again, segments),
             TcpEventKind::ResetSent => self.totals.resets_sent += 1,
             TcpEventKind::ResetReceived => self.totals.resets_received += 1,
-            TcpEventKind::Closed => {}
+            TcpEventKind::Closed => ended(&mut self.totals.limited, event),
         }
         if let Some(peer) = self.peer(&event.flow) {
             match kind {
@@ -109,7 +110,7 @@ impl TcpBook {
                 TcpEventKind::ConnectFailed => peer.failures += 1,
                 TcpEventKind::Retransmit => peer.retransmits += segments,
                 TcpEventKind::ResetSent | TcpEventKind::ResetReceived => peer.resets += 1,
-                TcpEventKind::Closed => {}
+                TcpEventKind::Closed => peer.sndbuf_limited_us += u64::from(event.sndbuf_limited_us),
             }
             if event.srtt_us != 0 && kind != TcpEventKind::Retransmit {
                 peer.srtt.record(u64::from(event.srtt_us) * 1000);
@@ -149,11 +150,22 @@ impl TcpBook {
                 failures: p.failures,
                 retransmits: p.retransmits,
                 resets: p.resets,
+                sndbuf_limited_us: p.sndbuf_limited_us,
                 srtt: p.srtt,
             })
             .collect();
         tcp
     }
+}
+
+/// Adds what TCP timed of a connection.
+fn ended(limited: &mut TcpLimited, event: &TcpEvent) {
+    limited.connections += 1;
+    limited.connections_sndbuf += u64::from(event.sndbuf_limited_us > 0);
+    limited.connections_rwnd += u64::from(event.rwnd_limited_us > 0);
+    limited.busy_us += u64::from(event.busy_us);
+    limited.rwnd_limited_us += u64::from(event.rwnd_limited_us);
+    limited.sndbuf_limited_us += u64::from(event.sndbuf_limited_us);
 }
 
 /// Name of an errno that a connection can fail with, or a datagram that is cut or put together.

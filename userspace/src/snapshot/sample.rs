@@ -4,7 +4,7 @@ use super::{
     BlackHole, ConntrackCounts, ConntrackFlow, ConntrackTable, ConntrackTrouble, Count, Dns, DnsName,
     DnsServer, DnsTransaction, Drop, DropFlow, Exemplar, FragmentFailure, Hist, Interface, Ip, LossCount,
     Meta, Overhead, Packets, PathMtu, Probe, ProgramCost, Ring, SCHEMA_VERSION, SignalData, Snapshot, Tcp,
-    TcpCounters, TcpPeer,
+    TcpCounters, TcpLimited, TcpPeer,
 };
 use nettrace_common::{Loss, Signal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -248,12 +248,13 @@ fn dns() -> Dns {
 }
 
 fn tcp() -> Tcp {
-    let peer = |peer, connections, failures, retransmits, resets, quantiles| TcpPeer {
+    let peer = |peer, connections, failures, retransmits, resets, sndbuf_limited_us, quantiles| TcpPeer {
         peer,
         connections,
         failures,
         retransmits,
         resets,
+        sndbuf_limited_us,
         srtt: hist(connections * 20, quantiles),
     };
     Tcp {
@@ -276,9 +277,17 @@ fn tcp() -> Tcp {
             syn_queue_drops: Some(0),
             ..TcpCounters::default()
         },
+        limited: TcpLimited {
+            connections: 761,
+            connections_sndbuf: 3,
+            connections_rwnd: 12,
+            busy_us: 14_220_000,
+            rwnd_limited_us: 612_000,
+            sndbuf_limited_us: 1_980_000,
+        },
         peers: vec![
-            peer(v4(2), 340, 9, 180, 20, [80 * US, 210 * US, 400 * US, 3 * MS, 20 * MS, 90 * MS]),
-            peer(v6(2), 72, 0, 34, 11, [120 * US, 260 * US, 800 * US, 2 * MS, 4 * MS, 5 * MS]),
+            peer(v4(2), 340, 9, 180, 20, 1_980_000, [80 * US, 210 * US, 400 * US, 3 * MS, 20 * MS, 90 * MS]),
+            peer(v6(2), 72, 0, 34, 11, 0, [120 * US, 260 * US, 800 * US, 2 * MS, 4 * MS, 5 * MS]),
         ],
     }
 }

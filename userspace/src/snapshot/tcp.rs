@@ -7,6 +7,33 @@ use serde::{Deserialize, Serialize};
 /// it counts.
 pub type TcpCounter = (&'static str, fn(&mut TcpCounters) -> &mut Option<u64>, &'static str);
 
+/// What kept connections from sending, as TCP timed it: of those that were established and ended while measuring, over all
+/// of their lives. Each is known to a jiffy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct TcpLimited {
+    /// Connections that ended.
+    pub connections: u64,
+    /// Of these, how many a send buffer kept from sending for a time.
+    pub connections_sndbuf: u64,
+    /// Of these, how many a receiver's window kept from sending for a time.
+    pub connections_rwnd: u64,
+    /// How long they had data to send or to be acknowledged, us.
+    pub busy_us: u64,
+    /// Of this, how long a receiver's window was full, us.
+    pub rwnd_limited_us: u64,
+    /// Of this, how long a send buffer was full and all of it sent, us.
+    pub sndbuf_limited_us: u64,
+}
+
+impl TcpLimited {
+    /// A part of the busy time as a share of it; none when nothing was sent.
+    #[must_use]
+    pub fn share(&self, part_us: u64) -> Option<f64> {
+        (self.busy_us > 0).then(|| part_us as f64 / self.busy_us as f64)
+    }
+}
+
 /// Counters of all namespaces that are measured, over the time of the measurement; none where the kernel has no such
 /// counter or it could not be read, and with a filter, which they do not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

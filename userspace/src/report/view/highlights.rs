@@ -9,7 +9,7 @@ use super::{
     netfilter,
     status::{is_left_out, kernel_share, own_share},
 };
-use crate::snapshot::{BlackHole, ConntrackTable, Snapshot, Tcp};
+use crate::snapshot::{BlackHole, ConntrackTable, Snapshot, Tcp, TcpLimited};
 use nettrace_common::{Loss, Signal, probes::netfilter::HOOKS};
 
 /// First retransmission timeout of a SYN (RFC 6298), ns: a handshake of this length lost one.
@@ -21,6 +21,10 @@ const RETRANSMIT_SHARE: f64 = 0.01;
 const SLOW_RULES_NS: u64 = 5_000;
 /// The same for the hundredth packet, which may be a connection's first.
 const SLOW_FIRST_NS: u64 = 50_000;
+/// Share of the time in which connections were busy sending, from which it is worth a look that send buffers limited them,
+/// and the least time: of shorter ones, a jiffy is too much.
+const SNDBUF_SHARE: f64 = 0.1;
+const SNDBUF_US: u64 = 100_000;
 /// Share of NXDOMAIN from which search domains are worth a look.
 const NXDOMAIN_SHARE: f64 = 0.2;
 
@@ -202,6 +206,21 @@ fn tcp_trouble(tcp: &Tcp, duration_ns: u64, list: &mut List) {
         let what = units::plural(n, "incoming connection was", "incoming connections were");
         list.add(Level::Bad, "tcp", format!("TCP: {what} dropped because an accept queue was full."));
     }
+    if let Some(text) = send_buffers(&tcp.limited) {
+        list.add(Level::Warn, "tcp", text);
+    }
+}
+
+fn send_buffers(limited: &TcpLimited) -> Option<String> {
+    let us = limited.sndbuf_limited_us;
+    let share = limited.share(us).filter(|share| *share >= SNDBUF_SHARE && us >= SNDBUF_US)?;
+    Some(format!(
+        "TCP: send buffers limited {} for {}, {} of the time in which those that ended were busy sending: raise \
+         net.ipv4.tcp_wmem or SO_SNDBUF.",
+        units::plural(limited.connections_sndbuf, "connection", "connections"),
+        super::tcp::duration(us),
+        units::percent(share),
+    ))
 }
 
 fn rules(snapshot: &Snapshot, list: &mut List) {

@@ -1,7 +1,7 @@
 //! TCP: connections, failures, retransmits, resets, queues that overflowed, and peers.
 
 use super::{super::units, Cell, Kind, Section, Table, nothing};
-use crate::snapshot::{Snapshot, Tcp, TcpCounters, TcpPeer};
+use crate::snapshot::{Snapshot, Tcp, TcpCounters, TcpLimited, TcpPeer};
 use nettrace_common::Signal;
 
 /// The probe of segments sent again.
@@ -35,6 +35,9 @@ pub(super) fn section(snapshot: &Snapshot, top: usize) -> Section {
             units::percent(share),
         ));
     }
+    if let Some(line) = limited(&tcp.limited) {
+        section.line(line);
+    }
     let columns = [("errno", Kind::Text), ("connections", Kind::Number)];
     section.table(Table::of("Failed connections", &columns, &tcp.failures, top, |c| {
         vec![Cell::text(&c.name), Cell::count(c.count)]
@@ -55,6 +58,30 @@ pub(super) fn section(snapshot: &Snapshot, top: usize) -> Section {
 pub(super) fn retransmit_share(tcp: &Tcp) -> Option<f64> {
     let all = tcp.segments_sent?.saturating_add(tcp.retransmits);
     (all > 0).then(|| tcp.retransmits as f64 / all as f64)
+}
+
+/// What kept connections from sending; none when they sent nothing.
+fn limited(limited: &TcpLimited) -> Option<String> {
+    let part = |us: u64, connections: u64| {
+        let share = units::percent(limited.share(us)?);
+        let whose = match connections {
+            0 => String::new(),
+            n => format!(", {}", units::plural(n, "connection", "connections")),
+        };
+        Some(format!("{} ({share}{whose})", duration(us)))
+    };
+    Some(format!(
+        "{} ended: busy sending {}, of this limited by the receiver's window {}, by the send buffer {}.",
+        units::plural(limited.connections, "established connection", "established connections"),
+        duration(limited.busy_us),
+        part(limited.rwnd_limited_us, limited.connections_rwnd)?,
+        part(limited.sndbuf_limited_us, limited.connections_sndbuf)?,
+    ))
+}
+
+/// A time that is known in microseconds.
+pub(super) fn duration(us: u64) -> String {
+    units::duration(us.saturating_mul(1000))
 }
 
 /// Whether a probe is known to be off, so that 0 says nothing.
@@ -102,6 +129,7 @@ fn peers(peers: &[TcpPeer], top: usize) -> Table {
         ("failures", Kind::Number),
         ("sent again", Kind::Number),
         ("resets", Kind::Number),
+        ("send buffer full", Kind::Number),
         ("srtt p50", Kind::Number),
         ("srtt p99", Kind::Number),
     ];
@@ -112,6 +140,7 @@ fn peers(peers: &[TcpPeer], top: usize) -> Table {
             Cell::count(p.failures),
             Cell::count(p.retransmits),
             Cell::count(p.resets),
+            Cell::duration(p.sndbuf_limited_us.saturating_mul(1000)),
             Cell::duration(p.srtt.quantile_ns(0.5)),
             Cell::duration(p.srtt.quantile_ns(0.99)),
         ]
