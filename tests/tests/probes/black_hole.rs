@@ -68,7 +68,7 @@ impl Connection {
 #[test]
 fn a_firewall_that_eats_icmp_is_found_and_a_healthy_narrow_path_is_not() {
     const REQUESTS: usize = 5;
-    let (finished, ends) = captured(narrow(), only("ip"), |lab| {
+    let (finished, ends) = captured(narrow(), only("ip.black_hole"), |lab| {
         lab.families().iter().try_for_each(|&family| {
             let mut connection = Connection::open(&lab.path(Role::Client, Role::Server, family)?)?;
             (0..REQUESTS).try_for_each(|_| connection.request(LONG))
@@ -105,8 +105,10 @@ fn a_firewall_that_eats_icmp_is_found_and_a_healthy_narrow_path_is_not() {
 /// A receiver that is gone is not said to answer: whether the length matters is not known then.
 #[test]
 fn a_receiver_that_is_gone_is_told_from_one_that_answers() {
-    let (finished, gone) =
-        captured(LabConfig { topology: Topology::Routed, ..LabConfig::default() }, only("ip"), |lab| {
+    let (finished, gone) = captured(
+        LabConfig { topology: Topology::Routed, ..LabConfig::default() },
+        only("ip.black_hole"),
+        |lab| {
             let path = lab.path(Role::Client, Role::Server, Family::V4)?;
             let mut connection = Connection::open(&path)?;
             connection.request(SHORT)?;
@@ -114,8 +116,9 @@ fn a_receiver_that_is_gone_is_told_from_one_that_answers() {
             truth::nft(&path.to().netns, &truth::Nft { hook, rules: &["meta l4proto tcp drop"] })?;
             connection.request_in_vain(LONG)?;
             Ok(path.server_address(0).ip())
-        })
-        .unwrap();
+        },
+    )
+    .unwrap();
     let [hole] = &finished.snapshot.ip.black_holes[..] else { panic!("{:?}", finished.snapshot.ip) };
     assert_eq!((hole.peer, hole.lost_bytes, hole.alive), (gone, 1500, false), "{hole:?}");
 }

@@ -4,7 +4,7 @@ use nettrace::lab::traffic::{packets_of_datagram, udp};
 use nettrace::lab::{Family, Lab, LabConfig, NarrowLeg, Path, Pod, Role, Topology};
 use nettrace::snapshot::Ip;
 use nettrace_common::Signal;
-use nettrace_tests::{captured, count, from_every_rung, in_guest, lost, truth};
+use nettrace_tests::{captured, count, from_every_rung, in_guest, lost, only, truth};
 use std::net::UdpSocket;
 use std::thread::sleep;
 use std::time::Duration;
@@ -125,7 +125,8 @@ fn by_hand(lab: &Lab, orders: &[&[usize]], gap: Duration) -> anyhow::Result<(u64
 fn reassembly_takes_as_long_as_the_fragments_do() {
     const GAP: Duration = Duration::from_millis(15);
     let orders: [&[usize]; 4] = [&[0, 1, 2], &[2, 1, 0], &[1, 2, 0], &[2, 0, 1]];
-    let (finished, truth) = captured(LabConfig::default(), |_| {}, |lab| by_hand(lab, &orders, GAP)).unwrap();
+    let (finished, truth) =
+        captured(LabConfig::default(), only("ip.reassembly"), |lab| by_hand(lab, &orders, GAP)).unwrap();
     let snapshot = &finished.snapshot;
     assert_eq!(truth, (8, 8));
     assert_eq!((snapshot.ip.reassembled, snapshot.ip.incomplete), (8, 0));

@@ -13,7 +13,7 @@ use nettrace_common::Signal;
 use nettrace_tests::{captured, count, lost};
 
 /// What reads no kernel structure, and the rung that it is on.
-const LEFT: [(&str, &str); 9] = [
+const LEFT: [(&str, &str); 10] = [
     ("rx.softirq", "raw_tp"),
     ("net.rtt", "tc"),
     ("tcp.listen_overflow", "procfs"),
@@ -22,6 +22,7 @@ const LEFT: [(&str, &str); 9] = [
     ("ip.fragment", "tc"),
     ("ip.reassembly", "tc"),
     ("ip.packet_too_big", "tc"),
+    ("ip.path_mtu", "netlink"),
     ("ip.black_hole", "tc"),
 ];
 

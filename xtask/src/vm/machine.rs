@@ -17,7 +17,7 @@ use crate::process;
 
 pub(super) const QEMU: &str = "qemu-system-x86_64";
 /// Of the host's clock, for everything that a machine does.
-const TIMEOUT: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(480);
 const MEGABYTES: &str = "1024";
 /// Lines of the kernel's log that are shown of a machine that did not finish.
 const LAST_LINES: usize = 25;
