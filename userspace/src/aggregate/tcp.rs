@@ -191,3 +191,34 @@ pub(super) fn errno_name(errno: u32) -> String {
     };
     name.to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_kept_connections_from_sending_adds_up() {
+        let mut book = TcpBook::new(2);
+        let closed = |busy_us, rwnd_limited_us, sndbuf_limited_us| TcpEvent {
+            event: TcpEventKind::Closed as u8,
+            flow: Flow { family: 4, ..Flow::default() },
+            busy_us,
+            rwnd_limited_us,
+            sndbuf_limited_us,
+            ..TcpEvent::default()
+        };
+        for event in [closed(9_000, 4_000, 0), closed(u32::MAX, 1_000, 2_000), closed(0, 0, 0)] {
+            book.feed(&event);
+        }
+        let tcp = book.finish(None);
+        let sum = TcpLimited {
+            connections: 3,
+            connections_sndbuf: 1,
+            connections_rwnd: 2,
+            busy_us: 9_000 + u64::from(u32::MAX),
+            rwnd_limited_us: 5_000,
+            sndbuf_limited_us: 2_000,
+        };
+        assert_eq!((tcp.limited, tcp.peers[0].sndbuf_limited_us), (sum, 2_000));
+    }
+}

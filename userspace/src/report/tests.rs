@@ -141,6 +141,20 @@ fn retransmissions_are_a_share_of_what_was_sent() {
 }
 
 #[test]
+fn send_buffers_are_a_warning_from_a_tenth_of_the_busy_time() {
+    let says = |busy_us, sndbuf_limited_us| {
+        let mut snapshot = sample::rich();
+        let limited = &mut snapshot.tcp.limited;
+        (limited.busy_us, limited.sndbuf_limited_us) = (busy_us, sndbuf_limited_us);
+        report(&snapshot, Format::Text).contains("net.ipv4.tcp_wmem")
+    };
+    assert!(says(1_000_000, 100_000));
+    assert!(!says(1_010_000, 100_000), "less than a tenth");
+    assert!(!says(990_000, 99_000), "less than 100 ms");
+    assert!(!says(0, 0));
+}
+
+#[test]
 fn events_of_tcp_that_nobody_looked_for_are_not_0() {
     let mut snapshot = sample::rich();
     (snapshot.tcp.accepts, snapshot.tcp.retransmits) = (0, 0);
