@@ -261,7 +261,6 @@ impl Aggregator {
             tcp: tcp.finish(closing.kernel.as_ref()),
             ip: Ip {
                 failures: fragmenting.into_rows(ROWS),
-                learnt: kernel.learnt.clone(),
                 ..ip(closing.kernel.as_ref(), fallback, ptb, black_holes)
             },
             conntrack: kernel.conntrack.clone(),

@@ -355,8 +355,6 @@ pub fn detach(loaded: &mut Loaded) {
 pub fn counters_there(root: &Path, source: &Source) -> Outcome {
     match source {
         Source::Programs(..) => Ok(()),
-        // Routes, of each namespace, and there in all kernels.
-        Source::Netlink("RTM_GETROUTE") => Ok(()),
         Source::Netlink(_) => conntrack::netlink_there(root),
         Source::Procfs("/proc/net/stat/nf_conntrack") => conntrack::procfs_there(root),
         // Of each namespace, and there in all kernels.

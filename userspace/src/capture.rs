@@ -19,9 +19,8 @@ use crate::{
     iface::{Namespace, Selection, Table, TableError, WatchError, Watcher, lock},
     kernel_state::{self, KernelState, StateError},
     load::{self, LoadError, Loaded, ProgramOptions},
-    path_mtu,
     probes::dns::DnsConfig,
-    probes::{self, CONNTRACK, Forced, PATH_MTU, TCP_COUNTERS},
+    probes::{self, CONNTRACK, Forced, TCP_COUNTERS},
     recording::{WriteError, Writer, WriterOptions},
     ring::{RingError, RingReader},
     snapshot::{Interface, Meta, Probe},
@@ -308,9 +307,6 @@ impl Capture {
         let mut kernel = kernel_state::read(&loaded)?;
         kernel.packets.budget_per_cpu_per_s = self.options.programs.packets_per_second;
         kernel.conntrack = conntrack.unwrap_or_default();
-        if self.attached.probes.iter().any(|p| p.name == PATH_MTU && p.source.is_some()) {
-            kernel.learnt = path_mtu::learnt(&self.options.namespaces);
-        }
         if let Some(tcp) = tcp.since(&self.tcp) {
             kernel.listen_overflows = Some(tcp.listen_overflows);
             kernel.listen_drops = Some(tcp.listen_drops);

@@ -67,16 +67,23 @@ impl Reading {
     /// Of these namespaces. One that cannot be read is left out.
     #[must_use]
     pub fn of(namespaces: &[Namespace], way: Way) -> Self {
+        let read = |namespace: &Namespace| {
+            let namespace = namespace.clone();
+            // A thread of its own: entering a namespace cannot be undone.
+            std::thread::spawn(move || {
+                namespace.enter().map_err(|e| e.to_string())?;
+                table(&namespace.name, way).map_err(|e| e.to_string())
+            })
+            .join()
+        };
         let mut tables = Vec::new();
         for namespace in namespaces {
-            let name = namespace.name.clone();
-            let failed = |reason: &dyn std::fmt::Display| {
-                tracing::debug!("connection tracking of {} cannot be read: {reason}", namespace.name);
-            };
-            match namespace.run(move || table(&name, way)) {
+            match read(namespace) {
                 Ok(Ok(table)) => tables.push(table),
-                Ok(Err(error)) => failed(&error),
-                Err(error) => failed(&error),
+                Ok(Err(reason)) => {
+                    tracing::debug!("connection tracking of {} cannot be read: {reason}", namespace.name);
+                }
+                Err(_) => tracing::warn!("the thread that reads connection tracking broke"),
             }
         }
         Self(tables)

@@ -74,16 +74,6 @@ impl Namespace {
         let kind = Some(rustix::thread::LinkNameSpaceType::Network);
         Ok(rustix::thread::move_into_link_name_space(self.file()?.as_fd(), kind)?)
     }
-
-    /// Runs something in it, on a thread of its own: entering a namespace cannot be undone.
-    ///
-    /// # Errors
-    /// When it cannot be entered, or the thread breaks.
-    pub fn run<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-        let namespace = self.clone();
-        let thread = std::thread::spawn(move || namespace.enter().map(|()| read()));
-        thread.join().map_err(|_| io::Error::other("the thread that reads it broke"))?
-    }
 }
 
 /// Which interfaces are wanted.

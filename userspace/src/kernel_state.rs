@@ -3,7 +3,7 @@
 
 use crate::{
     load::Loaded,
-    snapshot::{ConntrackTable, Hist, LearntMtu, Packets, TcpCounters},
+    snapshot::{ConntrackTable, Hist, Packets, TcpCounters},
     symbols::Symbols,
 };
 use aya::{
@@ -76,9 +76,6 @@ pub struct KernelState {
     /// Connection tracking, by network namespace.
     #[serde(default)]
     pub conntrack: Vec<ConntrackTable>,
-    /// Path MTUs that the kernel has learnt.
-    #[serde(default)]
-    pub learnt: Vec<LearntMtu>,
     /// Segments sent, without those sent again (TcpOutSegs); none when it could not be read, and with a filter.
     pub segments_sent: Option<u64>,
 }

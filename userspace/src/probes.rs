@@ -311,9 +311,6 @@ pub const CLASHES: &str = "ct.clash";
 /// The probe of packets for whose connections there was no room.
 pub const FULL_TABLES: &str = "ct.full";
 
-/// The probe of path MTUs that the kernel has learnt.
-pub const PATH_MTU: &str = "ip.path_mtu";
-
 /// The probe of what connection tracking counts.
 pub const CONNTRACK: &str = "ct.counters";
 
@@ -383,7 +380,6 @@ pub const PROBES: &[Probe] = &[
         &[Source::Programs("fentry", JOIN), Source::Programs("kprobe", JOIN_KPROBE)],
     ),
     probe("ip.packet_too_big", WIRE),
-    probe(PATH_MTU, &[Source::Netlink("RTM_GETROUTE")]),
     probe("ip.black_hole", WIRE),
     probe(
         Signal::NfHook.name(),

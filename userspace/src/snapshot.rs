@@ -337,28 +337,12 @@ pub struct Ip {
     pub packet_too_big: u64,
     /// Who sent those, with which MTU, most first.
     pub ptb: Vec<PathMtu>,
-    /// Path MTUs that the kernel has learnt and not forgotten at the end, by namespace and destination.
-    #[serde(default)]
-    pub learnt: Vec<LearntMtu>,
     /// Datagrams that the kernel could not cut or put together, most first.
     #[serde(default)]
     pub failures: Vec<FragmentFailure>,
     /// Receivers that long packets do not reach although nobody says so, most segments sent again first.
     #[serde(default)]
     pub black_holes: Vec<BlackHole>,
-}
-
-/// A path MTU that the kernel has learnt from a message.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct LearntMtu {
-    /// Network namespace: a name, or `host`.
-    pub netns: String,
-    /// Where the path leads.
-    pub destination: IpAddr,
-    /// Its MTU, bytes.
-    pub mtu: u32,
-    /// When the kernel forgets it, s from the end of the measurement; none when it does not say.
-    pub expires_s: Option<u32>,
 }
 
 /// Datagrams that could not be cut into fragments, or put together.

@@ -49,8 +49,13 @@ impl TcpCounts {
     pub(super) fn read(namespaces: &[Namespace], others: bool) -> Self {
         let mut counts = HashMap::new();
         for namespace in namespaces {
-            let read = namespace.run(|| Counts::read(Path::new("/proc/thread-self/net")));
-            counts.extend(namespace.inode().map(u64::from).ok().zip(read.ok().flatten()));
+            let namespace = namespace.clone();
+            // A thread of its own: entering a namespace cannot be undone.
+            let read = std::thread::spawn(move || {
+                namespace.enter().ok()?;
+                Some((u64::from(namespace.inode().ok()?), Counts::read(Path::new("/proc/thread-self/net"))?))
+            });
+            counts.extend(read.join().ok().flatten());
         }
         if others {
             add_others(&mut counts);

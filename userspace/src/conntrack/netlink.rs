@@ -2,25 +2,28 @@
 //!
 //! Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, nf_conntrack_netlink.c.
 
-use crate::{
-    netlink::{DumpError, dump},
-    snapshot::ConntrackCounts,
-};
+use crate::snapshot::ConntrackCounts;
 use rtnetlink::{
     packet_core::{
-        DecodeError, DefaultNla, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable, Nla as _,
-        NlasIterator, Parseable as _,
+        DecodeError, DefaultNla, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
+        NetlinkMessage, NetlinkPayload, NetlinkSerializable, Nla as _, NlasIterator, Parseable as _,
     },
-    sys::protocols::NETLINK_NETFILTER,
+    sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER},
 };
 use std::io;
 
 /// Why the counters cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StatsError {
-    /// Netlink.
-    #[error(transparent)]
-    Dump(#[from] DumpError),
+    /// The socket.
+    #[error("netlink: {0}")]
+    Socket(io::Error),
+    /// The kernel said no.
+    #[error("the kernel refused to tell its conntrack counters: {0}")]
+    Refused(io::Error),
+    /// The answer.
+    #[error("netlink: {0}")]
+    Decode(#[from] DecodeError),
     /// The file.
     #[error("cannot read /proc/net/stat/nf_conntrack: {0}")]
     Procfs(io::Error),
@@ -33,6 +36,8 @@ pub(super) enum StatsError {
 const GET_STATS_CPU: u16 = 1 << 8 | 4;
 /// `struct nfgenmsg`: family, version, resource id (the CPU, in network byte order).
 const NFGENMSG_BYTES: usize = 4;
+/// Datagrams of a dump are at most this long.
+const DATAGRAM_BYTES: usize = 64 << 10;
 
 /// `CTA_STATS_*`
 const ATTRIBUTES: [(u16, &str); 8] = [
@@ -97,22 +102,48 @@ impl NetlinkDeserializable for Message {
 
 /// Asks the namespace that this thread is in.
 pub(super) fn by_cpu() -> Result<Vec<ConntrackCounts>, StatsError> {
+    let socket = Socket::new(NETLINK_NETFILTER).map_err(StatsError::Socket)?;
+    socket.connect(&SocketAddr::new(0, 0)).map_err(StatsError::Socket)?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut question = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(Message::Question));
+    question.finalize();
+    let mut bytes = vec![0; question.buffer_len()];
+    question.serialize(&mut bytes);
+    socket.send(&bytes, 0).map_err(StatsError::Socket)?;
     let mut cpus = Vec::new();
-    dump(NETLINK_NETFILTER, Message::Question, |message| take(&message, &mut cpus))?;
-    cpus.sort_unstable_by_key(|c| c.cpu);
-    Ok(cpus)
+    let mut datagram = Vec::with_capacity(DATAGRAM_BYTES);
+    loop {
+        datagram.clear();
+        socket.recv(&mut datagram, 0).map_err(StatsError::Socket)?;
+        if take(&datagram, &mut cpus)? {
+            cpus.sort_unstable_by_key(|c| c.cpu);
+            return Ok(cpus);
+        }
+    }
 }
 
-fn take(message: &Message, cpus: &mut Vec<ConntrackCounts>) {
-    if let Message::Answer(counts) = message {
-        cpus.push(*counts);
+/// Takes the answers of one datagram; whether it was the last.
+fn take(mut datagram: &[u8], cpus: &mut Vec<ConntrackCounts>) -> Result<bool, StatsError> {
+    while !datagram.is_empty() {
+        let message = NetlinkMessage::<Message>::deserialize(datagram)?;
+        match message.payload {
+            NetlinkPayload::InnerMessage(Message::Answer(counts)) => cpus.push(counts),
+            NetlinkPayload::Error(error) if error.code.is_some() => {
+                return Err(StatsError::Refused(error.to_io()));
+            }
+            NetlinkPayload::Done(_) => return Ok(true),
+            _ => {}
+        }
+        let step = (message.header.length as usize).next_multiple_of(4);
+        datagram = datagram.get(step..).unwrap_or_default();
     }
+    Ok(false)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::answers;
 
     /// A message as the kernel sends it.
     fn answer(cpu: u16, attributes: &[(u16, &[u8])]) -> Vec<u8> {
@@ -135,9 +166,8 @@ mod tests {
     fn answers_are_one_a_cpu_until_done() {
         let two = [answer(1, &[(10, &[0, 0, 1, 2]), (99, &[1; 4])]), answer(0, &[])].concat();
         let mut cpus = Vec::new();
-        let mut take = |message| take(&message, &mut cpus);
-        assert!(!answers(&two, &mut take).unwrap());
-        assert!(answers(&DONE, &mut take).unwrap());
+        assert!(!take(&two, &mut cpus).unwrap());
+        assert!(take(&DONE, &mut cpus).unwrap());
         assert_eq!(cpus[0], ConntrackCounts { cpu: 1, drop: Some(258), ..ConntrackCounts::default() });
         assert_eq!(cpus[1], ConntrackCounts::default());
     }
@@ -146,9 +176,9 @@ mod tests {
     fn what_is_cut_off_is_refused() {
         let whole = answer(0, &[(10, &[0, 0, 0, 1])]);
         for len in 1..whole.len() {
-            assert!(answers::<Message>(&whole[..len], &mut drop).is_err(), "{len} bytes");
+            assert!(take(&whole[..len], &mut Vec::new()).is_err(), "{len} bytes");
         }
-        assert!(answers::<Message>(&answer(0, &[(10, &[1])]), &mut drop).is_err(), "a counter of one byte");
+        assert!(take(&answer(0, &[(10, &[1])]), &mut Vec::new()).is_err(), "a counter of one byte");
     }
 
     #[test]

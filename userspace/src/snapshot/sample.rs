@@ -2,9 +2,9 @@
 
 use super::{
     BlackHole, ConntrackCounts, ConntrackFlow, ConntrackTable, ConntrackTrouble, Count, Dns, DnsName,
-    DnsServer, DnsTransaction, Drop, DropFlow, Exemplar, FragmentFailure, Hist, Interface, Ip, LearntMtu,
-    LossCount, Meta, Overhead, Packets, PathMtu, Probe, ProgramCost, Ring, SCHEMA_VERSION, SignalData,
-    Snapshot, Tcp, TcpCounters, TcpLimited, TcpPeer,
+    DnsServer, DnsTransaction, Drop, DropFlow, Exemplar, FragmentFailure, Hist, Interface, Ip, LossCount,
+    Meta, Overhead, Packets, PathMtu, Probe, ProgramCost, Ring, SCHEMA_VERSION, SignalData, Snapshot, Tcp,
+    TcpCounters, TcpLimited, TcpPeer,
 };
 use nettrace_common::{Loss, Signal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -302,12 +302,6 @@ fn ip() -> Ip {
         incomplete: 2,
         packet_too_big: 11,
         ptb: vec![PathMtu { router: v4(254), destination: v4(80), mtu: 1_450, count: 11 }],
-        learnt: vec![LearntMtu {
-            netns: "host".to_owned(),
-            destination: v4(80),
-            mtu: 1_450,
-            expires_s: Some(540),
-        }],
         failures: vec![FragmentFailure {
             work: "put together".to_owned(),
             reason: "ENOMEM".to_owned(),

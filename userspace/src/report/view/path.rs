@@ -1,7 +1,7 @@
 //! What happened to packets on their way: fragments and path MTU, and the slowest ones.
 
 use super::{super::units, Cell, Kind, Section, Table, nothing};
-use crate::snapshot::{BlackHole, Exemplar, Ip, LearntMtu, Snapshot};
+use crate::snapshot::{BlackHole, Exemplar, Ip, Snapshot};
 
 /// The section on fragments and path MTU.
 pub(super) fn fragments(snapshot: &Snapshot, top: usize) -> Section {
@@ -34,11 +34,10 @@ pub(super) fn fragments(snapshot: &Snapshot, top: usize) -> Section {
         vec![
             Cell::text(&p.router.to_string()),
             Cell::text(&p.destination.to_string()),
-            bytes(p.mtu),
+            Cell { text: format!("{} B", units::count(u64::from(p.mtu))), sort: Some(f64::from(p.mtu)) },
             Cell::count(p.count),
         ]
     }));
-    section.table(learnt(&ip.learnt, top));
     let columns = [
         ("could not be", Kind::Text),
         ("because", Kind::Text),
@@ -52,32 +51,9 @@ pub(super) fn fragments(snapshot: &Snapshot, top: usize) -> Section {
     section
 }
 
-/// A length or an MTU.
-fn bytes(n: u32) -> Cell {
-    Cell { text: format!("{} B", units::count(u64::from(n))), sort: Some(f64::from(n)) }
-}
-
-/// What the kernel has learnt from messages.
-fn learnt(learnt: &[LearntMtu], top: usize) -> Table {
-    let columns = [
-        ("namespace", Kind::Text),
-        ("destination", Kind::Text),
-        ("path MTU", Kind::Number),
-        ("forgotten after", Kind::Number),
-    ];
-    Table::of("Path MTUs that the kernel has learnt", &columns, learnt, top, |l| {
-        let forgotten = l.expires_s.map(|s| Cell::duration(u64::from(s) * 1_000_000_000));
-        vec![
-            Cell::text(&l.netns),
-            Cell::text(&l.destination.to_string()),
-            bytes(l.mtu),
-            forgotten.unwrap_or_else(|| Cell::unknown("not told")),
-        ]
-    })
-}
-
 /// Receivers that long packets do not reach.
 fn black_holes(holes: &[BlackHole], top: usize) -> Table {
+    let bytes = |n: u32| Cell { text: format!("{} B", units::count(u64::from(n))), sort: Some(f64::from(n)) };
     let columns = [
         ("to", Kind::Text),
         ("lost from", Kind::Number),
