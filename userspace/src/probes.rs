@@ -248,6 +248,9 @@ pub const TCP_COUNTERS: &str = "tcp.counters";
 /// The probe of what connection tracking counts.
 pub const CONNTRACK: &str = "ct.counters";
 
+/// The probe of path MTUs that the kernel learnt.
+pub const PATH_MTU: &str = "ip.path_mtu";
+
 const NETSTAT: &[Source] = &[Source::Procfs("/proc/PID/net/netstat")];
 const WIRE: &[Source] = &[Source::Programs("tc", WIRE_TC)];
 
@@ -293,6 +296,7 @@ pub const PROBES: &[Probe] = &[
     probe("ip.fragment", WIRE),
     probe(Signal::IpReassembly.name(), WIRE),
     probe("ip.packet_too_big", WIRE),
+    probe(PATH_MTU, &[Source::Netlink("RTM_GETROUTE")]),
     probe("ip.black_hole", WIRE),
     probe(
         Signal::NfHook.name(),
