@@ -66,10 +66,14 @@ impl Learnt {
                 }
             }
         }
-        learnt.rows.sort_by(|a, b| (a.mtu, &a.netns, a.destination).cmp(&(b.mtu, &b.netns, b.destination)));
-        learnt.paths = learnt.rows.len() as u64;
-        learnt.rows.truncate(ROWS);
-        learnt
+        learnt.sorted()
+    }
+
+    fn sorted(mut self) -> Self {
+        self.rows.sort_by(|a, b| (a.mtu, &a.netns, a.destination).cmp(&(b.mtu, &b.netns, b.destination)));
+        self.paths = self.rows.len() as u64;
+        self.rows.truncate(ROWS);
+        self
     }
 
     /// Takes what one namespace tells. A path by several next hops has an exception at each of them.
@@ -226,6 +230,20 @@ mod tests {
         let row =
             |destination, expires_s| LearntMtu { netns: "pod".to_owned(), destination, mtu: 1300, expires_s };
         assert_eq!(learnt.rows, [row(V4.into(), 600), row(v6.into(), 1)]);
+    }
+
+    #[test]
+    fn the_narrowest_paths_are_kept_and_all_are_counted() {
+        let row = |n: u32| LearntMtu {
+            netns: format!("pod-{}", n % 2),
+            destination: std::net::Ipv4Addr::from(n).into(),
+            mtu: 1_000 + n / 2,
+            expires_s: 600,
+        };
+        let most = ROWS as u32 + 20;
+        let learnt = Learnt { rows: (0..most).rev().map(row).collect(), ..Learnt::default() }.sorted();
+        assert_eq!((learnt.paths, learnt.rows.len()), (u64::from(most), ROWS));
+        assert_eq!(learnt.rows, (0..ROWS as u32).map(row).collect::<Vec<_>>());
     }
 
     #[test]
