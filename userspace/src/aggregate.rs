@@ -15,7 +15,11 @@ pub use tables::SignalBook;
 use crate::{
     decode::{Record, records},
     kernel_state::{KernelSignal, KernelState, reason_name},
-    probes::dns::{DnsConfig, DnsTracker},
+    path_mtu::Learnt,
+    probes::{
+        PATH_MTU,
+        dns::{DnsConfig, DnsTracker},
+    },
     recording::WriteError,
     snapshot::{
         self, Exemplar, Interface, Ip, LossCount, Meta, Overhead, PathMtu, Probe, Ring, SignalData, Snapshot,
@@ -278,7 +282,7 @@ impl Aggregator {
             },
             meta: closing.meta,
             interfaces: closing.interfaces,
-            probes: closing.probes,
+            probes: probes(closing.probes, &kernel.learnt),
             overhead: closing.overhead,
         };
         Finished { snapshot, event_lane: measures, unwritten: None }
@@ -355,6 +359,8 @@ fn ip(
             reassembled: k.counter(Counter::Reassembled),
             incomplete: k.incomplete,
             packet_too_big: k.counter(Counter::PacketTooBig),
+            learnt: k.learnt.rows.clone(),
+            learnt_paths: k.learnt.paths,
             ..Ip::default()
         },
         None => fallback,
@@ -366,6 +372,17 @@ fn ip(
         .collect();
     ip.black_holes = black_holes.into_rows(ROWS);
     ip
+}
+
+/// What became of the probes, with where learnt path MTUs could not be read: that is known only at the end.
+fn probes(mut probes: Vec<Probe>, learnt: &Learnt) -> Vec<Probe> {
+    for probe in probes.iter_mut().filter(|p| p.name == PATH_MTU && !learnt.failed.is_empty()) {
+        probe.reason = Some(learnt.failed.join("; "));
+        if learnt.namespaces == 0 {
+            probe.source = None;
+        }
+    }
+    probes
 }
 
 fn drop_rows(kernel: &KernelState, name: &impl Fn(u16) -> String) -> Vec<snapshot::Drop> {

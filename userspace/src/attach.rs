@@ -355,10 +355,10 @@ pub fn detach(loaded: &mut Loaded) {
 pub fn counters_there(root: &Path, source: &Source) -> Outcome {
     match source {
         Source::Programs(..) => Ok(()),
-        Source::Netlink(_) => conntrack::netlink_there(root),
+        Source::Netlink("IPCTNL_MSG_CT_GET_STATS_CPU") => conntrack::netlink_there(root),
         Source::Procfs("/proc/net/stat/nf_conntrack") => conntrack::procfs_there(root),
         // Of each namespace, and there in all kernels.
-        Source::Procfs(_) => Ok(()),
+        Source::Netlink(_) | Source::Procfs(_) => Ok(()),
     }
 }
 

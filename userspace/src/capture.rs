@@ -19,8 +19,9 @@ use crate::{
     iface::{Namespace, Selection, Table, TableError, WatchError, Watcher, lock},
     kernel_state::{self, KernelState, StateError},
     load::{self, LoadError, Loaded, ProgramOptions},
+    path_mtu::Learnt,
     probes::dns::DnsConfig,
-    probes::{self, CONNTRACK, Forced, TCP_COUNTERS},
+    probes::{self, CONNTRACK, Forced, PATH_MTU, TCP_COUNTERS},
     recording::{WriteError, Writer, WriterOptions},
     ring::{RingError, RingReader},
     snapshot::{Interface, Meta, Probe},
@@ -297,6 +298,7 @@ impl Capture {
         let tcp = TcpCounts::read(&self.options.namespaces, self.options.programs.others);
         let conntrack =
             self.conntrack.map(|(way, before)| Reading::of(&self.options.namespaces, way).since(&before));
+        let learnt = in_use(&self.attached.probes, PATH_MTU).then(|| Learnt::read(&self.options.namespaces));
         self.watchers.drain(..).for_each(Watcher::stop);
         self.duty.stop(&mut lock(&self.loaded));
         attach::detach(&mut lock(&self.loaded));
@@ -307,13 +309,14 @@ impl Capture {
         let mut kernel = kernel_state::read(&loaded)?;
         kernel.packets.budget_per_cpu_per_s = self.options.programs.packets_per_second;
         kernel.conntrack = conntrack.unwrap_or_default();
+        kernel.learnt = learnt.unwrap_or_default();
         if let Some(tcp) = tcp.since(&self.tcp) {
             kernel.listen_overflows = Some(tcp.listen_overflows);
             kernel.listen_drops = Some(tcp.listen_drops);
             // These counters know no filter, and what they would be read with does.
             if self.options.programs.filter.is_empty() {
                 kernel.segments_sent = Some(tcp.segments_sent);
-                if self.attached.probes.iter().any(|p| p.name == TCP_COUNTERS && p.source.is_some()) {
+                if in_use(&self.attached.probes, TCP_COUNTERS) {
                     kernel.tcp = tcp.others;
                 }
             }
@@ -338,6 +341,10 @@ impl Capture {
         });
         Ok(Finished { unwritten: unwritten.or(end_unwritten), ..finished })
     }
+}
+
+fn in_use(probes: &[Probe], name: &str) -> bool {
+    probes.iter().any(|p| p.name == name && p.source.is_some())
 }
 
 /// How connection tracking's counters are read, if they are.

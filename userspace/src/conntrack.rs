@@ -67,23 +67,13 @@ impl Reading {
     /// Of these namespaces. One that cannot be read is left out.
     #[must_use]
     pub fn of(namespaces: &[Namespace], way: Way) -> Self {
-        let read = |namespace: &Namespace| {
-            let namespace = namespace.clone();
-            // A thread of its own: entering a namespace cannot be undone.
-            std::thread::spawn(move || {
-                namespace.enter().map_err(|e| e.to_string())?;
-                table(&namespace.name, way).map_err(|e| e.to_string())
-            })
-            .join()
-        };
         let mut tables = Vec::new();
         for namespace in namespaces {
-            match read(namespace) {
+            let name = &namespace.name;
+            match namespace.within(|| table(name, way)) {
                 Ok(Ok(table)) => tables.push(table),
-                Ok(Err(reason)) => {
-                    tracing::debug!("connection tracking of {} cannot be read: {reason}", namespace.name);
-                }
-                Err(_) => tracing::warn!("the thread that reads connection tracking broke"),
+                Ok(Err(reason)) => tracing::debug!("connection tracking of {name} cannot be read: {reason}"),
+                Err(reason) => tracing::debug!("connection tracking of {name} cannot be read: {reason}"),
             }
         }
         Self(tables)

@@ -74,6 +74,18 @@ impl Namespace {
         let kind = Some(rustix::thread::LinkNameSpaceType::Network);
         Ok(rustix::thread::move_into_link_name_space(self.file()?.as_fd(), kind)?)
     }
+
+    /// Does something in it, on a thread of its own: entering a namespace cannot be undone.
+    ///
+    /// # Errors
+    /// When it cannot be entered, or what was to be done panicked.
+    pub fn within<T: Send>(&self, what: impl FnOnce() -> T + Send) -> io::Result<T> {
+        let inside = || self.enter().map(|()| what());
+        let joined = std::thread::scope(|scope| {
+            std::thread::Builder::new().spawn_scoped(scope, inside).map(|thread| thread.join())
+        });
+        joined?.unwrap_or_else(|_| Err(io::Error::other("the thread in it panicked")))
+    }
 }
 
 /// Which interfaces are wanted.

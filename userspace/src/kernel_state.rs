@@ -3,6 +3,7 @@
 
 use crate::{
     load::Loaded,
+    path_mtu::Learnt,
     snapshot::{ConntrackTable, Hist, Packets, TcpCounters},
     symbols::Symbols,
 };
@@ -76,6 +77,9 @@ pub struct KernelState {
     /// Connection tracking, by network namespace.
     #[serde(default)]
     pub conntrack: Vec<ConntrackTable>,
+    /// Path MTUs that the kernel learnt.
+    #[serde(default)]
+    pub learnt: Learnt,
     /// Segments sent, without those sent again (TcpOutSegs); none when it could not be read, and with a filter.
     pub segments_sent: Option<u64>,
 }

@@ -314,6 +314,9 @@ pub const FULL_TABLES: &str = "ct.full";
 /// The probe of what connection tracking counts.
 pub const CONNTRACK: &str = "ct.counters";
 
+/// The probe of path MTUs that the kernel learnt.
+pub const PATH_MTU: &str = "ip.path_mtu";
+
 const NETSTAT: &[Source] = &[Source::Procfs("/proc/PID/net/netstat")];
 const WIRE: &[Source] = &[Source::Programs("tc", WIRE_TC)];
 
@@ -380,6 +383,7 @@ pub const PROBES: &[Probe] = &[
         &[Source::Programs("fentry", JOIN), Source::Programs("kprobe", JOIN_KPROBE)],
     ),
     probe("ip.packet_too_big", WIRE),
+    probe(PATH_MTU, &[Source::Netlink("RTM_GETROUTE")]),
     probe("ip.black_hole", WIRE),
     probe(
         Signal::NfHook.name(),

@@ -343,6 +343,25 @@ pub struct Ip {
     /// Receivers that long packets do not reach although nobody says so, most segments sent again first.
     #[serde(default)]
     pub black_holes: Vec<BlackHole>,
+    /// Path MTUs that the kernel had learnt at the end, narrowest first; the first 100.
+    #[serde(default)]
+    pub learnt: Vec<LearntMtu>,
+    /// How many it had learnt.
+    #[serde(default)]
+    pub learnt_paths: u64,
+}
+
+/// A path MTU that the kernel learnt from ICMP messages: an exception to a route, for one destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LearntMtu {
+    /// Network namespace.
+    pub netns: String,
+    /// Where the path leads.
+    pub destination: IpAddr,
+    /// What fits, bytes.
+    pub mtu: u32,
+    /// When the kernel forgets it unless it is told again, s.
+    pub expires_s: u32,
 }
 
 /// Datagrams that could not be cut into fragments, or put together.

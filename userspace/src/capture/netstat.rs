@@ -49,13 +49,10 @@ impl TcpCounts {
     pub(super) fn read(namespaces: &[Namespace], others: bool) -> Self {
         let mut counts = HashMap::new();
         for namespace in namespaces {
-            let namespace = namespace.clone();
-            // A thread of its own: entering a namespace cannot be undone.
-            let read = std::thread::spawn(move || {
-                namespace.enter().ok()?;
+            let read = namespace.within(|| {
                 Some((u64::from(namespace.inode().ok()?), Counts::read(Path::new("/proc/thread-self/net"))?))
             });
-            counts.extend(read.join().ok().flatten());
+            counts.extend(read.ok().flatten());
         }
         if others {
             add_others(&mut counts);

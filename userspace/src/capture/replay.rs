@@ -128,8 +128,10 @@ mod tests {
     use super::*;
     use crate::{
         kernel_state::KernelState,
+        path_mtu::Learnt,
+        probes::PATH_MTU,
         recording::{Writer, WriterOptions},
-        snapshot::{Snapshot, sample},
+        snapshot::{Probe, Snapshot, sample},
     };
     use nettrace_common::Loss;
     use std::{fs, path::PathBuf};
@@ -140,6 +142,10 @@ mod tests {
 
     /// Records a few hundred empty batches, in a directory of its own, with or without an end.
     fn recorded(limits: WriterOptions, end: bool) -> (tempfile::TempDir, PathBuf) {
+        recorded_with(limits, end.then(KernelState::default))
+    }
+
+    fn recorded_with(limits: WriterOptions, kernel: Option<KernelState>) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run.rec");
         let Snapshot { meta, overhead, .. } = sample::empty();
@@ -150,7 +156,12 @@ mod tests {
             meta: meta.clone(),
             interfaces: interfaces.clone(),
             scopes: scopes.clone(),
-            probes: Vec::new(),
+            probes: vec![Probe {
+                name: PATH_MTU.to_owned(),
+                source: Some("netlink RTM_GETROUTE".to_owned()),
+                yields: Vec::new(),
+                reason: None,
+            }],
             ring_bytes: 4096,
         };
         let mut writer = Writer::create(&path, limits).unwrap();
@@ -158,9 +169,9 @@ mod tests {
         for _ in 0..400 {
             writer.frame(Kind::Batch, &[]).unwrap();
         }
-        if end {
-            let kernel = KernelState::default();
-            let end = EndFrame { end_ns: 1, kernel, meta, interfaces, scopes, probes: Vec::new(), overhead };
+        if let Some(kernel) = kernel {
+            let probes = start.probes;
+            let end = EndFrame { end_ns: 1, kernel, meta, interfaces, scopes, probes, overhead };
             writer.frame(Kind::End, &serde_json::to_vec(&end).unwrap()).unwrap();
         }
         writer.finish().unwrap();
@@ -188,6 +199,21 @@ mod tests {
         let Replayed { finished, damage } = replay(path).unwrap();
         let bad = finished.snapshot.losses.iter().find(|l| l.reason == Loss::BadFrame.name()).unwrap().count;
         (damage, bad, finished.snapshot.meta.rotated)
+    }
+
+    #[test]
+    fn learnt_path_mtus_and_where_they_could_not_be_read_are_replayed() {
+        let sample = sample::rich().ip;
+        for namespaces in [0, 2] {
+            let failed = vec!["not read in blue: gone".to_owned()];
+            let learnt = Learnt { rows: sample.learnt.clone(), paths: 7, namespaces, failed };
+            let (_dir, path) = recorded_with(WHOLE, Some(KernelState { learnt, ..KernelState::default() }));
+            let snapshot = replay(&path).unwrap().finished.snapshot;
+            assert_eq!((&snapshot.ip.learnt, snapshot.ip.learnt_paths), (&sample.learnt, 7));
+            let probe = &snapshot.probes[0];
+            assert_eq!(probe.reason.as_deref(), Some("not read in blue: gone"));
+            assert_eq!(probe.source.is_some(), namespaces != 0, "off when no namespace could be read");
+        }
     }
 
     #[test]

@@ -2,28 +2,25 @@
 //!
 //! Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, nf_conntrack_netlink.c.
 
-use crate::snapshot::ConntrackCounts;
+use crate::{
+    netlink::{DumpError, dump},
+    snapshot::ConntrackCounts,
+};
 use rtnetlink::{
     packet_core::{
-        DecodeError, DefaultNla, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
-        NetlinkMessage, NetlinkPayload, NetlinkSerializable, Nla as _, NlasIterator, Parseable as _,
+        DecodeError, DefaultNla, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable, Nla as _,
+        NlasIterator, Parseable as _,
     },
-    sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER},
+    sys::protocols::NETLINK_NETFILTER,
 };
 use std::io;
 
 /// Why the counters cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StatsError {
-    /// The socket.
-    #[error("netlink: {0}")]
-    Socket(io::Error),
-    /// The kernel said no.
-    #[error("the kernel refused to tell its conntrack counters: {0}")]
-    Refused(io::Error),
-    /// The answer.
-    #[error("netlink: {0}")]
-    Decode(#[from] DecodeError),
+    /// Over netlink.
+    #[error(transparent)]
+    Netlink(#[from] DumpError),
     /// The file.
     #[error("cannot read /proc/net/stat/nf_conntrack: {0}")]
     Procfs(io::Error),
@@ -36,8 +33,6 @@ pub(super) enum StatsError {
 const GET_STATS_CPU: u16 = 1 << 8 | 4;
 /// `struct nfgenmsg`: family, version, resource id (the CPU, in network byte order).
 const NFGENMSG_BYTES: usize = 4;
-/// Datagrams of a dump are at most this long.
-const DATAGRAM_BYTES: usize = 64 << 10;
 
 /// `CTA_STATS_*`
 const ATTRIBUTES: [(u16, &str); 8] = [
@@ -102,62 +97,23 @@ impl NetlinkDeserializable for Message {
 
 /// Asks the namespace that this thread is in.
 pub(super) fn by_cpu() -> Result<Vec<ConntrackCounts>, StatsError> {
-    let socket = Socket::new(NETLINK_NETFILTER).map_err(StatsError::Socket)?;
-    socket.connect(&SocketAddr::new(0, 0)).map_err(StatsError::Socket)?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut question = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(Message::Question));
-    question.finalize();
-    let mut bytes = vec![0; question.buffer_len()];
-    question.serialize(&mut bytes);
-    socket.send(&bytes, 0).map_err(StatsError::Socket)?;
-    let mut cpus = Vec::new();
-    let mut datagram = Vec::with_capacity(DATAGRAM_BYTES);
-    loop {
-        datagram.clear();
-        socket.recv(&mut datagram, 0).map_err(StatsError::Socket)?;
-        if take(&datagram, &mut cpus)? {
-            cpus.sort_unstable_by_key(|c| c.cpu);
-            return Ok(cpus);
-        }
-    }
+    let mut cpus = counts(dump(NETLINK_NETFILTER, Message::Question)?);
+    cpus.sort_unstable_by_key(|c| c.cpu);
+    Ok(cpus)
 }
 
-/// Takes the answers of one datagram; whether it was the last.
-fn take(mut datagram: &[u8], cpus: &mut Vec<ConntrackCounts>) -> Result<bool, StatsError> {
-    while !datagram.is_empty() {
-        let message = NetlinkMessage::<Message>::deserialize(datagram)?;
-        match message.payload {
-            NetlinkPayload::InnerMessage(Message::Answer(counts)) => cpus.push(counts),
-            NetlinkPayload::Error(error) if error.code.is_some() => {
-                return Err(StatsError::Refused(error.to_io()));
-            }
-            NetlinkPayload::Done(_) => return Ok(true),
-            _ => {}
-        }
-        let step = (message.header.length as usize).next_multiple_of(4);
-        datagram = datagram.get(step..).unwrap_or_default();
-    }
-    Ok(false)
+fn counts(answers: Vec<Message>) -> Vec<ConntrackCounts> {
+    let counts = |answer| if let Message::Answer(counts) = answer { Some(counts) } else { None };
+    answers.into_iter().filter_map(counts).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::{message, take};
 
-    /// A message as the kernel sends it.
     fn answer(cpu: u16, attributes: &[(u16, &[u8])]) -> Vec<u8> {
-        let mut payload = [&[0, 0][..], &cpu.to_be_bytes()].concat();
-        for (kind, value) in attributes {
-            payload.extend((4 + value.len() as u16).to_ne_bytes());
-            payload.extend(kind.to_ne_bytes());
-            payload.extend(*value);
-        }
-        let mut bytes = (16 + payload.len() as u32).to_ne_bytes().to_vec();
-        bytes.extend(GET_STATS_CPU.to_ne_bytes());
-        bytes.extend([2, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        bytes.extend(payload);
-        bytes
+        message(GET_STATS_CPU, &[&[0, 0][..], &cpu.to_be_bytes()].concat(), attributes)
     }
 
     const DONE: [u8; 20] = [20, 0, 0, 0, 3, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -165,9 +121,10 @@ mod tests {
     #[test]
     fn answers_are_one_a_cpu_until_done() {
         let two = [answer(1, &[(10, &[0, 0, 1, 2]), (99, &[1; 4])]), answer(0, &[])].concat();
-        let mut cpus = Vec::new();
-        assert!(!take(&two, &mut cpus).unwrap());
-        assert!(take(&DONE, &mut cpus).unwrap());
+        let mut answers = Vec::new();
+        assert!(!take(&two, &mut answers).unwrap());
+        assert!(take(&DONE, &mut answers).unwrap());
+        let cpus = counts(answers);
         assert_eq!(cpus[0], ConntrackCounts { cpu: 1, drop: Some(258), ..ConntrackCounts::default() });
         assert_eq!(cpus[1], ConntrackCounts::default());
     }
@@ -176,9 +133,12 @@ mod tests {
     fn what_is_cut_off_is_refused() {
         let whole = answer(0, &[(10, &[0, 0, 0, 1])]);
         for len in 1..whole.len() {
-            assert!(take(&whole[..len], &mut Vec::new()).is_err(), "{len} bytes");
+            assert!(take::<Message>(&whole[..len], &mut Vec::new()).is_err(), "{len} bytes");
         }
-        assert!(take(&answer(0, &[(10, &[1])]), &mut Vec::new()).is_err(), "a counter of one byte");
+        assert!(
+            take::<Message>(&answer(0, &[(10, &[1])]), &mut Vec::new()).is_err(),
+            "a counter of one byte"
+        );
     }
 
     #[test]

@@ -105,6 +105,17 @@ fn a_run_of_nothing_says_in_each_section_that_nobody_looked() {
 }
 
 #[test]
+fn learnt_path_mtus_are_shown_without_any_message_about_them() {
+    let learnt = sample::rich().ip.learnt;
+    let mut snapshot = sample::empty();
+    (snapshot.ip.learnt, snapshot.ip.learnt_paths) = (learnt, 250);
+    let text = report(&snapshot, Format::Text);
+    assert!(text.contains("Path MTUs that the kernel learnt:\nnetns"), "{text}");
+    assert!(text.contains("The kernel learnt the MTU of 250 paths; kept are the narrowest 2.\n"), "{text}");
+    assert!(!text.contains("No fragments"), "{text}");
+}
+
+#[test]
 fn what_was_not_selected_takes_one_line() {
     let mut snapshot = sample::rich();
     snapshot.drops.clear();

@@ -2,9 +2,9 @@
 
 use super::{
     BlackHole, ConntrackCounts, ConntrackFlow, ConntrackTable, ConntrackTrouble, Count, Dns, DnsName,
-    DnsServer, DnsTransaction, Drop, DropFlow, Exemplar, FragmentFailure, Hist, Interface, Ip, LossCount,
-    Meta, Overhead, Packets, PathMtu, Probe, ProgramCost, Ring, SCHEMA_VERSION, SignalData, Snapshot, Tcp,
-    TcpCounters, TcpLimited, TcpPeer,
+    DnsServer, DnsTransaction, Drop, DropFlow, Exemplar, FragmentFailure, Hist, Interface, Ip, LearntMtu,
+    LossCount, Meta, Overhead, Packets, PathMtu, Probe, ProgramCost, Ring, SCHEMA_VERSION, SignalData,
+    Snapshot, Tcp, TcpCounters, TcpLimited, TcpPeer,
 };
 use nettrace_common::{Loss, Signal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -318,6 +318,11 @@ fn ip() -> Ip {
             messages: 0,
             alive: true,
         }],
+        learnt: vec![
+            LearntMtu { netns: "pod-1".to_owned(), destination: v6(2), mtu: 1_280, expires_s: 31 },
+            LearntMtu { netns: "host".to_owned(), destination: v4(80), mtu: 1_450, expires_s: 598 },
+        ],
+        learnt_paths: 2,
     }
 }
 
@@ -464,6 +469,7 @@ pub fn hostile() -> Snapshot {
     snapshot.drop_flows[0].flow = evil();
     snapshot.conntrack_flows[0].flow = evil();
     snapshot.conntrack_flows[0].what = evil();
+    snapshot.ip.learnt[0].netns = evil();
     snapshot.exemplars[0].flow = evil();
     snapshot.probes[0].reason = Some(evil());
     snapshot.losses[0].meaning = evil();

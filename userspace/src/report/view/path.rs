@@ -34,7 +34,7 @@ pub(super) fn fragments(snapshot: &Snapshot, top: usize) -> Section {
         vec![
             Cell::text(&p.router.to_string()),
             Cell::text(&p.destination.to_string()),
-            Cell { text: format!("{} B", units::count(u64::from(p.mtu))), sort: Some(f64::from(p.mtu)) },
+            bytes(p.mtu),
             Cell::count(p.count),
         ]
     }));
@@ -48,12 +48,42 @@ pub(super) fn fragments(snapshot: &Snapshot, top: usize) -> Section {
         vec![Cell::text(&f.work), Cell::text(&f.reason), Cell::count(f.count), Cell::text(&f.flow)]
     }));
     section.table(black_holes(&ip.black_holes, top));
+    section.table(learnt(ip, top));
+    if ip.learnt_paths > ip.learnt.len() as u64 {
+        section.line(format!(
+            "The kernel learnt the MTU of {}; kept are the narrowest {}.",
+            units::plural(ip.learnt_paths, "path", "paths"),
+            units::count(ip.learnt.len() as u64),
+        ));
+    }
     section
+}
+
+/// A length, which sorts as a number.
+fn bytes(n: u32) -> Cell {
+    Cell { text: format!("{} B", units::count(u64::from(n))), sort: Some(f64::from(n)) }
+}
+
+/// What the kernel heeds, at the end.
+fn learnt(ip: &Ip, top: usize) -> Table {
+    let columns = [
+        ("netns", Kind::Text),
+        ("destination", Kind::Text),
+        ("path MTU", Kind::Number),
+        ("expires in", Kind::Number),
+    ];
+    Table::of("Path MTUs that the kernel learnt", &columns, &ip.learnt, top, |path| {
+        vec![
+            Cell::text(&path.netns),
+            Cell::text(&path.destination.to_string()),
+            bytes(path.mtu),
+            Cell::duration(u64::from(path.expires_s) * 1_000_000_000),
+        ]
+    })
 }
 
 /// Receivers that long packets do not reach.
 fn black_holes(holes: &[BlackHole], top: usize) -> Table {
-    let bytes = |n: u32| Cell { text: format!("{} B", units::count(u64::from(n))), sort: Some(f64::from(n)) };
     let columns = [
         ("to", Kind::Text),
         ("lost from", Kind::Number),
