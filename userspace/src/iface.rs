@@ -27,7 +27,7 @@ use std::{
     os::{fd::AsFd, unix::fs::MetadataExt},
     path::PathBuf,
     sync::{Arc, Mutex, mpsc},
-    thread::JoinHandle,
+    thread::{JoinHandle, ScopedJoinHandle},
 };
 use tokio::sync::watch;
 
@@ -82,7 +82,7 @@ impl Namespace {
     pub fn within<T: Send>(&self, what: impl FnOnce() -> T + Send) -> io::Result<T> {
         let inside = || self.enter().map(|()| what());
         let joined = std::thread::scope(|scope| {
-            std::thread::Builder::new().spawn_scoped(scope, inside).map(|thread| thread.join())
+            std::thread::Builder::new().spawn_scoped(scope, inside).map(ScopedJoinHandle::join)
         });
         joined?.unwrap_or_else(|_| Err(io::Error::other("the thread in it panicked")))
     }
