@@ -169,7 +169,9 @@ impl Aggregator {
             Record::Conntrack(t) => self.conntrack(&t),
             Record::Stuck(s) => {
                 self.latest_ns = self.latest_ns.max(s.header.ts_ns);
-                self.black_holes.feed(&s);
+                if !self.black_holes.feed(&s) {
+                    self.bad += 1;
+                }
             }
         }
     }

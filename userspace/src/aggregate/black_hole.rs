@@ -112,14 +112,14 @@ impl BlackHoles {
         self.overflow + self.messages.overflow()
     }
 
-    /// Takes an event of a segment.
-    pub(super) fn feed(&mut self, stuck: &Stuck) {
+    /// Takes an event of a segment. Returns whether it is one.
+    pub(super) fn feed(&mut self, stuck: &Stuck) -> bool {
         let key = (stuck.flow, stuck.header.ifindex);
         match StuckKind::from_u8(stuck.event) {
             Some(StuckKind::Again) => {
                 if self.paths.len() >= self.max && !self.paths.contains_key(&key) {
                     self.overflow += 1;
-                    return;
+                    return true;
                 }
                 self.peers.insert(address(&stuck.flow.daddr, stuck.flow.family));
                 self.paths.entry(key).or_default().sent_again(stuck);
@@ -129,8 +129,9 @@ impl BlackHoles {
                     path.passed(stuck.bytes);
                 }
             }
-            None => {}
+            None => return false,
         }
+        true
     }
 
     /// A connection to a receiver that is established after its segments were lost shows that it lives.
@@ -212,7 +213,7 @@ mod tests {
         flow
     }
 
-    /// A segment's copies number `times`, of a flow of which packets of 60 bytes passed.
+    /// A segment is sent again for the `again`-th time, to a receiver that packets of 60 bytes reached.
     fn stuck(sport: u16, bytes: u32, again: u8) -> Stuck {
         let header = Header { ifindex: 3, ..Header::default() };
         let event = StuckKind::Again as u8;
@@ -221,7 +222,7 @@ mod tests {
 
     fn holes(events: &[Stuck]) -> Vec<BlackHole> {
         let mut holes = BlackHoles::new(100);
-        events.iter().for_each(|event| holes.feed(event));
+        assert!(events.iter().all(|event| holes.feed(event)));
         holes.into_rows(10)
     }
 
@@ -268,10 +269,10 @@ mod tests {
         let connected =
             TcpEvent { flow: flow(9), event: TcpEventKind::Connected as u8, ..TcpEvent::default() };
         holes.connection(&connected);
-        [2, 3].iter().for_each(|again| holes.feed(&stuck(1, 1500, *again)));
+        assert!([2, 3].iter().all(|again| holes.feed(&stuck(1, 1500, *again))));
         assert!(!holes.into_rows(10)[0].alive, "it was before");
         let mut holes = BlackHoles::new(100);
-        [2, 3].iter().for_each(|again| holes.feed(&stuck(1, 1500, *again)));
+        assert!([2, 3].iter().all(|again| holes.feed(&stuck(1, 1500, *again))));
         holes.connection(&connected);
         // A router's message to its sender, and one to another.
         for sender in [flow(1).saddr, [7; 16]] {
