@@ -132,6 +132,22 @@ pub mod flag {
     pub const RETRANSMIT_ERROR: u32 = 8;
 }
 
+/// What the programs at interfaces look for: bits of [`Config::wire`].
+pub mod wire {
+    /// Round trips: `net.rtt`.
+    pub const RTT: u32 = 1;
+    /// Segments that are too long for their path: `ip.black_hole`.
+    pub const BLACK_HOLE: u32 = 2;
+    /// DNS messages: `dns.latency`.
+    pub const DNS: u32 = 4;
+    /// Fragments: `ip.fragment`, `ip.reassembly`.
+    pub const FRAGMENTS: u32 = 8;
+    /// ICMP's word that a packet is too long: `ip.packet_too_big`.
+    pub const TOO_BIG: u32 = 16;
+    /// Everything.
+    pub const ALL: u32 = 31;
+}
+
 /// Everything that kernel programs need to know.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -152,8 +168,8 @@ pub struct Config {
     pub packets_per_second: u32,
     /// Length of a jiffy, us.
     pub tick_us: u32,
-    /// Zero.
-    pub pad: u32,
+    /// See [`wire`].
+    pub wire: u32,
     /// Ports taken for DNS; 0 for none.
     pub dns_ports: [u16; dns::MAX_PORTS],
     /// Compiled `--filter`.
@@ -171,7 +187,7 @@ impl Config {
         purge_reason: 0,
         packets_per_second: 0,
         tick_us: 0,
-        pad: 0,
+        wire: 0,
         dns_ports: [0; dns::MAX_PORTS],
         filter: Filter {
             nets: [Net { addr: [0; 16], mask: [0; 16] }; MAX_NETS],

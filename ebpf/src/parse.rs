@@ -135,19 +135,24 @@ fn is_vxlan(port: u16) -> bool {
 /// Parses a packet that starts with its Ethernet header, or with its IP header where the device has none.
 #[inline(always)]
 pub fn parse<P: Packet>(p: &P, ethernet: bool) -> Result<Parsed, Skip> {
-    let (l3, ethertype) = if ethernet { link(p, 0)? } else { (0, bare(p)?) };
-    let outer = network(p, opaque_offset(l3), ethertype)?;
-    if outer.fragment.is_one {
-        return Ok(outer);
-    }
-    match unwrap(p, &outer)? {
-        Some((l3, ethertype, encap)) => {
-            let mut inner = network(p, opaque_offset(l3), ethertype)?;
-            inner.flow.encap = encap as u8;
-            Ok(inner)
+    let (mut l3, mut ethertype) = if ethernet { link(p, 0)? } else { (0, bare(p)?) };
+    let mut encap = 0;
+    for layer in 0..2 {
+        let mut parsed = network(p, opaque_offset(l3), ethertype)?;
+        parsed.flow.encap = encap;
+        if layer != 0 || parsed.fragment.is_one {
+            return Ok(parsed);
         }
-        None => Ok(outer),
+        match unwrap(p, &parsed)? {
+            Some((inner, inner_type, by)) => {
+                l3 = inner;
+                ethertype = opaque(u32::from(inner_type)) as u16;
+                encap = opaque(by as u32) as u8;
+            }
+            None => return Ok(parsed),
+        }
     }
+    Err(Skip::Bad)
 }
 
 /// Network header and EtherType behind an Ethernet header and up to two tags.

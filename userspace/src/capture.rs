@@ -199,13 +199,14 @@ impl Capture {
     /// When the object cannot be loaded, no probe can be attached, an interface or namespace that was asked for is
     /// not there, or the recording cannot be created. Nothing stays attached then.
     pub fn start(options: Options) -> Result<Self, CaptureError> {
-        let (mut loaded, types) = load::load(&options.programs)?;
+        let selected = probes::select(&options.signals);
+        let wire = options.programs.wire & probes::at_interfaces(&selected);
+        let (mut loaded, types) = load::load(&ProgramOptions { wire, ..options.programs.clone() })?;
         if types.btf.is_none() {
             tracing::warn!("{}: what reads kernel structures is off", btf::NONE);
         }
         let ring = ring(&mut loaded, options.programs.ring_bytes)?;
         let table = Arc::new(Mutex::new(Table::new(iface_map(&mut loaded)?, loaded.scopes)));
-        let selected = probes::select(&options.signals);
         let wanted = Wanted { selected: &selected, forced: &options.sources, xdp: options.selection.xdp };
         let mut attached = attach::programs_ready(&mut loaded, &types, wanted);
         // There only when the object was built with `--kernel-log`.

@@ -21,7 +21,7 @@ use std::{
 
 use nettrace_common::{
     MAX_SCOPES, MIN_SCOPES, SCOPE_IGNORED, SCOPE_OTHER, Signal, WIRE_VERSION,
-    config::{Config, Offsets, flag},
+    config::{Config, Offsets, flag, wire},
     filter::Filter,
     hist::KernelHist,
     probes::dns,
@@ -52,6 +52,8 @@ pub struct ProgramOptions {
     pub packets_per_second: u32,
     /// Whether interfaces and namespaces that are not listed are measured too.
     pub others: bool,
+    /// What programs at interfaces look for, see [`nettrace_common::config::wire`].
+    pub wire: u32,
     /// Ports taken for DNS, at most four.
     pub dns_ports: Vec<u16>,
     /// Packet filter.
@@ -71,6 +73,7 @@ impl Default for ProgramOptions {
             sample_every: 0,
             packets_per_second: PACKETS_PER_SECOND,
             others: true,
+            wire: wire::ALL,
             dns_ports: vec![53],
             filter: Filter::default(),
             ring_bytes: 4 << 20,
@@ -241,7 +244,7 @@ fn configure(options: &ProgramOptions, btf: Option<&Btf>, offsets: Offsets) -> C
         purge_reason,
         packets_per_second: options.packets_per_second,
         tick_us: tick_us(),
-        pad: 0,
+        wire: options.wire,
         dns_ports,
         filter: options.filter,
     }

@@ -7,7 +7,7 @@
 pub mod dns;
 
 use crate::preflight::Release;
-use nettrace_common::Signal;
+use nettrace_common::{Signal, config::wire};
 use std::fmt;
 
 /// What a program is attached to.
@@ -412,6 +412,24 @@ pub const PROBES: &[Probe] = &[
     ),
 ];
 
+/// What the programs at interfaces, which probes share, look for to measure each of these.
+const AT_INTERFACES: &[(&str, u32)] = &[
+    (Signal::NetRtt.name(), wire::RTT),
+    (Signal::DnsLatency.name(), wire::DNS),
+    ("ip.fragment", wire::FRAGMENTS),
+    (Signal::IpReassembly.name(), wire::FRAGMENTS),
+    ("ip.packet_too_big", wire::TOO_BIG),
+    // Of what never passes, it matters whether routers say so.
+    ("ip.black_hole", wire::BLACK_HOLE | wire::TOO_BIG),
+];
+
+/// What the programs at interfaces have to look for, as bits of [`nettrace_common::config::wire`].
+#[must_use]
+pub fn at_interfaces(selected: &[&Probe]) -> u32 {
+    let parts = AT_INTERFACES.iter().filter(|(name, _)| selected.iter().any(|p| p.name == *name));
+    parts.fold(0, |bits, (_, part)| bits | part)
+}
+
 const fn probe(name: &'static str, sources: &'static [Source]) -> Probe {
     Probe { name, sources, note: None }
 }
@@ -506,6 +524,19 @@ mod tests {
         for (i, probe) in PROBES.iter().enumerate() {
             assert!(!probe.sources.is_empty(), "{} has no source", probe.name);
             assert!(PROBES[i + 1..].iter().all(|p| p.name != probe.name), "{} twice", probe.name);
+        }
+    }
+
+    #[test]
+    fn programs_at_interfaces_look_for_what_is_selected() {
+        let bits = |names: &[&str]| {
+            at_interfaces(&select(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()))
+        };
+        assert_eq!(bits(&[]), wire::ALL);
+        assert_eq!(bits(&["dns.latency", "rx"]), wire::DNS);
+        assert_eq!(bits(&["rx"]), 0);
+        for probe in PROBES.iter().filter(|p| p.sources.iter().any(|s| s.has("wire_in"))) {
+            assert_ne!(at_interfaces(&[probe]), 0, "{}", probe.name);
         }
     }
 

@@ -2,6 +2,9 @@
 //!
 //! The tests of `nettrace-tests` build lab networks and load programs, so they run as root, and one after the
 //! other because they share the kernel's state. All others run as the user who asks.
+//!
+//! Cargo builds a package once more where packages chosen with it turn on other features of what they share. The packages
+//! are chosen so that this does not happen.
 
 use std::process::Command;
 
@@ -37,7 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             println!("warning: {e:#}");
         }
     }
-    let unit = if args.lab_only { Ok(()) } else { process::run(&mut unit_tests(&args.rest)) };
+    let unit = if args.lab_only { Ok(()) } else { run_unit(&args.rest) };
     let lab = if args.unit_only { Ok(()) } else { run_lab(privilege, &args.rest) };
     match (unit, lab) {
         (Err(unit), Err(lab)) => bail!("unit tests: {unit:#}; lab tests: {lab:#}"),
@@ -45,28 +48,48 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn unit_tests(rest: &[String]) -> Command {
-    let mut cmd = process::cargo();
-    cmd.args(["test", "--workspace", "--exclude=nettrace-ebpf"]).arg(format!("--exclude={LAB}"));
-    // One failing crate must not hide another's.
-    cmd.args(["--no-fail-fast", "--"]).args(rest);
-    cmd
+fn run_unit(rest: &[String]) -> Result<()> {
+    let [product, tasks] = unit_tests(rest).map(|mut cmd| process::run(&mut cmd));
+    product.and(tasks)
+}
+
+/// Those of the product, and those of this program.
+fn unit_tests(rest: &[String]) -> [Command; 2] {
+    let lab = format!("--exclude={LAB}");
+    [&["--workspace", "--exclude=nettrace-ebpf", "--exclude=xtask", &lab][..], &["--package=xtask"]].map(
+        |packages| {
+            let mut cmd = process::cargo();
+            cmd.arg("test").args(packages);
+            // One failing crate must not hide another's.
+            cmd.args(["--no-fail-fast", "--"]).args(rest);
+            cmd
+        },
+    )
 }
 
 fn run_lab(privilege: Privilege, rest: &[String]) -> Result<()> {
     if let Privilege::None(why) = privilege {
         bail!("they need root ({why}); run `cargo xtask test --lab-only` as root or with sudo set up");
     }
-    process::run(process::cargo().args(["build", "--package=nettrace", "--bins"]))?;
+    process::run(lab_programs("build").arg("--bins"))?;
     let host = process::stdout(Command::new("rustc").arg("-vV"))?;
     let host =
         host.lines().find_map(|line| line.strip_prefix("host: ")).context("`rustc -vV` has no host")?;
     process::run(&mut lab_tests(privilege, host, rest))
 }
 
-fn lab_tests(privilege: Privilege, host: &str, rest: &[String]) -> Command {
+/// A command of cargo for the lab's tests and the programs that they start. The guest's program is not among them, and
+/// is chosen because the unit tests' packages have it.
+fn lab_programs(command: &str) -> Command {
     let mut cmd = process::cargo();
-    cmd.args(["test", "--package", LAB, "--no-fail-fast", "--", "--test-threads=1"]).args(rest);
+    cmd.args([command, "--package=nettrace", "--package=nettrace-guest"]).arg(format!("--package={LAB}"));
+    cmd
+}
+
+fn lab_tests(privilege: Privilege, host: &str, rest: &[String]) -> Command {
+    let mut cmd = lab_programs("test");
+    // Only the lab's tests are programs of their own; the other packages' stand beside what they test.
+    cmd.args(["--test=*", "--no-fail-fast", "--", "--test-threads=1"]).args(rest);
     cmd.env("NETTRACE_BIN", workspace::target_dir().join("debug/nettrace"));
     if privilege == Privilege::Sudo {
         // Cargo builds as the user and only the finished test programs run as root.
@@ -102,7 +125,8 @@ mod tests {
 
     #[test]
     fn neither_kind_touches_the_kernel_programs_crate() {
-        let unit = process::shown(&unit_tests(&[]));
-        assert!(unit.contains("--exclude=nettrace-ebpf --exclude=nettrace-tests"), "{unit}");
+        let [unit, tasks] = unit_tests(&[]).map(|cmd| process::shown(&cmd));
+        assert!(unit.contains("--exclude=nettrace-ebpf"), "{unit}");
+        assert_eq!(tasks, "cargo test --package=xtask --no-fail-fast --");
     }
 }

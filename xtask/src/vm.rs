@@ -1,6 +1,6 @@
 //! `cargo xtask vm`: the end-to-end tests on the kernels of several Debian releases, in virtual machines.
 //!
-//! The machines' processors are emulated, so that no hardware support is needed and, with one processor, time in the
+//! The machines' processors are emulated, so that no hardware support is needed and, where it matters, time in the
 //! guest depends on the guest alone.
 
 mod apt;
@@ -29,7 +29,7 @@ use nettrace_guest::Outcome;
 use self::{
     guest::{Programs, Test},
     kernels::{Kernel, SERIES, Series},
-    machine::{End, Machine, QEMU},
+    machine::{Clock, End, Machine, QEMU},
     results::{JobResult, Results},
     selection::Selection,
     table::Cell,
@@ -127,7 +127,7 @@ struct Matrix {
 /// One machine's share of the matrix.
 struct Share<'a> {
     kernel: &'a Kernel,
-    processors: u8,
+    clock: Clock,
     tests: Vec<&'a Test>,
 }
 
@@ -154,14 +154,16 @@ impl Matrix {
         Ok(())
     }
 
-    /// What is to be done, the longest first: newer kernels have more hooks, and so more programs to verify.
+    /// What is to be done, the longest first: most tests need no time of their own.
     fn shares(&self) -> Vec<Share<'_>> {
-        let share = |kernel, processors| {
-            let is_its = |test: &&Test| self.selection.processors(&test.name) == processors;
-            Share { kernel, processors, tests: self.tests.iter().filter(is_its).collect() }
+        let share = |kernel, clock| {
+            let is_its = |test: &&Test| self.selection.clock(&test.name) == clock;
+            Share { kernel, clock, tests: self.tests.iter().filter(is_its).collect() }
         };
-        let mut shares: Vec<_> =
-            [1, 2].into_iter().flat_map(|n| self.kernels.iter().rev().map(move |k| share(k, n))).collect();
+        let mut shares: Vec<_> = [Clock::Host, Clock::Own]
+            .into_iter()
+            .flat_map(|c| self.kernels.iter().rev().map(move |k| share(k, c)))
+            .collect();
         shares.retain(|share| !share.tests.is_empty());
         shares
     }
@@ -219,14 +221,13 @@ impl Matrix {
     fn run_share<'a>(&'a self, share: &Share<'a>) -> Result<Cells<'a>> {
         let start = Instant::now();
         let series = share.kernel.series.name;
-        let logs = self.dir.join(format!("{series}-smp{}.log", share.processors));
+        let logs = self.dir.join(format!("{series}-{}.log", share.clock.name()));
         let initrd = logs.with_extension("cpio");
         let jobs: Vec<_> = share.tests.iter().map(|test| test.job(TIMEOUT)).collect();
         guest::whole(&initrd, [&self.base(), &self.modules(share.kernel)], &jobs, false)?;
         let mut results = Results::new(jobs.len());
         let mut last = start;
-        let machine =
-            Machine { image: &share.kernel.image, initrd: &initrd, processors: share.processors, logs };
+        let machine = Machine { image: &share.kernel.image, initrd: &initrd, clock: share.clock, logs };
         let end = machine.run(&mut results, |results, job| {
             if let (true, Some((outcome, took))) = (self.verbose, results.jobs[job].end) {
                 let (guest, host) = (took.as_secs_f64(), last.elapsed().as_secs_f64());
@@ -255,7 +256,8 @@ impl Matrix {
             End::Down(log) => ("WENT DOWN", log.as_str()),
             End::Hung(log) => ("HANGS", log.as_str()),
         };
-        let mut text = format!("{series}: {what} after {:.0} s\n", took.as_secs_f64());
+        let clock = share.clock.name();
+        let mut text = format!("{series}, {clock}: {what} after {:.0} s\n", took.as_secs_f64());
         for missing in &results.missing {
             text += &format!("{series}: cannot load {missing}\n");
         }
@@ -292,7 +294,7 @@ impl Matrix {
             "vm: `exit` or Ctrl-A X ends the machine; tests write to {}",
             shown(&logs.with_extension("results"))
         );
-        Machine { image: &kernel.image, initrd: &initrd, processors: 2, logs }.interact()
+        Machine { image: &kernel.image, initrd: &initrd, clock: Clock::Host, logs }.interact()
     }
 }
 

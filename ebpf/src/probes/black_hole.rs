@@ -10,6 +10,7 @@
 
 use nettrace_common::{
     Loss,
+    config::wire::BLACK_HOLE,
     probes::black_hole::{PeerKey, Stuck, StuckKind, TOLD_FROM},
     wire::{Flow, Kind},
 };
@@ -18,7 +19,10 @@ use crate::{
     emit::{header, now_ns, reserve, submit},
     maps::{PASSED, lost},
     packet::Packet,
-    probes::{rtt::RST, wire::Seen},
+    probes::{
+        rtt::RST,
+        wire::{Seen, wanted},
+    },
 };
 
 /// How a connection's segments fare by their length, at one interface.
@@ -70,7 +74,7 @@ pub fn sent_again<P: Packet>(seen: &Seen<'_, P>, sizes: &mut Sizes, seq: u32, by
         sizes.again = sizes.again.saturating_add(1);
     }
     sizes.bytes = bytes;
-    if sizes.again < TOLD_FROM || !seen.parsed.whole {
+    if !wanted(BLACK_HOLE) || sizes.again < TOLD_FROM || !seen.parsed.whole {
         return;
     }
     if sizes.again == CHANGED_FROM && bytes <= sizes.passed {
@@ -95,12 +99,12 @@ pub fn heard(sizes: &mut Sizes, flags: u8, header: u32) {
 /// The sample is acknowledged.
 #[inline(always)]
 pub fn acknowledged<P: Packet>(seen: &Seen<'_, P>, sizes: &mut Sizes) {
-    if sizes.bytes > sizes.passed {
+    if wanted(BLACK_HOLE) && sizes.bytes > sizes.passed {
         sizes.passed = sizes.bytes;
         passed(seen, u32::from(sizes.bytes));
     }
     // Whether routers might fragment the answer says nothing of what it answers: that is told by the events before.
-    if sizes.again >= TOLD_FROM {
+    if wanted(BLACK_HOLE) && sizes.again >= TOLD_FROM {
         let Flow { saddr, daddr, sport, dport, .. } = seen.parsed.flow;
         let sent = Flow { saddr: daddr, daddr: saddr, sport: dport, dport: sport, ..seen.parsed.flow };
         tell(seen, sizes, StuckKind::Passed, sent, 0);

@@ -12,6 +12,7 @@
 
 use nettrace_common::{
     Signal,
+    config::wire::{BLACK_HOLE, RTT},
     probes::{black_hole::CARRIED_BYTES, rtt::chosen},
     wire::{Cause, Direction, Kind, Measure},
 };
@@ -23,7 +24,7 @@ use crate::{
     packet::Packet,
     probes::{
         black_hole::{self, Sizes},
-        wire::Seen,
+        wire::{self, Seen},
     },
 };
 
@@ -76,7 +77,7 @@ pub const ACK: u8 = 16;
 #[inline(always)]
 pub fn segment<P: Packet>(seen: &Seen<'_, P>) -> Option<Segment> {
     // Read once: of a second read at a fixed distance the compiler knows that it is in bounds, and the verifier not.
-    let tcp: [u8; 20] = seen.packet.header(seen.parsed.transport)?;
+    let tcp: [u8; 20] = seen.packet.near(seen.parsed.transport)?;
     let header = u32::from(tcp[12] >> 4) * 4;
     if header < 20 || header > seen.parsed.transport_len {
         return None;
@@ -97,7 +98,7 @@ pub fn look<P: Packet>(seen: &Seen<'_, P>, segment: &Segment) {
     let consumes = segment.len + u32::from(segment.flags & (SYN | FIN) != 0);
     // Most packets of a connection that only receives or only sends can neither begin a sample nor end one.
     let sends = consumes != 0 && segment.flags & RST == 0 && (out || from_pod(seen, segment));
-    let acknowledges = segment.flags & ACK != 0 && (!out || seen.host_end);
+    let acknowledges = segment.flags & ACK != 0 && (!out || wire::wanted(BLACK_HOLE) && seen.host_end);
     if !(sends || acknowledges) {
         return;
     }
@@ -127,7 +128,9 @@ pub fn look<P: Packet>(seen: &Seen<'_, P>, segment: &Segment) {
 /// Whether a packet that is received was sent on this machine, and may be too long for its path: its way begins here.
 #[inline(always)]
 fn from_pod<P: Packet>(seen: &Seen<'_, P>, segment: &Segment) -> bool {
-    seen.host_end && (segment.flags & SYN != 0 || wire_len(seen, segment) > CARRIED_BYTES)
+    wire::wanted(BLACK_HOLE)
+        && seen.host_end
+        && (segment.flags & SYN != 0 || wire_len(seen, segment) > CARRIED_BYTES)
 }
 
 /// What tells a flow's samples at an interface: of those that left by it, or of those that came from the pod behind it.
@@ -210,6 +213,9 @@ fn after_or_at(a: u32, b: u32) -> bool {
 
 #[inline(always)]
 fn measure<P: Packet>(seen: &Seen<'_, P>, rtt: u64, now: u64) {
+    if !wire::wanted(RTT) {
+        return;
+    }
     hist::record(Signal::NetRtt, seen.place.scope, rtt);
     let Some(cause) = wanted(Signal::NetRtt, rtt) else { return };
     send(seen, rtt, now, cause);

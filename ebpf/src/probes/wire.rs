@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use nettrace_common::{
     Loss,
-    config::{IfaceSlot, flag, iface_flag},
+    config::{IfaceSlot, flag, iface_flag, wire},
     wire::{Direction, Flow},
 };
 
@@ -19,7 +19,7 @@ use network_types::eth::EthHdr;
 
 use crate::{
     iface::{self, Place},
-    kernel,
+    kernel::{self, cfg_get},
     klog::klog,
     maps::lost,
     packet::Packet,
@@ -117,24 +117,35 @@ fn watched(ifindex: u32) -> bool {
 #[inline(always)]
 fn probe<P: Packet>(seen: &Seen<'_, P>) {
     let Flow { protocol, sport, dport, .. } = seen.parsed.flow;
+    let dns = wanted(wire::DNS) && (dns::is_port(sport) || dns::is_port(dport));
     if seen.parsed.fragment.is_one {
-        frag::look(seen, &seen.parsed.fragment);
+        if wanted(wire::FRAGMENTS) {
+            frag::look(seen, &seen.parsed.fragment);
+        }
         // The others have no ports. A long answer's first one says what there is to know of it.
-        if protocol == kernel::UDP && (dns::is_port(sport) || dns::is_port(dport)) {
+        if protocol == kernel::UDP && dns {
             dns::look_udp(seen);
         }
         return;
     }
     match protocol {
-        kernel::TCP => {
+        kernel::TCP if dns || wanted(wire::RTT | wire::BLACK_HOLE) => {
             let Some(segment) = rtt::segment(seen) else { return lost(Loss::Unparsable) };
-            rtt::look(seen, &segment);
-            if dns::is_port(sport) || dns::is_port(dport) {
+            if wanted(wire::RTT | wire::BLACK_HOLE) {
+                rtt::look(seen, &segment);
+            }
+            if dns {
                 dns::look_tcp(seen, &segment);
             }
         }
-        kernel::UDP if dns::is_port(sport) || dns::is_port(dport) => dns::look_udp(seen),
-        ptb::ICMP | ptb::ICMPV6 => ptb::look(seen),
+        kernel::UDP if dns => dns::look_udp(seen),
+        ptb::ICMP | ptb::ICMPV6 if wanted(wire::TOO_BIG) => ptb::look(seen),
         _ => {}
     }
+}
+
+/// Whether one of these is looked for; the verifier knows, and prunes what is not.
+#[inline(always)]
+pub fn wanted(parts: u32) -> bool {
+    cfg_get!(wire) & u64::from(parts) != 0
 }

@@ -8,7 +8,7 @@ use nettrace::lab::dns::{self, Client, DnsServer, Outcome, Query, TYPE_A, TYPE_A
 use nettrace::lab::{Family, Lab, LabConfig, Role, Topology};
 use nettrace::snapshot::{Count, Snapshot};
 use nettrace_common::Signal;
-use nettrace_tests::{captured, lost, truth};
+use nettrace_tests::{captured, lost, only, truth};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread::sleep;
@@ -164,6 +164,7 @@ fn ask(lab: &Lab, from: Role, client: &Client, count: u32) -> anyhow::Result<Vec
 #[test]
 fn a_query_counts_once_however_many_see_it() {
     let everywhere = |options: &mut Options| {
+        only("dns.latency")(options);
         options.namespaces.iter_mut().for_each(|n| n.wire = true);
     };
     let (finished, outcomes) = captured(LabConfig::default(), everywhere, |lab| {

@@ -64,7 +64,7 @@ fn messages_are_counted_with_router_destination_and_mtu() {
     const V6: u32 = 5;
     let (finished, (v4, v6, learnt)) = captured(
         narrow(),
-        |_| {},
+        |options| options.signals = ["ip.packet_too_big", PATH_MTU].map(str::to_owned).to_vec(),
         |lab| {
             send_too_big(lab, Family::V4, V4)?;
             send_too_big(lab, Family::V6, V6)?;

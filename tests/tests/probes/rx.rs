@@ -9,11 +9,12 @@ use nettrace::{
             udp::{self, Arrival, Datagrams},
         },
     },
-    probes::{self, Forced},
     snapshot::Snapshot,
 };
 use nettrace_common::Signal;
-use nettrace_tests::{Compared, agree, captured, count, lost, only, raw::set_receive_buffer};
+use nettrace_tests::{
+    Compared, agree, captured, count, from_every_rung, lost, only, raw::set_receive_buffer,
+};
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -116,37 +117,22 @@ fn exchanges_count_twice_and_show_the_readers_delay() {
 #[test]
 fn every_source_counts_the_same() {
     const REQUESTS: u32 = 40;
-    let mut worked = 0;
-    for rung in probes::rungs(Signal::RxTotal.name()) {
-        let (finished, ()) = captured(
-            LabConfig::default(),
-            |options| options.sources = vec![Forced { probe: "rx".to_owned(), rung: rung.to_owned() }],
-            |lab| {
-                for family in [Family::V4, Family::V6] {
-                    let path = lab.path(Role::Client, Role::Server, family)?;
-                    let datagrams = udp::RequestResponse { requests: REQUESTS, ..Default::default() };
-                    udp::request_response(&path, &datagrams)?;
-                    let segments = tcp::RequestResponse { requests: REQUESTS, ..Default::default() };
-                    tcp::request_response(&path, &segments)?;
-                }
-                Ok(())
-            },
-        )
-        .unwrap();
-        let snapshot = &finished.snapshot;
-        let used = snapshot.probes.iter().find(|p| p.name == Signal::RxTotal.name()).unwrap();
-        let Some(source) = &used.source else {
-            println!("not measured from {rung}: {}", used.reason.as_deref().unwrap_or("no reason is told"));
-            assert_eq!(counts(snapshot), [0; 3], "what is off counts nothing");
-            continue;
-        };
-        println!("measured from {source}");
+    let work = |lab: &Lab| {
+        for family in [Family::V4, Family::V6] {
+            let path = lab.path(Role::Client, Role::Server, family)?;
+            let datagrams = udp::RequestResponse { requests: REQUESTS, ..Default::default() };
+            udp::request_response(&path, &datagrams)?;
+            let segments = tcp::RequestResponse { requests: REQUESTS, ..Default::default() };
+            tcp::request_response(&path, &segments)?;
+        }
+        Ok(())
+    };
+    from_every_rung(Signal::RxTotal.name(), &STAGES.map(Signal::name), LabConfig::default(), work, |rung| {
         // Two families, datagrams and segments, there and back; and the client's FIN.
         let read = 2 * 2 * 2 * u64::from(REQUESTS);
-        assert_eq!(counts(snapshot), [read + 2, read, read], "{rung}");
-        worked += 1;
-    }
-    assert_ne!(worked, 0, "no source works");
+        assert_eq!(counts(&rung.snapshot), [read + 2, read, read], "{}", rung.name);
+    })
+    .unwrap();
 }
 
 /// The same for datagrams, whose socket is read after a delay.

@@ -28,10 +28,30 @@ pub(super) struct Machine<'a> {
     pub(super) image: &'a Path,
     /// Its file system.
     pub(super) initrd: &'a Path,
-    /// How many processors it has.
-    pub(super) processors: u8,
+    /// What its time is.
+    pub(super) clock: Clock,
     /// Where its two logs go: this with other extensions.
     pub(super) logs: PathBuf,
+}
+
+/// What a machine's time is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Clock {
+    /// The instructions that it has carried out, and what it waits for in no time: what is timed there does not depend on
+    /// what else the host does. Takes half as long again.
+    Own,
+    /// The host's.
+    Host,
+}
+
+impl Clock {
+    /// As files are named.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Own => "own-time",
+            Self::Host => "host-time",
+        }
+    }
 }
 
 /// How a machine ended.
@@ -49,11 +69,10 @@ impl Machine<'_> {
     pub(super) fn run(&self, results: &mut Results, mut each: impl FnMut(&Results, usize)) -> Result<End> {
         let console = self.logs.with_extension("console");
         let mut log = File::create(self.logs.with_extension("results"))?;
-        let mut cmd = self.command();
+        let mut cmd = self.command(1);
         cmd.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
-        if self.processors == 1 {
-            // One instruction takes two nanoseconds of the guest's time, and waiting none of the host's: what is
-            // timed in the guest does not depend on what else the host does.
+        if self.clock == Clock::Own {
+            // One instruction takes two nanoseconds of the guest's time, and waiting none of the host's.
             cmd.args(["-icount", "shift=1,sleep=off"]);
         }
         let started = cmd.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
@@ -80,17 +99,17 @@ impl Machine<'_> {
         })
     }
 
-    /// Runs it with its first serial port on this terminal, in real time.
+    /// Runs it with its first serial port on this terminal, in the host's time and with two processors.
     pub(super) fn interact(&self) -> Result<()> {
-        let mut cmd = self.command();
+        let mut cmd = self.command(2);
         // Ctrl-C goes to the guest; Ctrl-A X ends the machine.
         cmd.args(["-serial", "mon:stdio", "-serial"]);
         process::run(cmd.arg(format!("file:{}", self.logs.with_extension("results").display())))
     }
 
-    fn command(&self) -> Command {
+    fn command(&self, processors: u8) -> Command {
         let mut cmd = Command::new(QEMU);
-        let processors = self.processors.to_string();
+        let processors = processors.to_string();
         cmd.args(["-accel", "tcg", "-smp", &processors, "-m", MEGABYTES, "-nodefaults", "-display", "none"]);
         cmd.args(["-monitor", "none", "-no-reboot", "-kernel"])
             .arg(self.image)

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use glob::Pattern;
 use serde::Deserialize;
 
-use super::kernels::SERIES;
+use super::{kernels::SERIES, machine::Clock};
 
 /// The data.
 #[derive(Debug, Deserialize)]
@@ -17,9 +17,9 @@ pub(super) struct Selection {
     /// Tests that cannot run in the machines.
     #[serde(default)]
     outside: Vec<Outside>,
-    /// Tests that need more than one processor, on a machine that has two. Its time is not the host's own.
+    /// Those of them that check how long something takes, on a machine whose time is its own.
     #[serde(default)]
-    two_processors: Vec<Tests>,
+    timed: Vec<Tests>,
     /// Tests that are expected to fail.
     #[serde(default)]
     gap: Vec<Gap>,
@@ -71,7 +71,7 @@ impl Selection {
         }
         let outside = selection.outside.iter().flat_map(|outside| &outside.tests);
         let gaps = selection.gap.iter().flat_map(|gap| &gap.tests);
-        let lists = selection.inside.iter().chain(&selection.two_processors);
+        let lists = selection.inside.iter().chain(&selection.timed);
         for Tests(pattern) in outside.chain(gaps).chain(lists) {
             if !tests.iter().any(|name| pattern.matches(name)) {
                 bail!("there is no test {pattern}");
@@ -90,9 +90,10 @@ impl Selection {
         !self.outside.iter().flat_map(|outside| &outside.tests).any(|Tests(pattern)| pattern.matches(test))
     }
 
-    /// Processors of the machine that a test runs on.
-    pub(super) fn processors(&self, test: &str) -> u8 {
-        if self.two_processors.iter().any(|Tests(pattern)| pattern.matches(test)) { 2 } else { 1 }
+    /// The time of the machine that a test runs on.
+    pub(super) fn clock(&self, test: &str) -> Clock {
+        let timed = self.timed.iter().any(|Tests(pattern)| pattern.matches(test));
+        if timed { Clock::Own } else { Clock::Host }
     }
 
     /// Why a test is expected to fail on a kernel; none when it is not.
@@ -115,7 +116,7 @@ mod tests {
     fn what_runs_where_is_read_from_the_data() {
         let text = r#"
             inside = ["probes::*::one", "run::*"]
-            two_processors = ["probes::rx::two"]
+            timed = ["probes::rx::two"]
             [[outside]]
             tests = ["run::*"]
             reason = "needs a browser"
@@ -127,7 +128,7 @@ mod tests {
         let data = Selection::parse(text, &TESTS).expect("well formed");
         assert_eq!(TESTS.map(|test| data.is_inside(test)), [true, false, false]);
         assert_eq!(TESTS.map(|test| data.is_possible(test)), [true, true, false]);
-        assert_eq!((data.processors(TESTS[0]), data.processors(TESTS[1])), (1, 2));
+        assert_eq!((data.clock(TESTS[0]), data.clock(TESTS[1])), (Clock::Host, Clock::Own));
         assert_eq!(data.gap("5.10", TESTS[1]), Some("no tracepoint"));
         assert_eq!((data.gap("5.10", TESTS[2]), data.gap("6.1", TESTS[1])), (None, None));
     }
