@@ -286,6 +286,7 @@ impl Aggregator {
             interfaces: closing.interfaces,
             probes: probes(closing.probes, &kernel.learnt),
             overhead: closing.overhead,
+            node: kernel.node.clone(),
         };
         Finished { snapshot, event_lane: measures, unwritten: None }
     }

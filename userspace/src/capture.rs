@@ -19,6 +19,7 @@ use crate::{
     iface::{Namespace, Selection, Table, TableError, WatchError, Watcher, lock},
     kernel_state::{self, KernelState, StateError},
     load::{self, LoadError, Loaded, ProgramOptions},
+    node::Node,
     path_mtu::Learnt,
     probes::dns::DnsConfig,
     probes::{self, CONNTRACK, Forced, PATH_MTU, TCP_COUNTERS},
@@ -311,6 +312,7 @@ impl Capture {
         kernel.packets.budget_per_cpu_per_s = self.options.programs.packets_per_second;
         kernel.conntrack = conntrack.unwrap_or_default();
         kernel.learnt = learnt.unwrap_or_default();
+        kernel.node = Node::read(&self.options.namespaces);
         if let Some(tcp) = tcp.since(&self.tcp) {
             kernel.listen_overflows = Some(tcp.listen_overflows);
             kernel.listen_drops = Some(tcp.listen_drops);

@@ -8,6 +8,7 @@ mod commands;
 mod docs;
 mod doctor;
 mod lab;
+mod recommend;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ pub use capture::{CaptureArgs, Exemplar};
 pub use commands::main;
 pub use docs::{completions, man_page, man_pages};
 
-pub use crate::{lab::Topology, report::Format};
+pub use crate::{lab::Topology, recommend::Profile, report::Format};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -35,6 +36,8 @@ pub enum Exit {
     Usage = 2,
     /// The report is there, but lacks what was damaged in its input.
     Damaged = 3,
+    /// A finding is as grave as `--fail-on` says.
+    Advised = 4,
 }
 
 impl From<Exit> for ExitCode {
@@ -52,6 +55,7 @@ macro_rules! after_help {
             "  1  failure while running\n",
             "  2  bad usage, or a missing privilege or prerequisite\n",
             "  3  report incomplete because its input was damaged\n",
+            "  4  a finding is as grave as --fail-on says\n",
             "\nExamples:\n",
             $examples
         )
@@ -69,6 +73,9 @@ macro_rules! after_help {
 
   # The same on made-up traffic, apart from the node's own
   sudo nettrace run --lab
+
+  # What is to be changed?
+  sudo nettrace recommend
 
   # Record now, look later
   sudo nettrace record -d 5m node.rec
@@ -118,6 +125,20 @@ pub enum Command {
   # From the snapshot of an earlier run
   nettrace report before.json --format markdown"))]
     Report(ReportArgs),
+    /// Measure, then say which of the usual settings this node needs, why, and which would do nothing.
+    #[command(after_help = after_help!(
+"  # What is to be changed on this node?
+  sudo nettrace recommend -d 1m
+
+  # Each setting of the usual advice with its verdict, of a measurement made before
+  nettrace recommend --from before.json --all
+
+  # One of them with everything there is to say
+  nettrace recommend --from before.json --explain conntrack.max
+
+  # In a pipeline: exit code 4 when something is to be changed
+  nettrace recommend --from before.json --fail-on apply"))]
+    Recommend(RecommendArgs),
     /// Say whether this node offers what `run` needs, and what each signal is measured from. Attaches nothing.
     #[command(after_help = after_help!(
 "  # Would it work here, and with which signals?
@@ -182,6 +203,32 @@ pub struct ReportArgs {
     /// Where the report goes.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// `recommend`.
+#[derive(Clone, Debug, Args)]
+pub struct RecommendArgs {
+    /// A JSON snapshot or a recording to judge, instead of measuring now
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// Also what is not needed, and what cannot be told
+    #[arg(long)]
+    pub all: bool,
+    /// Everything about one rule, see docs/rules.md
+    #[arg(long, value_name = "ID", conflicts_with = "all")]
+    pub explain: Option<String>,
+    /// What the node is to be good at
+    #[arg(long, value_enum, default_value_t)]
+    pub profile: Profile,
+    /// End with exit code 4 when a finding is as grave as this
+    #[arg(long, value_name = "VERDICT", value_parser = ["apply", "consider"])]
+    pub fail_on: Option<String>,
+    /// Write JSON instead of text, see docs/advice.schema.json
+    #[arg(long, conflicts_with = "explain")]
+    pub json: bool,
+    /// What is measured.
+    #[command(flatten)]
+    pub capture: CaptureArgs,
 }
 
 /// `doctor`.

@@ -5,11 +5,13 @@
 
 use crate::{
     cli::{
-        CaptureArgs, Cli, Command, CompletionShell, Exemplar, Exit, Format, OutputArgs, RecordArgs, Topology,
+        CaptureArgs, Cli, Command, CompletionShell, Exemplar, Exit, Format, OutputArgs, RecommendArgs,
+        RecordArgs, Topology,
     },
     filter::{self, FilterError},
     iface::Selection,
     probes::Forced,
+    recommend::{Profile, Verdict},
     recording::WriterOptions,
 };
 use nettrace_common::{Signal, filter::Filter, probes::dns};
@@ -60,6 +62,13 @@ pub enum Action {
         /// Where the report goes.
         output: Output,
     },
+    /// Say what is to be changed.
+    Recommend {
+        /// What is measured.
+        capture: Capture,
+        /// What is said of it.
+        advice: Advice,
+    },
     /// Look at the node.
     Doctor {
         /// Whether the answer is JSON.
@@ -78,6 +87,23 @@ pub enum Action {
     Completions(CompletionShell),
     /// Write manual pages: all into a directory, or the main one to standard output.
     Man(Option<PathBuf>),
+}
+
+/// What is to be said of a measurement, and how.
+#[derive(Clone, Debug)]
+pub struct Advice {
+    /// The measurement; none for one that is made now.
+    pub from: Option<PathBuf>,
+    /// Whether also what is not needed.
+    pub all: bool,
+    /// Only this rule.
+    pub explain: Option<String>,
+    /// What the node is to be good at.
+    pub profile: Profile,
+    /// The least urgent verdict that is a failure.
+    pub fail_on: Option<Verdict>,
+    /// Whether it is JSON.
+    pub json: bool,
 }
 
 /// What is measured, and how.
@@ -225,6 +251,12 @@ pub fn resolve(cli: Cli, page_bytes: u64) -> Result<Config, UsageError> {
             Action::Record { capture: capture(args.capture, page_bytes)?, file: args.file, limits }
         }
         Command::Report(args) => Action::Report { file: args.file, output: output(args.output)? },
+        Command::Recommend(args) => {
+            let fail_on = args.fail_on.map(|v| if v == "apply" { Verdict::Apply } else { Verdict::Consider });
+            let RecommendArgs { from, all, explain, profile, json, capture: measured, .. } = args;
+            let advice = Advice { from, all, explain, profile, fail_on, json };
+            Action::Recommend { capture: capture(measured, page_bytes)?, advice }
+        }
         Command::Doctor(args) => Action::Doctor { json: args.json },
         Command::Lab(args) => {
             Action::Lab { topology: args.topology, duration: limit(args.duration), serve: args.serve }

@@ -3,6 +3,7 @@
 
 use crate::{
     load::Loaded,
+    node::Node,
     path_mtu::Learnt,
     snapshot::{ConntrackTable, Hist, Packets, TcpCounters},
     symbols::Symbols,
@@ -77,6 +78,9 @@ pub struct KernelState {
     /// Connection tracking, by network namespace.
     #[serde(default)]
     pub conntrack: Vec<ConntrackTable>,
+    /// What the node is set to.
+    #[serde(default)]
+    pub node: Node,
     /// Path MTUs that the kernel learnt.
     #[serde(default)]
     pub learnt: Learnt,

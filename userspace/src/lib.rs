@@ -1,5 +1,5 @@
 //! nettrace's user side, in the order the data takes: `load` -> `attach` -> `ring` -> `decode` -> `aggregate` ->
-//! `snapshot`; then what lives off a snapshot: `report`.
+//! `snapshot`; then what lives off a snapshot: `recommend`, `report`.
 
 pub mod aggregate;
 pub mod attach;
@@ -17,10 +17,12 @@ pub mod kernel_state;
 pub mod lab;
 pub mod load;
 mod netlink;
+pub mod node;
 pub mod offsets;
 pub mod path_mtu;
 pub mod preflight;
 pub mod probes;
+pub mod recommend;
 pub mod recording;
 pub mod report;
 pub mod ring;

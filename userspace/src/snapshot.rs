@@ -16,6 +16,7 @@ pub use hist::{Hist, HistError};
 pub use read::ReadError;
 pub use tcp::{TcpCounter, TcpCounters, TcpLimited};
 
+use crate::node::Node;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -66,6 +67,9 @@ pub struct Snapshot {
     pub probes: Vec<Probe>,
     /// What measuring cost.
     pub overhead: Overhead,
+    /// What the node was set to at the end.
+    #[serde(default)]
+    pub node: Node,
 }
 
 /// When, where and how a snapshot was taken.

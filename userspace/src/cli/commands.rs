@@ -1,6 +1,6 @@
 //! From the command line to an exit code: one clear line for every failure.
 
-use super::{Cli, Exit, completions, doctor, lab, man_page, man_pages, run};
+use super::{Cli, Exit, completions, doctor, lab, man_page, man_pages, recommend, run};
 use crate::{
     capture::{CaptureError, ReplayError, replay},
     config::{self, Action, Output},
@@ -132,6 +132,7 @@ fn dispatch(action: Action) -> Result<Exit, Failure> {
             run::say_recorded(&file, &finished.snapshot);
             Ok(Exit::Ok)
         }
+        Action::Recommend { capture, advice } => recommend::advise(&capture, &advice),
         Action::Report { file, output } => report_file(&file, &output),
         Action::Doctor { json } => doctor::examine(json),
         Action::Lab { topology, serve: true, .. } => lab::serve(topology),

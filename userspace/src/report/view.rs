@@ -4,6 +4,7 @@
 //! Needs a [`Snapshot`] and how many rows a table may have; yields a [`View`]. Strings that come from outside pass
 //! [`clean`], so that no writer ever sees a control character.
 
+mod advice;
 mod conntrack;
 mod dns;
 mod drops;
@@ -244,6 +245,7 @@ pub fn build(snapshot: &Snapshot, top: usize) -> View {
         status::losses(snapshot),
         status::probes(snapshot),
         status::cost(snapshot, top),
+        advice::section(snapshot),
     ]);
     View {
         node: clean(&snapshot.meta.hostname),

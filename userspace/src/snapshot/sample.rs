@@ -103,6 +103,7 @@ pub fn empty() -> Snapshot {
         ring: Ring::default(),
         probes: Vec::new(),
         overhead: Overhead::default(),
+        node: crate::node::Node::default(),
     }
 }
 

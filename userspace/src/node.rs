@@ -1,0 +1,209 @@
+//! What this node is set to: kernel settings of each network namespace that is measured, and of the host.
+//!
+//! Needs: to be in the namespace, most settings of which are its own. Yields: a [`Node`] in the snapshot, as it is when the
+//! measurement ends, with the file of each value, or why it cannot be read. Nothing is changed and no module is loaded.
+//! Cluster objects (ConfigMaps, Services) are to come beside it: advice asks a [`Node`] for names, not for files.
+
+use crate::iface::Namespace;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+};
+
+/// Longer files hold no setting, bytes.
+const MAX_BYTES: u64 = 4096;
+
+/// Kernel settings of a network namespace, by their names for `sysctl`.
+pub const SYSCTLS: &[&str] = &[
+    "net.core.somaxconn",
+    "net.core.rmem_max",
+    "net.core.wmem_max",
+    "net.ipv4.tcp_congestion_control",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+    "net.ipv4.tcp_fastopen",
+    "net.ipv4.tcp_tw_reuse",
+    "net.ipv4.tcp_mtu_probing",
+    "net.ipv4.tcp_max_syn_backlog",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_slow_start_after_idle",
+    "net.ipv4.ip_local_port_range",
+    "net.netfilter.nf_conntrack_max",
+    "net.netfilter.nf_conntrack_buckets",
+    "net.netfilter.nf_conntrack_tcp_timeout_established",
+];
+
+/// Kernel settings of the whole machine, by their names for `sysctl`.
+pub const HOST_SYSCTLS: &[&str] =
+    &["net.core.netdev_max_backlog", "net.core.default_qdisc", "net.core.netdev_budget"];
+
+/// Others of the machine: a name of ours, and the file.
+const HOST_FILES: &[(&str, &str)] = &[
+    (SELINUX, "/sys/fs/selinux/enforce"),
+    (GOVERNOR, "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+    (CLOCK, "/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+    (RESOLVER, "/etc/resolv.conf"),
+];
+
+/// `1` where SELinux is enforced, `0` where it only logs.
+pub const SELINUX: &str = "selinux";
+/// How the first CPU's frequency is governed.
+pub const GOVERNOR: &str = "cpu governor";
+/// The clock source in use.
+pub const CLOCK: &str = "clock source";
+/// The host's resolver configuration, see resolv.conf(5).
+pub const RESOLVER: &str = "resolver";
+
+/// Sockets of a namespace in TIME_WAIT, each of which holds a local port towards its peer.
+pub const TIME_WAIT: &str = "sockets in TIME_WAIT";
+const SOCKSTAT: &str = "/proc/thread-self/net/sockstat";
+
+/// What a node is set to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Node {
+    /// Settings of the whole machine.
+    pub host: Vec<Setting>,
+    /// Settings by network namespace, of those that were measured.
+    pub namespaces: Vec<Settings>,
+}
+
+/// What a network namespace is set to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Settings {
+    /// Network namespace: a name, or `host`.
+    pub netns: String,
+    /// Its settings.
+    pub values: Vec<Setting>,
+}
+
+/// One setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Setting {
+    /// Its name, for `sysctl` where it is one.
+    pub name: String,
+    /// Its value; none where it cannot be read.
+    pub value: Option<String>,
+    /// The file that it was read from.
+    pub from: String,
+    /// Why it cannot be read.
+    pub error: Option<String>,
+}
+
+impl Node {
+    /// Of the machine that this runs on, and these of its namespaces.
+    #[must_use]
+    pub fn read(namespaces: &[Namespace]) -> Self {
+        let all = || {
+            let sysctls = SYSCTLS.iter().map(|name| Setting::sysctl(name));
+            sysctls.chain([Setting::time_wait()]).collect()
+        };
+        let settings = |namespace: &Namespace| {
+            // Of one that cannot be entered each setting says so.
+            let values = namespace.within(all).unwrap_or_else(|error| {
+                SYSCTLS.iter().map(|name| Setting::new(name, &sysctl_file(name), Err(&error))).collect()
+            });
+            Settings { netns: namespace.name.clone(), values }
+        };
+        let files = HOST_FILES.iter().map(|(name, path)| Setting::file(name, path));
+        Self {
+            host: HOST_SYSCTLS.iter().map(|name| Setting::sysctl(name)).chain(files).collect(),
+            namespaces: namespaces.iter().map(settings).collect(),
+        }
+    }
+
+    /// A setting of the machine.
+    #[must_use]
+    pub fn of_host(&self, name: &str) -> Option<&str> {
+        find(&self.host, name)
+    }
+
+    /// A setting by namespace: of each that is known.
+    pub fn of_each<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.namespaces.iter().filter_map(move |s| Some((s.netns.as_str(), find(&s.values, name)?)))
+    }
+}
+
+/// The last word of a value as a number: of three sizes the largest.
+#[must_use]
+pub fn last_number(value: &str) -> Option<u64> {
+    value.split_whitespace().last()?.parse().ok()
+}
+
+fn find<'a>(settings: &'a [Setting], name: &str) -> Option<&'a str> {
+    settings.iter().find(|s| s.name == name)?.value.as_deref()
+}
+
+fn sysctl_file(name: &str) -> String {
+    format!("/proc/sys/{}", name.replace('.', "/"))
+}
+
+impl Setting {
+    fn sysctl(name: &str) -> Self {
+        Self::file(name, &sysctl_file(name))
+    }
+
+    fn file(name: &str, path: &str) -> Self {
+        let value = text(Path::new(path));
+        Self::new(name, path, value.as_deref().map_err(|e| e))
+    }
+
+    /// `TCP: inuse 5 orphan 0 tw 12 alloc 7 mem 1`
+    fn time_wait() -> Self {
+        let words = text(Path::new(SOCKSTAT)).map(|text| {
+            let line = text.lines().find_map(|line| line.strip_prefix("TCP:")).unwrap_or_default();
+            line.split_whitespace().skip_while(|word| *word != "tw").nth(1).unwrap_or("?").to_owned()
+        });
+        Self::new(TIME_WAIT, SOCKSTAT, words.as_deref().map_err(|e| e))
+    }
+
+    fn new(name: &str, path: &str, value: Result<&str, &io::Error>) -> Self {
+        Self {
+            name: name.to_owned(),
+            value: value.ok().map(str::to_owned),
+            from: path.to_owned(),
+            error: value.err().map(ToString::to_string),
+        }
+    }
+}
+
+/// What a file says, whatever bytes are in it, without the white space around.
+fn text(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_read_and_what_is_not_says_why() {
+        let node = Node::read(&[Namespace::host()]);
+        assert_eq!(node.namespaces.len(), 1);
+        let (netns, value) = node.of_each("net.core.somaxconn").next().unwrap();
+        assert_eq!(netns, "host");
+        assert_eq!(value, std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim());
+        for setting in node.host.iter().chain(&node.namespaces[0].values) {
+            assert_ne!(setting.value.is_some(), setting.error.is_some(), "{setting:?}");
+        }
+        let missing = Setting::file("x", "/proc/sys/net/no/such");
+        assert!(missing.value.is_none() && missing.error.unwrap().contains("No such file"));
+    }
+
+    #[test]
+    fn numbers_are_read_from_whatever_a_file_holds() {
+        let cases = [
+            ("4096 131072 6291456", Some(6_291_456)),
+            ("-1", None),
+            ("", None),
+            ("99999999999999999999", None),
+        ];
+        for (text, number) in cases {
+            assert_eq!(last_number(text), number, "{text}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! A packet's way through this machine: kube-proxy's rules, queues of interfaces, softirqs, the backlog.
+
+use super::{Confidence, Judgement, Risk, Rule, Seen, by_hand, sysctl, total};
+use crate::{report::units, snapshot::SignalData};
+use nettrace_common::Signal;
+
+const BACKLOG: &str = "net.core.netdev_max_backlog";
+/// Fewer packets tell little of the hundredth.
+const ENOUGH: u64 = 100;
+/// Drop reasons of a full backlog and of a full ring of an interface (include/net/dropreason-core.h).
+const BACKLOG_REASON: &str = "CPU_BACKLOG";
+
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        id: "kube-proxy.mode",
+        advice: "switch kube-proxy from iptables to IPVS",
+        looks_at: "The time that the rules at one netfilter hook take of one packet in a hundred: 20 us (latency profile: \
+                   10 us). Rules in a list cost a new connection's first packet; those that follow do not walk them.",
+        risk: Risk::Medium,
+        when_not: "Connections stay open: their packets do not walk the rules. IPVS is deprecated since Kubernetes 1.35: the \
+                   nftables mode (1.33, Linux 5.13) has its lookups without it.",
+        source: "https://kubernetes.io/blog/2025/02/28/nftables-kube-proxy/",
+        needs: &[Signal::NfHook.name()],
+        judge: kube_proxy,
+    },
+    Rule {
+        id: "qdisc.queue",
+        advice: "give cluster traffic priority with tc",
+        looks_at: "The time in an interface's queue of one packet in twenty: 5 ms (latency profile: 1 ms, throughput profile: \
+                   20 ms).",
+        risk: Risk::Medium,
+        when_not: "The link is not saturated: then nothing waits. A priority qdisc at the root of a NIC with many queues makes \
+                   one queue of them.",
+        source: "https://www.rfc-editor.org/rfc/rfc8290",
+        needs: &[Signal::TxQdisc.name()],
+        judge: queue,
+    },
+    Rule {
+        id: "nic.softirq",
+        advice: "spread receive work over CPUs (RSS, RPS, IRQ affinity), more NIC queues, 10 GbE",
+        looks_at: "The wait of the receive softirq, one in a hundred: 2 ms (latency profile: 1 ms, throughput profile: 5 ms).",
+        risk: Risk::Low,
+        when_not: "CPUs are busy with applications: more of them for the network take from those.",
+        source: "https://docs.kernel.org/networking/scaling.html",
+        needs: &[Signal::RxSoftirq.name()],
+        judge: softirq,
+    },
+    Rule {
+        id: "nic.backlog",
+        advice: "raise net.core.netdev_max_backlog",
+        looks_at: "Packets dropped because a CPU's backlog was full: one.",
+        risk: Risk::Low,
+        when_not: "The CPU is overloaded all the time: more backlog is more delay.",
+        source: "https://docs.kernel.org/admin-guide/sysctl/net.html",
+        needs: &["drop"],
+        judge: backlog,
+    },
+];
+
+/// The scope of a signal in which a quantile is longest, of those with enough packets.
+fn slowest<'a>(seen: &Seen<'a>, signal: Signal, quantile: f64) -> Option<(&'a SignalData, u64)> {
+    let rows = seen.snapshot.signals.iter();
+    let of_it = rows.filter(|row| row.signal == signal.name() && row.hist.count() >= ENOUGH);
+    of_it.map(|row| (row, row.hist.quantile_ns(quantile))).max_by_key(|(row, ns)| (*ns, row.scope != "all"))
+}
+
+fn too_few(signal: Signal) -> Judgement {
+    Judgement::cannot_tell(
+        format!("{} counted fewer than {ENOUGH} packets", signal.name()),
+        format!("nettrace run -d 1m --signals {}", signal.name()),
+    )
+}
+
+fn kube_proxy(seen: &Seen<'_>) -> Judgement {
+    let Some((row, ns)) = slowest(seen, Signal::NfHook, 0.99) else {
+        let passed = seen.snapshot.packets.begun > ENOUGH;
+        return if passed && seen.snapshot.signal(Signal::NfHook).is_none() {
+            Judgement::not_needed("packets pass no netfilter rules")
+        } else {
+            too_few(Signal::NfHook)
+        };
+    };
+    let judgement = if ns >= seen.limits.hook_ns {
+        Judgement::consider("rules take long of some packets")
+            .sure(Confidence::Medium)
+            .brings(format!(
+                "up to {} less for a new connection's first packet, if those are kube-proxy's rules",
+                units::duration(ns)
+            ))
+            .change(by_hand("kube-proxy's configuration", "mode: nftables", "mode: iptables"))
+    } else {
+        Judgement::not_needed("rules take little time of packets")
+    };
+    judgement
+        .seen(
+            &format!("time at hook {}, p99", row.scope),
+            units::duration(ns),
+            Some(units::duration(seen.limits.hook_ns)),
+        )
+        .with("p50", units::duration(row.hist.quantile_ns(0.5)))
+}
+
+fn queue(seen: &Seen<'_>) -> Judgement {
+    let Some((row, ns)) = slowest(seen, Signal::TxQdisc, 0.95) else {
+        return if seen.snapshot.signal(Signal::TxDriver).is_some_and(|row| row.hist.count() >= ENOUGH) {
+            Judgement::not_needed("packets are handed to drivers at once")
+        } else {
+            too_few(Signal::TxQdisc)
+        };
+    };
+    let judgement = if ns >= seen.limits.queue_ns {
+        Judgement::apply(format!("packets wait in the queue of {}", row.scope))
+            .sure(Confidence::Medium)
+            .brings(format!(
+                "up to {} less for packets of other flows than the one that fills the queue",
+                units::duration(ns)
+            ))
+            .change(by_hand(
+                &row.scope,
+                "tc qdisc replace dev INTERFACE root fq_codel (below a shaper, as its leaf)",
+                "tc qdisc replace with what `tc qdisc show` tells now",
+            ))
+    } else {
+        Judgement::not_needed("packets do not wait in queues of interfaces")
+    };
+    judgement.seen(
+        &format!("time in the queue of {}, p95", row.scope),
+        units::duration(ns),
+        Some(units::duration(seen.limits.queue_ns)),
+    )
+}
+
+fn softirq(seen: &Seen<'_>) -> Judgement {
+    let Some((row, ns)) = slowest(seen, Signal::RxSoftirq, 0.99) else { return too_few(Signal::RxSoftirq) };
+    let judgement = if ns >= seen.limits.softirq_ns {
+        Judgement::consider("receive softirqs wait long before they run: CPUs are busy with something else")
+            .sure(Confidence::Low)
+            .brings(format!("up to {} less for one packet in a hundred", units::duration(ns)))
+            .change(by_hand(
+                "the interfaces' queues",
+                "rps_cpus, or IRQ affinity; first see which CPU is busy",
+                "as before",
+            ))
+    } else {
+        Judgement::not_needed("receive softirqs run soon after they are raised")
+    };
+    judgement
+        .seen(
+            "wait of the receive softirq, p99",
+            units::duration(ns),
+            Some(units::duration(seen.limits.softirq_ns)),
+        )
+        .with("p50", units::duration(row.hist.quantile_ns(0.5)))
+}
+
+fn backlog(seen: &Seen<'_>) -> Judgement {
+    let of_it = seen.snapshot.drops.iter().filter(|d| d.reason == BACKLOG_REASON);
+    let dropped = total(of_it.map(|d| d.count));
+    let judgement = if dropped == 0 {
+        Judgement::not_needed("no CPU's backlog was full")
+    } else {
+        let value = seen.node.of_host(BACKLOG);
+        let twice = value.and_then(crate::node::last_number).map(|n| n.saturating_mul(2));
+        let judgement = Judgement::apply("a CPU's backlog was full, and packets were dropped")
+            .brings("those packets are not lost");
+        match (value, twice) {
+            (Some(value), Some(twice)) => {
+                judgement.change(sysctl("host", BACKLOG, &twice.to_string(), value, None))
+            }
+            _ => judgement,
+        }
+    };
+    judgement.seen("packets dropped, backlog full", units::count(dropped), Some("1".to_owned()))
+}
