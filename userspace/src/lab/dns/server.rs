@@ -9,6 +9,8 @@
 //! | `big...` | over UDP truncated and empty, over TCP 40 addresses |
 //! | `delay5ms...` | after 5 ms; a label behind it acts too, as in `delay5ms-nx1` |
 //! | any other | NOERROR with one address of the asked type |
+//!
+//! Below `cluster.local`, where a cluster's search domains lead, there is nothing: NXDOMAIN.
 
 use super::message::{self, Message, NOERROR, NXDOMAIN, SERVFAIL};
 use crate::lab::traffic::sock::{Stop, Wake, sleep_until};
@@ -378,6 +380,9 @@ fn encode(query: &Message, reply: Reply) -> Result<Vec<u8>, message::MessageErro
 
 /// What the first label of a name asks for.
 fn behaviour(name: &str) -> (Duration, Behaviour) {
+    if name.ends_with(".cluster.local") {
+        return (Duration::ZERO, Behaviour::Answer(NXDOMAIN));
+    }
     let label = name.split('.').next().unwrap_or_default();
     let (delay, rest) = delay_prefix(label).unwrap_or((Duration::ZERO, label));
     let prefixes = [

@@ -1,0 +1,207 @@
+//! What scenarios do: traffic between the lab's client and server, names, settings, rules.
+
+use anyhow::{Context as _, Result, ensure};
+use nettrace::lab::{
+    Family, Lab, Netns, Path, Role,
+    dns::{Client, DnsServer, Query, TYPE_A, TYPE_AAAA},
+    traffic::{
+        tcp,
+        udp::{self, Datagrams},
+    },
+};
+use nettrace_tests::truth;
+use serde::Deserialize;
+use std::{
+    fs,
+    io::{self, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    os::fd::AsRawFd as _,
+    thread::{self, sleep},
+    time::Duration,
+};
+
+/// One thing to do.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, tag = "kind", rename_all = "kebab-case")]
+pub(crate) enum Load {
+    /// Requests and answers over TCP.
+    Requests {
+        connections: u32,
+        requests: u32,
+        #[serde(default)]
+        port: u16,
+    },
+    /// Datagrams one way.
+    Datagrams { count: u32, bytes: usize },
+    /// A transfer.
+    Bulk { bytes: u64 },
+    /// Names, each asked for so often; `{n}` in one is the number of the time.
+    Dns { names: Vec<String>, times: u32 },
+    /// Connections to a port on which nobody listens.
+    Refused { attempts: u32 },
+    /// Connections to a listener that does not accept.
+    FullListener { backlog: u8, attempts: u32 },
+    /// Connections of which the last segment of the handshake never comes.
+    HalfOpen { backlog: i32, attempts: u32 },
+    /// A transfer to an application that does not read for a time.
+    SlowReader { bytes: usize, pause_ms: u64 },
+    /// Connections that the client closes first, each from a port of its own, held until none is left.
+    ShortConnections { count: u32 },
+    /// Requests that arrive, and one that is sent again and again.
+    InVain { short_bytes: usize, long_bytes: usize },
+    /// A kernel setting.
+    Sysctl { pod: Place, name: String, value: String },
+    /// Rules.
+    Nft { pod: Place, hook: String, rules: Vec<String> },
+}
+
+/// Where in the lab.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Place {
+    Client,
+    Node,
+}
+
+impl Place {
+    fn netns(self, lab: &Lab) -> &Netns {
+        match self {
+            Self::Client => &lab.pod(Role::Client).netns,
+            Self::Node => &lab.node().netns,
+        }
+    }
+}
+
+impl Load {
+    pub(crate) fn run(&self, lab: &Lab, family: Family) -> Result<()> {
+        let path = lab.path(Role::Client, Role::Server, family)?;
+        match self {
+            Self::Requests { connections, requests, port } => {
+                let what = tcp::RequestResponse {
+                    connections: *connections,
+                    requests: *requests,
+                    port: *port,
+                    ..Default::default()
+                };
+                tcp::request_response(&path, &what).map(drop)?;
+            }
+            Self::Datagrams { count, bytes } => {
+                let what = Datagrams { count: *count, bytes: *bytes, ..Datagrams::default() };
+                udp::datagrams(&path, &what).map(drop)?;
+            }
+            Self::Bulk { bytes } => tcp::bulk(&path, *bytes, 0).map(drop)?,
+            Self::Dns { names, times } => dns(lab, family, names, *times)?,
+            Self::Refused { attempts } => tcp::refused(&path, *attempts).map(drop)?,
+            Self::FullListener { backlog, attempts } => {
+                tcp::listen_overflow(&path, *backlog, *attempts, Duration::from_millis(100)).map(drop)?;
+            }
+            Self::HalfOpen { backlog, attempts } => half_open(&path, *backlog, *attempts)?,
+            Self::SlowReader { bytes, pause_ms } => {
+                slow_reader(&path, *bytes, Duration::from_millis(*pause_ms))?;
+            }
+            Self::ShortConnections { count } => short_connections(&path, *count)?,
+            Self::InVain { short_bytes, long_bytes } => in_vain(&path, *short_bytes, *long_bytes)?,
+            Self::Sysctl { pod, name, value } => {
+                let file = format!("/proc/sys/{}", name.replace('.', "/"));
+                pod.netns(lab).run(|| fs::write(&file, value)).map(|r| r.context(file))??;
+            }
+            Self::Nft { pod, hook, rules } => {
+                let rules: Vec<_> = rules.iter().map(String::as_str).collect();
+                truth::nft(pod.netns(lab), &truth::Nft { hook, rules: &rules })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn dns(lab: &Lab, family: Family, names: &[String], times: u32) -> Result<()> {
+    let _server = DnsServer::start(lab.pod(Role::Dns))?;
+    // Longer than what counts as no answer.
+    let timeout = Duration::from_millis(1_100);
+    let client = Client { timeout, ..Client::new(DnsServer::address(lab.pod(Role::Dns), family)?) };
+    let qtype = if family == Family::V4 { TYPE_A } else { TYPE_AAAA };
+    lab.pod(Role::Client).netns.run(|| {
+        for n in 0..times {
+            for name in names {
+                client.resolve(&Query::new(&name.replace("{n}", &n.to_string()), qtype))?;
+            }
+        }
+        Ok(())
+    })?
+}
+
+/// The client's own rules eat the answers to its SYN.
+fn half_open(path: &Path<'_>, backlog: i32, attempts: u32) -> Result<()> {
+    const PORT: u16 = 7777;
+    let rules = ["tcp sport 7777 tcp flags & (syn | ack) == syn | ack drop"];
+    truth::nft(&path.from().netns, &truth::Nft { hook: "type filter hook input priority 0", rules: &rules })?;
+    let listen = || {
+        let listener = TcpListener::bind(path.server_address(PORT))?;
+        // SAFETY: a plain system call on a descriptor that is open; it only sets the length of the queue anew.
+        let set = unsafe { libc::listen(listener.as_raw_fd(), backlog) };
+        if set == 0 { Ok(listener) } else { Err(io::Error::last_os_error()) }
+    };
+    let _listener = path.to().netns.run(listen)??;
+    path.from().netns.run(|| {
+        for _ in 0..attempts {
+            let half = TcpStream::connect_timeout(&path.server_address(PORT), Duration::from_millis(20));
+            ensure!(half.is_err_and(|e| e.kind() == io::ErrorKind::TimedOut), "it was not lost");
+        }
+        Ok(())
+    })?
+}
+
+fn pair(path: &Path<'_>) -> Result<(TcpStream, TcpStream)> {
+    let listener = path.to().netns.run(|| TcpListener::bind(path.server_address(0)))??;
+    let address = listener.local_addr()?;
+    let client = path.from().netns.run(|| TcpStream::connect(address))??;
+    client.set_nodelay(true)?;
+    client.set_write_timeout(Some(Duration::from_secs(20)))?;
+    let (server, _) = listener.accept()?;
+    server.set_read_timeout(Some(Duration::from_secs(20)))?;
+    Ok((client, server))
+}
+
+fn slow_reader(path: &Path<'_>, bytes: usize, pause: Duration) -> Result<()> {
+    let (mut client, mut server) = pair(path)?;
+    let reader = thread::spawn(move || {
+        sleep(pause);
+        server.read_to_end(&mut Vec::new())
+    });
+    client.write_all(&vec![0; bytes])?;
+    drop(client);
+    let read = reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
+    ensure!(read == bytes, "{read} of {bytes} B were read");
+    Ok(())
+}
+
+fn short_connections(path: &Path<'_>, count: u32) -> Result<()> {
+    let listener = path.to().netns.run(|| TcpListener::bind(path.server_address(0)))??;
+    let address = listener.local_addr()?;
+    path.from().netns.run(|| {
+        for _ in 0..count {
+            let client = match TcpStream::connect(address) {
+                Ok(client) => client,
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let (mut server, _) = listener.accept()?;
+            // The end that closes first waits.
+            drop(client);
+            server.read_to_end(&mut Vec::new())?;
+        }
+        Ok(())
+    })?
+}
+
+fn in_vain(path: &Path<'_>, short_bytes: usize, long_bytes: usize) -> Result<()> {
+    let (mut client, mut server) = pair(path)?;
+    for _ in 0..5 {
+        client.write_all(&vec![7; short_bytes])?;
+        server.read_exact(&mut vec![0; short_bytes]).context("a short request does not arrive")?;
+    }
+    client.write_all(&vec![7; long_bytes])?;
+    // Sent again after 200, 400, 800 ms, and a probe of the tail before.
+    sleep(Duration::from_millis(1_800));
+    Ok(())
+}

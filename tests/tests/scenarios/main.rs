@@ -1,0 +1,164 @@
+//! The fault suite: what is advised of known faults, and of networks in order.
+//!
+//! Each file of `tests/scenarios` is a fault, its load, and the findings that it is to have; every other one is forbidden.
+//! They run over IPv4 and IPv6. At the end the suite prints its confusion matrix, precision and recall.
+
+mod load;
+
+use anyhow::{Context as _, Result};
+use load::Load;
+use nettrace::{
+    capture::Options,
+    lab::{Family, Lab, LabConfig, NarrowLeg, Role, Topology},
+    recommend::{Profile, Verdict, advise},
+    snapshot::Snapshot,
+};
+use nettrace_tests::captured_in;
+use serde::Deserialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    time::Duration,
+};
+
+/// One file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Scenario {
+    /// What is wrong, for people.
+    about: String,
+    #[serde(default)]
+    topology: Way,
+    narrow: Option<Narrow>,
+    /// Findings of *apply* or *consider*, by rule. Any other is forbidden.
+    expect: BTreeMap<String, String>,
+    load: Vec<Load>,
+}
+
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Way {
+    #[default]
+    Bridge,
+    Routed,
+}
+
+/// A leg of the server's with a smaller MTU.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Narrow {
+    mtu: u32,
+    pod_knows: bool,
+}
+
+/// Findings that were to be had, and that were had.
+#[derive(Debug, Default)]
+struct Matrix {
+    found: usize,
+    wrong: Vec<String>,
+    missed: Vec<String>,
+    silent: usize,
+}
+
+impl Matrix {
+    fn ratio(part: usize, rest: usize) -> f64 {
+        if part + rest == 0 { 1.0 } else { part as f64 / (part + rest) as f64 }
+    }
+
+    fn precision(&self) -> f64 {
+        Self::ratio(self.found, self.wrong.len())
+    }
+
+    fn recall(&self) -> f64 {
+        Self::ratio(self.found, self.missed.len())
+    }
+}
+
+impl Scenario {
+    fn lab(&self) -> Result<Lab> {
+        let topology = match self.topology {
+            Way::Bridge => Topology::Bridge,
+            Way::Routed => Topology::Routed,
+        };
+        let narrow_leg =
+            self.narrow.map(|n| NarrowLeg { pod: Role::Server, mtu: n.mtu, pod_knows: n.pod_knows });
+        Ok(Lab::start(LabConfig { topology, narrow_leg, ..LabConfig::default() })?)
+    }
+
+    fn snapshot(&self, family: Family) -> Result<Snapshot> {
+        let lab = self.lab()?;
+        let change = |options: &mut Options| options.dns_timeout = Duration::from_secs(1);
+        let (finished, ()) = captured_in(&lab, change, |lab| {
+            self.load.iter().try_for_each(|load| load.run(lab, family).with_context(|| format!("{load:?}")))
+        })?;
+        Ok(finished.snapshot)
+    }
+}
+
+/// Every scenario has exactly the findings that it is to have, and networks in order have none.
+#[test]
+fn findings_are_those_of_the_fault_and_no_others() {
+    let mut matrix = Matrix::default();
+    for (name, scenario) in scenarios() {
+        for family in [Family::V4, Family::V6] {
+            let snapshot = scenario.snapshot(family).with_context(|| format!("{name}, {family:?}")).unwrap();
+            judge(&format!("{name} {family:?}"), &scenario, &snapshot, &mut matrix);
+        }
+    }
+    let Matrix { found, wrong, missed, silent } = &matrix;
+    println!(
+        "\nfound {found}, wrong {}, missed {}, rules rightly silent {silent}",
+        wrong.len(),
+        missed.len()
+    );
+    println!("precision {:.3}, recall {:.3}", matrix.precision(), matrix.recall());
+    assert!(wrong.is_empty() && missed.is_empty(), "wrong: {wrong:#?}; missed: {missed:#?}");
+    assert!(*found > 0, "nothing was found");
+}
+
+fn judge(name: &str, scenario: &Scenario, snapshot: &Snapshot, matrix: &mut Matrix) {
+    let mut rules = BTreeSet::new();
+    for finding in advise(snapshot, Profile::Balanced) {
+        let urgent = finding.verdict <= Verdict::Consider;
+        let expected = scenario.expect.get(&finding.id).map(String::as_str);
+        let said = format!(
+            "{name}: {} {} ({}; {:?})",
+            finding.verdict.name(),
+            finding.id,
+            finding.because,
+            finding.evidence
+        );
+        match expected {
+            Some(verdict) if verdict == finding.verdict.name() => matrix.found += 1,
+            Some(_) => matrix.missed.push(said),
+            None if urgent => matrix.wrong.push(said),
+            None => matrix.silent += 1,
+        }
+        rules.insert(finding.id);
+    }
+    println!(
+        "{name}: {} expected, {} wrong so far",
+        scenario.expect.len(),
+        matrix.wrong.len() + matrix.missed.len()
+    );
+    assert!(scenario.expect.keys().all(|id| rules.contains(id)), "{name} expects a rule that there is not");
+    assert!(!scenario.about.is_empty());
+}
+
+/// All files, by name.
+fn scenarios() -> Vec<(String, Scenario)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let mut all: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap();
+            let scenario = toml::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            (path.file_stem().unwrap().to_string_lossy().into_owned(), scenario)
+        })
+        .collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    assert!(!all.is_empty());
+    all
+}
