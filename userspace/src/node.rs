@@ -147,7 +147,7 @@ impl Setting {
 
     fn file(name: &str, path: &str) -> Self {
         let value = text(Path::new(path));
-        Self::new(name, path, value.as_deref().map_err(|e| e))
+        Self::new(name, path, value.as_deref())
     }
 
     /// `TCP: inuse 5 orphan 0 tw 12 alloc 7 mem 1`
@@ -156,7 +156,7 @@ impl Setting {
             let line = text.lines().find_map(|line| line.strip_prefix("TCP:")).unwrap_or_default();
             line.split_whitespace().skip_while(|word| *word != "tw").nth(1).unwrap_or("?").to_owned()
         });
-        Self::new(TIME_WAIT, SOCKSTAT, words.as_deref().map_err(|e| e))
+        Self::new(TIME_WAIT, SOCKSTAT, words.as_deref())
     }
 
     fn new(name: &str, path: &str, value: Result<&str, &io::Error>) -> Self {

@@ -234,7 +234,7 @@ fn any_value_of_a_setting_is_survived() {
         let host = snapshot.node.namespaces[0].values.clone();
         snapshot.node.host = host;
         for finding in advise(&snapshot, Profile::Throughput) {
-            explain(&finding, &crate::report::Options::default());
+            assert!(explain(&finding, &crate::report::Options::default()).contains(&finding.id));
         }
     }
     for finding in advise(&sample::hostile(), Profile::Balanced) {
@@ -263,7 +263,7 @@ fn findings_are_written_so() {
 }
 
 fn text(findings: &[Finding], all: bool, options: &crate::report::Options) -> String {
-    super::text::render("node-1", findings, all, options)
+    text::render("node-1", findings, all, options)
 }
 
 /// Regenerate with `NETTRACE_UPDATE_SCHEMA=1 cargo test -p nettrace recommend`.
