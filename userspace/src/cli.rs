@@ -18,7 +18,11 @@ pub use capture::{CaptureArgs, Exemplar};
 pub use commands::main;
 pub use docs::{completions, man_page, man_pages};
 
-pub use crate::{lab::Topology, recommend::Profile, report::Format};
+pub use crate::{
+    lab::Topology,
+    recommend::{Format as AdviceFormat, Profile},
+    report::Format,
+};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -223,9 +227,9 @@ pub struct RecommendArgs {
     /// End with exit code 4 when a finding is as grave as this
     #[arg(long, value_name = "VERDICT", value_parser = ["apply", "consider"])]
     pub fail_on: Option<String>,
-    /// Write JSON instead of text, see docs/advice.schema.json
-    #[arg(long, conflicts_with = "explain")]
-    pub json: bool,
+    /// What the advice is written as
+    #[arg(long, value_enum, default_value_t, conflicts_with = "explain")]
+    pub format: AdviceFormat,
     /// What is measured.
     #[command(flatten)]
     pub capture: CaptureArgs,

@@ -11,7 +11,7 @@ use crate::{
     filter::{self, FilterError},
     iface::Selection,
     probes::Forced,
-    recommend::{Profile, Verdict},
+    recommend::{self, Profile, Verdict},
     recording::WriterOptions,
 };
 use nettrace_common::{Signal, filter::Filter, probes::dns};
@@ -102,8 +102,8 @@ pub struct Advice {
     pub profile: Profile,
     /// The least urgent verdict that is a failure.
     pub fail_on: Option<Verdict>,
-    /// Whether it is JSON.
-    pub json: bool,
+    /// What it is written as.
+    pub format: recommend::Format,
 }
 
 /// What is measured, and how.
@@ -253,8 +253,8 @@ pub fn resolve(cli: Cli, page_bytes: u64) -> Result<Config, UsageError> {
         Command::Report(args) => Action::Report { file: args.file, output: output(args.output)? },
         Command::Recommend(args) => {
             let fail_on = args.fail_on.map(|v| if v == "apply" { Verdict::Apply } else { Verdict::Consider });
-            let RecommendArgs { from, all, explain, profile, json, capture: measured, .. } = args;
-            let advice = Advice { from, all, explain, profile, fail_on, json };
+            let RecommendArgs { from, all, explain, profile, format, capture: measured, .. } = args;
+            let advice = Advice { from, all, explain, profile, fail_on, format };
             Action::Recommend { capture: capture(measured, page_bytes)?, advice }
         }
         Command::Doctor(args) => Action::Doctor { json: args.json },

@@ -4,6 +4,10 @@
 //! measurement ends, with the file of each value, or why it cannot be read. Nothing is changed and no module is loaded.
 //! Cluster objects (ConfigMaps, Services) are to come beside it: advice asks a [`Node`] for names, not for files.
 
+mod links;
+
+pub use links::NodeLink;
+
 use crate::iface::Namespace;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -77,6 +81,12 @@ pub struct Settings {
     pub netns: String,
     /// Its settings.
     pub values: Vec<Setting>,
+    /// Its interfaces.
+    #[serde(default)]
+    pub links: Vec<NodeLink>,
+    /// Why its interfaces cannot be listed.
+    #[serde(default)]
+    pub links_error: Option<String>,
 }
 
 /// One setting.
@@ -96,22 +106,19 @@ impl Node {
     /// Of the machine that this runs on, and these of its namespaces.
     #[must_use]
     pub fn read(namespaces: &[Namespace]) -> Self {
-        let all = || {
-            let sysctls = SYSCTLS.iter().map(|name| Setting::sysctl(name));
-            sysctls.chain([Setting::time_wait()]).collect()
-        };
-        let settings = |namespace: &Namespace| {
-            // Of one that cannot be entered each setting says so.
-            let values = namespace.within(all).unwrap_or_else(|error| {
-                SYSCTLS.iter().map(|name| Setting::new(name, &sysctl_file(name), Err(&error))).collect()
-            });
-            Settings { netns: namespace.name.clone(), values }
-        };
         let files = HOST_FILES.iter().map(|(name, path)| Setting::file(name, path));
         Self {
             host: HOST_SYSCTLS.iter().map(|name| Setting::sysctl(name)).chain(files).collect(),
-            namespaces: namespaces.iter().map(settings).collect(),
+            namespaces: namespaces.iter().map(Settings::read).collect(),
         }
+    }
+
+    /// An interface by the scope that measurements have: `NAMESPACE/NAME`, or its name alone in the host's.
+    #[must_use]
+    pub fn link(&self, scope: &str) -> Option<&NodeLink> {
+        let (netns, name) = scope.rsplit_once('/').unwrap_or(("host", scope));
+        let namespace = self.namespaces.iter().find(|s| s.netns == netns)?;
+        namespace.links.iter().find(|link| link.name == name)
     }
 
     /// A setting of the machine.
@@ -123,6 +130,28 @@ impl Node {
     /// A setting by namespace: of each that is known.
     pub fn of_each<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.namespaces.iter().filter_map(move |s| Some((s.netns.as_str(), find(&s.values, name)?)))
+    }
+}
+
+impl Settings {
+    /// Of one that cannot be entered, each setting says so.
+    fn read(namespace: &Namespace) -> Self {
+        let netns = namespace.name.clone();
+        let inside = || {
+            let sysctls = SYSCTLS.iter().map(|name| Setting::sysctl(name));
+            let values = sysctls.chain([Setting::time_wait()]).collect();
+            let (links, links_error) = match links::read() {
+                Ok(links) => (links, None),
+                Err(error) => (Vec::new(), Some(error.to_string())),
+            };
+            Self { netns: netns.clone(), values, links, links_error }
+        };
+        namespace.within(inside).unwrap_or_else(|error| Self {
+            values: SYSCTLS.iter().map(|name| Setting::new(name, &sysctl_file(name), Err(&error))).collect(),
+            links: Vec::new(),
+            links_error: Some(error.to_string()),
+            netns: netns.clone(),
+        })
     }
 }
 

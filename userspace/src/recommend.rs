@@ -9,6 +9,7 @@ mod dns;
 mod docs;
 mod host;
 mod json;
+mod markdown;
 mod mtu;
 mod path;
 mod tcp;
@@ -16,6 +17,7 @@ mod text;
 
 pub use docs::page as rules_page;
 pub use json::{Advice, render as json, schema_json};
+pub use markdown::render as markdown;
 pub use text::{explain, render as text};
 
 use crate::{
@@ -43,6 +45,12 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Whether something is to be done, or to be decided.
+    #[must_use]
+    pub const fn is_urgent(self) -> bool {
+        matches!(self, Self::Apply | Self::Consider)
+    }
+
     /// As reports write it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -173,6 +181,19 @@ pub struct Thresholds {
     pub loss_share: f64,
 }
 
+/// What advice is written as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Aligned text for a terminal.
+    #[default]
+    Text,
+    /// GitHub-flavoured Markdown, for issues and pull requests.
+    #[value(alias = "md")]
+    Markdown,
+    /// For programs, see `docs/advice.schema.json`.
+    Json,
+}
+
 /// What the node is to be good at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Profile {
@@ -298,6 +319,26 @@ impl Judgement {
         self
     }
 
+    /// What shows no use for a change is known of the traffic that was measured.
+    fn qualified(mut self, snapshot: &Snapshot) -> Self {
+        if self.verdict != Verdict::NotNeeded {
+            return self;
+        }
+        if is_idle(snapshot) {
+            return Self::cannot_tell("there was no traffic", "nettrace run -d 1m, while there is traffic");
+        }
+        if let Some(filter) = &snapshot.meta.filter {
+            self.because += &format!(", in the traffic of the filter `{filter}`");
+            self.confidence = Confidence::Low;
+        }
+        if snapshot.ring.lost > 0 {
+            let lost = units::plural(snapshot.ring.lost, "event", "events");
+            self.because += &format!(", but {lost} of all could not be kept");
+            self.confidence = Confidence::Low;
+        }
+        self
+    }
+
     fn brings(mut self, effect: impl Into<String>) -> Self {
         self.effect = Some(effect.into());
         self
@@ -311,8 +352,17 @@ impl Judgement {
 
 /// `sysctl -w NAME=VALUE` in a namespace, and back to what it was.
 fn sysctl(netns: &str, name: &str, value: &str, before: &str, owner: Option<&str>) -> Change {
-    let set = |value: &str| format!("sysctl -w {name}='{value}'");
+    let set = |value: &str| format!("sysctl -w {name}={}", quoted(value));
     Change { scope: netns.to_owned(), apply: set(value), undo: set(before), owner: owner.map(str::to_owned) }
+}
+
+/// A word for a shell: names of interfaces and values come from outside, and may be anything.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._@:-".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// A change that is no setting of the kernel.
@@ -327,7 +377,8 @@ pub fn advise(snapshot: &Snapshot, profile: Profile) -> Vec<Finding> {
     let judge = |rule: &Rule| {
         let judgement = match missing(snapshot, rule) {
             Some(cannot) => cannot,
-            None => (rule.judge)(&seen),
+            None if rule.needs.is_empty() => (rule.judge)(&seen),
+            None => (rule.judge)(&seen).qualified(snapshot),
         };
         finding(rule, judgement)
     };
@@ -341,6 +392,26 @@ pub fn advise(snapshot: &Snapshot, profile: Profile) -> Vec<Finding> {
 pub fn unknown(why: &str) -> Vec<Finding> {
     let judgement = || Judgement::cannot_tell(why, "nettrace run -o new.json, with this version of nettrace");
     RULES.iter().copied().flatten().map(|rule| finding(rule, judgement())).collect()
+}
+
+/// Whether nothing passed while it was measured.
+fn is_idle(snapshot: &Snapshot) -> bool {
+    let Snapshot { tcp, ip, dns, .. } = snapshot;
+    let counts = [
+        snapshot.packets.begun,
+        dns.transactions,
+        tcp.connects,
+        tcp.connect_failures,
+        tcp.accepts,
+        tcp.retransmits,
+        tcp.segments_sent.unwrap_or(0),
+        tcp.limited.connections,
+        ip.fragments_in_v4,
+        ip.fragments_in_v6,
+        ip.fragments_out_v4,
+        ip.fragments_out_v6,
+    ];
+    snapshot.signals.is_empty() && snapshot.drops.is_empty() && total(counts) == 0
 }
 
 /// Why a rule cannot tell: a probe that it needs was off.

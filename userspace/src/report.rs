@@ -8,7 +8,7 @@
 
 mod html;
 mod json;
-mod markdown;
+pub(crate) mod markdown;
 mod plot;
 mod scale;
 pub(crate) mod text;

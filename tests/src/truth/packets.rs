@@ -2,10 +2,11 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use nettrace::lab::Path;
+use rustix::net::{AddressFamily, SocketType};
 use std::{
     io,
     mem::{size_of, size_of_val, zeroed},
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
 };
 
@@ -205,6 +206,27 @@ pub fn set_probing(socket: &UdpSocket) -> Result<()> {
 /// When the kernel refuses.
 pub fn set_send_buffer(socket: &impl AsFd, bytes: i32) -> Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes)
+}
+
+/// Has a listener take data in a SYN (RFC 7413), where its kernel lets it.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn allow_fast_open(listener: &TcpListener) -> Result<()> {
+    const QUEUE: i32 = 16;
+    set_option(listener, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, QUEUE)
+}
+
+/// Connects with a SYN that asks for a cookie, or has one: then what is written first goes with it.
+///
+/// # Errors
+/// When the kernel refuses, as where clients may not take part (`net.ipv4.tcp_fastopen`).
+pub fn connect_fast_open(server: SocketAddr) -> Result<TcpStream> {
+    let family = if server.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+    set_option(&socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)?;
+    rustix::net::connect(&socket, &server)?;
+    Ok(socket.into())
 }
 
 /// Has closing a socket reset its connection at once, whatever is still to be sent.

@@ -16,6 +16,7 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     os::fd::AsRawFd as _,
+    sync::atomic::{AtomicBool, Ordering},
     thread::{self, sleep},
     time::Duration,
 };
@@ -47,10 +48,16 @@ pub(crate) enum Load {
     SlowReader { bytes: usize, pause_ms: u64 },
     /// Connections that the client closes first, each from a port of its own, held until none is left.
     ShortConnections { count: u32 },
+    /// Connections whose client asks for fast open, one after the other.
+    FastOpen { connections: u32 },
+    /// Requests while every CPU is busy with something else.
+    Starved { connections: u32, requests: u32 },
     /// Requests that arrive, and one that is sent again and again.
     InVain { short_bytes: usize, long_bytes: usize },
     /// A kernel setting.
     Sysctl { pod: Place, name: String, value: String },
+    /// What `tc` is told.
+    Tc { pod: Place, args: String },
     /// Rules.
     Nft { pod: Place, hook: String, rules: Vec<String> },
 }
@@ -60,6 +67,7 @@ pub(crate) enum Load {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Place {
     Client,
+    Server,
     Node,
 }
 
@@ -67,6 +75,7 @@ impl Place {
     fn netns(self, lab: &Lab) -> &Netns {
         match self {
             Self::Client => &lab.pod(Role::Client).netns,
+            Self::Server => &lab.pod(Role::Server).netns,
             Self::Node => &lab.node().netns,
         }
     }
@@ -100,10 +109,16 @@ impl Load {
                 slow_reader(&path, *bytes, Duration::from_millis(*pause_ms))?;
             }
             Self::ShortConnections { count } => short_connections(&path, *count)?,
+            Self::FastOpen { connections } => fast_open(&path, *connections)?,
+            Self::Starved { connections, requests } => starved(&path, *connections, *requests)?,
             Self::InVain { short_bytes, long_bytes } => in_vain(&path, *short_bytes, *long_bytes)?,
             Self::Sysctl { pod, name, value } => {
                 let file = format!("/proc/sys/{}", name.replace('.', "/"));
                 pod.netns(lab).run(|| fs::write(&file, value)).map(|r| r.context(file))??;
+            }
+            Self::Tc { pod, args } => {
+                let args: Vec<_> = args.split(' ').collect();
+                truth::output(pod.netns(lab), "tc", "iproute2", &args)?;
             }
             Self::Nft { pod, hook, rules } => {
                 let rules: Vec<_> = rules.iter().map(String::as_str).collect();
@@ -192,6 +207,42 @@ fn short_connections(path: &Path<'_>, count: u32) -> Result<()> {
         }
         Ok(())
     })?
+}
+
+/// The server's listener takes part where its kernel lets it.
+fn fast_open(path: &Path<'_>, connections: u32) -> Result<()> {
+    let listener = path.to().netns.run(|| TcpListener::bind(path.server_address(0)))??;
+    truth::allow_fast_open(&listener)?;
+    let address = listener.local_addr()?;
+    path.from().netns.run(|| {
+        for _ in 0..connections {
+            let mut client = truth::connect_fast_open(address)?;
+            client.write_all(b"early")?;
+            let (mut server, _) = listener.accept()?;
+            server.read_exact(&mut [0; 5])?;
+        }
+        Ok(())
+    })?
+}
+
+/// More threads than CPUs compute until the requests are answered.
+fn starved(path: &Path<'_>, connections: u32, requests: u32) -> Result<()> {
+    let done = AtomicBool::new(false);
+    let threads = 2 * thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let what = tcp::RequestResponse { connections, requests, ..Default::default() };
+        let answered = tcp::request_response(path, &what);
+        done.store(true, Ordering::Relaxed);
+        answered.map(drop)
+    })?;
+    Ok(())
 }
 
 fn in_vain(path: &Path<'_>, short_bytes: usize, long_bytes: usize) -> Result<()> {

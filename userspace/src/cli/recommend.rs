@@ -8,7 +8,7 @@ use super::{
 use crate::{
     capture::replay,
     config::{Advice, Capture},
-    recommend::{self, Finding, RULES},
+    recommend::{self, Finding, Format, RULES},
     recording::{self, FileKind},
     report,
     snapshot::{ReadError, Snapshot},
@@ -45,15 +45,18 @@ pub(super) fn advise(capture: &Capture, advice: &Advice) -> Result<Exit, Failure
 
 fn written(node: &str, findings: &[Finding], advice: &Advice) -> Result<String, Failure> {
     let options = report::Options { color: colorful(), ..report::Options::default() };
-    if advice.json {
-        let advice = recommend::Advice::new(node, findings.to_vec());
-        return Ok(recommend::json(&advice).context("cannot write the advice as JSON")?);
+    if let Some(id) = &advice.explain {
+        return Ok(findings
+            .iter()
+            .filter(|f| f.id == *id)
+            .map(|f| recommend::explain(f, &options))
+            .collect());
     }
-    Ok(match &advice.explain {
-        Some(id) => {
-            findings.iter().filter(|f| f.id == *id).map(|f| recommend::explain(f, &options)).collect()
-        }
-        None => recommend::text(node, findings, advice.all, &options),
+    Ok(match advice.format {
+        Format::Text => recommend::text(node, findings, advice.all, &options),
+        Format::Markdown => recommend::markdown(node, findings, advice.all),
+        Format::Json => recommend::json(&recommend::Advice::new(node, findings.to_vec()))
+            .context("cannot write the advice as JSON")?,
     })
 }
 

@@ -69,7 +69,9 @@ fn max(seen: &Seen<'_>) -> Judgement {
     };
     let nearly = table.used_share().is_some_and(|share| share >= ConntrackTable::NEARLY_FULL_SHARE);
     let judgement = if dropped > 0 {
+        let by_packet = seen.snapshot.conntrack_trouble.table_full > 0;
         Judgement::apply("the table was full, and packets of new connections were dropped")
+            .sure(if by_packet { Confidence::High } else { Confidence::Medium })
             .brings("new connections no longer fail; a packet that passes takes as long as before")
     } else if nearly {
         Judgement::consider("the table is nearly full").brings("room before packets are dropped; no latency")
@@ -86,19 +88,24 @@ fn max(seen: &Seen<'_>) -> Judgement {
     larger(seen, limit).into_iter().fold(judgement, Judgement::change)
 }
 
-/// Twice as many entries, and as many buckets: each entry is in two chains.
+/// Twice as many entries, and as many buckets unless there are: each entry is in two chains.
 fn larger(seen: &Seen<'_>, limit: u64) -> Vec<Change> {
-    let before = |name: &str| seen.node.of_each(name).next().map_or("?", |(_, value)| value).to_owned();
     let twice = limit.saturating_mul(2);
-    [(MAX, limit.to_string()), (BUCKETS, before(BUCKETS))]
-        .into_iter()
-        .map(|(name, before)| sysctl("host", name, &twice.to_string(), &before, Some(KUBE_PROXY)))
-        .collect()
+    let set = |name, before: &str| sysctl("host", name, &twice.to_string(), before, Some(KUBE_PROXY));
+    let mut changes = vec![set(MAX, &limit.to_string())];
+    let buckets = seen.node.of_each(BUCKETS).next().map(|(_, value)| value);
+    if let Some(value) = buckets.filter(|v| crate::node::last_number(v).is_some_and(|n| n < twice)) {
+        changes.push(set(BUCKETS, value));
+    }
+    changes
 }
 
 fn established(seen: &Seen<'_>) -> Judgement {
     let Some((netns, value)) = seen.node.of_each(ESTABLISHED).next() else {
-        return Judgement::not_needed("no namespace tracks connections");
+        return Judgement::cannot_tell(
+            format!("{ESTABLISHED} could not be read"),
+            format!("sysctl {ESTABLISHED}"),
+        );
     };
     let full = fullest(seen).is_some_and(|t| {
         t.dropped_full() > 0 || t.used_share().is_some_and(|s| s >= ConntrackTable::NEARLY_FULL_SHARE)

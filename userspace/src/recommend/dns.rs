@@ -87,6 +87,11 @@ fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
+/// Whether nearly all is asked of one server: what is asked for again is known of all together.
+fn is_the_one(dns: &Dns, server: &DnsServer) -> bool {
+    share(server.transactions, dns.transactions) >= 0.9
+}
+
 fn median(server: &DnsServer) -> u64 {
     server.hist.quantile_ns(0.5)
 }
@@ -107,7 +112,7 @@ fn cache(seen: &Seen<'_>) -> Judgement {
     let median_ns = median(slowest);
     let judgement = if median_ns < seen.limits.dns_ns {
         Judgement::not_needed("answers come quickly")
-    } else if share(asked_again, dns.transactions) >= 0.5 {
+    } else if share(asked_again, dns.transactions) >= 0.5 && is_the_one(dns, slowest) {
         Judgement::apply(format!(
             "{} answers slowly, and most names were asked for more than once",
             slowest.server
@@ -119,9 +124,12 @@ fn cache(seen: &Seen<'_>) -> Judgement {
         ))
         .change(by_hand("cluster", "NodeLocal DNSCache, or a longer cache in CoreDNS", "remove it"))
     } else {
-        Judgement::consider(format!("{} answers slowly; few names were asked for twice", slowest.server))
-            .sure(Confidence::Medium)
-            .brings("little by a cache: look at the server and at the way to it")
+        Judgement::consider(format!(
+            "{} answers slowly; that it is asked for the same names again was not seen",
+            slowest.server
+        ))
+        .sure(Confidence::Low)
+        .brings("perhaps little by a cache: look at the server and at the way to it first")
     };
     judgement
         .seen(
@@ -184,13 +192,12 @@ fn search(seen: &Seen<'_>) -> Judgement {
     let judgement = if share(searched, dns.transactions) < WASTE_SHARE {
         Judgement::not_needed("few names are tried with search domains in vain")
     } else {
-        let mean = seen.snapshot.signal(Signal::DnsLatency).map_or(0, |row| row.hist.mean_ns() as u64);
-        let each = searched / dns.transactions.saturating_sub(searched).max(1);
+        let mean = seen.snapshot.signal(Signal::DnsLatency).map_or(0.0, |row| row.hist.mean_ns());
+        let each = searched as f64 / dns.transactions.saturating_sub(searched).max(1) as f64;
         Judgement::apply("names are tried with search domains before they are asked for as they are")
             .brings(format!(
-                "{} queries less for each name that is found, some {} of waiting",
-                each,
-                units::duration(mean.saturating_mul(each))
+                "{each:.1} queries less for each other one, some {} of waiting",
+                units::duration_f64(mean * each)
             ))
             .sure(Confidence::Medium)
             .change(by_hand(
@@ -219,8 +226,12 @@ fn nxdomain(seen: &Seen<'_>) -> Judgement {
             "an application asks again and again for names that do not exist: see to that first",
         )
         .sure(Confidence::Medium)
-        .brings("fewer queries at the server; a cached answer takes microseconds")
-        .change(by_hand("cluster", "cache { denial 9984 30 } in CoreDNS", "remove it"))
+        .brings("fewer queries. CoreDNS' `cache 30` keeps such answers already: they still leave the pod")
+        .change(by_hand(
+            "application",
+            "ask for names that exist; else NodeLocal DNSCache",
+            "as before",
+        ))
     };
     judgement.seen(
         "transactions for names that do not exist",

@@ -1,6 +1,6 @@
 //! What is said of the whole machine: SELinux, clock source, how CPUs are governed.
 
-use super::{Judgement, Risk, Rule, Seen, by_hand};
+use super::{Confidence, Judgement, Risk, Rule, Seen, by_hand};
 use crate::node::{CLOCK, GOVERNOR, SELINUX};
 
 pub(super) const RULES: &[Rule] = &[
@@ -36,29 +36,35 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
+/// Where nothing of the host is known, as of a snapshot that an older nettrace wrote.
+fn not_read(seen: &Seen<'_>, what: &str) -> Option<Judgement> {
+    let why = || Judgement::cannot_tell(format!("the measurement does not say {what}"), "nettrace recommend");
+    seen.node.host.is_empty().then(why)
+}
+
 fn selinux(seen: &Seen<'_>) -> Judgement {
+    if let Some(cannot) = not_read(seen, "whether SELinux is on") {
+        return cannot;
+    }
     match seen.node.of_host(SELINUX) {
-        None => Judgement::not_needed("this machine has no SELinux"),
+        None => Judgement::not_needed("SELinux is not on"),
         Some(value) => Judgement::not_needed("SELinux does not make packets late")
             .with("enforcing", if value == "1" { "yes" } else { "no" }.to_owned()),
     }
 }
 
 fn governor(seen: &Seen<'_>) -> Judgement {
+    if let Some(cannot) = not_read(seen, "how CPUs are governed") {
+        return cannot;
+    }
     match seen.node.of_host(GOVERNOR) {
         None => Judgement::not_needed("the kernel does not govern this machine's CPUs"),
         Some("performance") => Judgement::not_needed("it is set"),
-        Some(governor) => {
-            Judgement::consider("a CPU that was idle may take tens of microseconds to run fast")
-                .sure(super::Confidence::Low)
-                .with("governor", governor.to_owned())
-                .brings("0 to 50 us of a packet that comes after a pause, on hardware")
-                .change(by_hand(
-                    "host",
-                    "cpupower frequency-set -g performance",
-                    &format!("cpupower frequency-set -g {governor}"),
-                ))
-        }
+        Some(governor) => Judgement::cannot_tell(
+            "what a CPU takes to run fast after a pause was not measured: 0 to 50 us of a packet, on hardware",
+            "cpupower frequency-set -g performance, and measure again under the same load",
+        )
+        .with("governor", governor.to_owned()),
     }
 }
 
@@ -67,12 +73,17 @@ fn clock(seen: &Seen<'_>) -> Judgement {
         None => Judgement::cannot_tell("the clock source could not be read", "nettrace doctor"),
         Some(source @ ("hpet" | "acpi_pm")) => {
             Judgement::consider("reading this clock takes a microsecond, and each packet is stamped")
+                .sure(Confidence::Medium)
                 .with("clock source", source.to_owned())
                 .brings("about 1 us a reading")
                 .change(by_hand("host", "find in the kernel's log why the TSC is not used", "as before"))
         }
-        Some(source) => {
+        Some(source @ ("tsc" | "kvm-clock" | "arch_sys_counter" | "hyperv_clocksource_tsc_page")) => {
             Judgement::not_needed("reading the clock is cheap").with("clock source", source.to_owned())
+        }
+        Some(source) => {
+            Judgement::cannot_tell("what reading this clock takes is not known", "nettrace doctor")
+                .with("clock source", source.to_owned())
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Packet sizes: black holes, paths narrower than their interfaces, fragments, and jumbo frames.
 
-use super::{Confidence, Judgement, Risk, Rule, Seen, by_hand, of, sysctl, total};
+use super::{Change, Confidence, Judgement, Risk, Rule, Seen, by_hand, of, quoted, sysctl, total};
 use crate::{
+    node::{Node, NodeLink, Settings},
     probes::PATH_MTU,
     report::units,
     snapshot::{BlackHole, Ip},
 };
 use nettrace_common::Signal;
+use std::collections::BTreeMap;
 
 const PROBING: &str = "net.ipv4.tcp_mtu_probing";
 /// Fewer fragments are somebody's single large datagram.
@@ -25,6 +27,16 @@ pub(super) const RULES: &[Rule] = &[
         source: "https://www.rfc-editor.org/rfc/rfc2923",
         needs: &["ip.black_hole"],
         judge: black_hole,
+    },
+    Rule {
+        id: "mtu.mismatch",
+        advice: "give all interfaces of a network the same MTU",
+        looks_at: "The two ends of a veth pair, and the ports of a bridge, that take packets of different lengths.",
+        risk: Risk::Medium,
+        when_not: "What is sent by the wider end is never longer than the narrower takes.",
+        source: "https://docs.kernel.org/networking/netdevices.html",
+        needs: &[],
+        judge: mismatch,
     },
     Rule {
         id: "mtu.path",
@@ -78,14 +90,16 @@ fn black_hole(seen: &Seen<'_>) -> Judgement {
     };
     match (alive.first(), silent.first()) {
         (Some(hole), _) => {
-            let judgement =
-                Judgement::apply(format!("long packets to {} vanish and nobody says so", hole.peer))
-                    .brings("transfers that hang go on; some after one or two retransmission timeouts")
-                    .change(by_hand(
-                        "the firewall on the way",
-                        "let ICMP type 3 code 4 and ICMPv6 type 2 pass",
-                        "as before",
-                    ));
+            let judgement = Judgement::apply(format!(
+                "long packets to {} vanish, and the sender does not learn it",
+                hole.peer
+            ))
+            .brings("transfers that hang go on; some after one or two retransmission timeouts")
+            .change(by_hand(
+                "the firewall on the way",
+                "let ICMP type 3 code 4 and ICMPv6 type 2 pass",
+                "as before",
+            ));
             let judgement = seen
                 .node
                 .of_each(PROBING)
@@ -108,23 +122,97 @@ fn black_hole(seen: &Seen<'_>) -> Judgement {
     }
 }
 
+/// An interface and its namespace.
+type Place<'a> = (&'a str, &'a NodeLink);
+
+/// The two ends of veth pairs of which one takes longer packets, the narrow one first. An end in a namespace that was not
+/// measured is not known.
+fn unlike_ends(node: &Node) -> Vec<(Place<'_>, Place<'_>)> {
+    let all = node.namespaces.iter().flat_map(|s| s.links.iter().map(|link| (s.netns.as_str(), link)));
+    let veths: Vec<Place<'_>> = all.filter(|(_, l)| l.up && l.kind.as_deref() == Some("veth")).collect();
+    let mut by_index: BTreeMap<u32, Vec<Place<'_>>> = BTreeMap::new();
+    for place in &veths {
+        by_index.entry(place.1.ifindex).or_default().push(*place);
+    }
+    let mut found = Vec::new();
+    for (netns, link) in veths {
+        let places = link.peer_ifindex.and_then(|peer| by_index.get(&peer)).into_iter().flatten();
+        let is_end = |(other, end): &&Place<'_>| end.peer_ifindex == Some(link.ifindex) && *other != netns;
+        let ends: Vec<_> = places.filter(is_end).collect();
+        // Indices are the namespaces' own: where several fit, which one it is cannot be told.
+        if let [end] = ends[..]
+            && link.mtu_bytes < end.1.mtu_bytes
+        {
+            found.push(((netns, link), *end));
+        }
+    }
+    found
+}
+
+/// Ports of a bridge, the narrowest and the widest, where they differ.
+fn unlike_ports(node: &Node) -> Vec<(Place<'_>, Place<'_>)> {
+    let mut found = Vec::new();
+    for Settings { netns, links, .. } in &node.namespaces {
+        for bridge in links.iter().filter(|l| l.kind.as_deref() == Some("bridge")) {
+            let ports = || links.iter().filter(|l| l.up && l.master_ifindex == Some(bridge.ifindex));
+            let (narrow, wide) = (ports().min_by_key(|l| l.mtu_bytes), ports().max_by_key(|l| l.mtu_bytes));
+            if let (Some(narrow), Some(wide)) = (narrow, wide)
+                && narrow.mtu_bytes < wide.mtu_bytes
+            {
+                found.push(((netns.as_str(), narrow), (netns.as_str(), wide)));
+            }
+        }
+    }
+    found
+}
+
+fn mismatch(seen: &Seen<'_>) -> Judgement {
+    if seen.node.namespaces.iter().all(|s| s.links.is_empty()) {
+        return Judgement::cannot_tell("the interfaces could not be listed", "ip -d link");
+    }
+    let (ends, ports) = (unlike_ends(seen.node), unlike_ports(seen.node));
+    let Some(((netns, narrow), (wide_netns, wide))) = ends.iter().chain(&ports).next().copied() else {
+        return Judgement::not_needed("interfaces that hand packets to each other take the same lengths");
+    };
+    let judgement = Judgement::consider(format!(
+        "{netns}/{} takes {} B, and {wide_netns}/{} up to {} B: what is longer is lost between them, and nobody says so",
+        narrow.name, narrow.mtu_bytes, wide.name, wide.mtu_bytes
+    ))
+    .brings("packets between the two lengths are no longer lost on this way")
+    .sure(Confidence::Medium)
+    .seen("veth pairs whose ends differ", units::count(ends.len() as u64), Some("1".to_owned()))
+    .seen("bridges whose ports differ", units::count(ports.len() as u64), Some("1".to_owned()))
+    .with("black holes seen", units::count(ip(seen).black_holes.len() as u64));
+    if ends.is_empty() {
+        return judgement.change(by_hand(
+            "the CNI's configuration",
+            "one MTU for the bridge, its ports and the pods behind them: it is who sends that must not send more",
+            "as before",
+        ));
+    }
+    let set = |bytes| format!("ip link set {} mtu {bytes}", quoted(&wide.name));
+    judgement.change(Change {
+        scope: wide_netns.to_owned(),
+        apply: set(narrow.mtu_bytes),
+        undo: set(wide.mtu_bytes),
+        owner: Some("the CNI: new pods get its MTU".to_owned()),
+    })
+}
+
 fn path(seen: &Seen<'_>) -> Judgement {
     let ip = ip(seen);
     let narrow = ip.learnt.iter().find(|row| row.mtu < ETHERNET_MTU);
     let told = ip.ptb.iter().max_by_key(|row| row.count);
     let judgement = match (narrow, told) {
-        (Some(row), _) => {
-            Judgement::consider(format!("the way to {} carries {} B", row.destination, row.mtu)).change(
-                by_hand(
-                    &row.netns,
-                    &format!(
-                        "ip route add {} mtu {} ... (the route that is there, with this MTU)",
-                        row.destination, row.mtu
-                    ),
-                    &format!("ip route del {}", row.destination),
-                ),
-            )
-        }
+        (Some(row), _) => Judgement::consider(format!(
+            "the way to {} carries {} B",
+            row.destination, row.mtu
+        ))
+        .change(by_hand(
+            &row.netns,
+            &format!("an MTU of {} on the route to {}, if it matters there", row.mtu, row.destination),
+            "take it from the route",
+        )),
         (None, Some(row)) => Judgement::consider(format!(
             "{} says that the way to {} carries {} B",
             row.router, row.destination, row.mtu
@@ -143,7 +231,7 @@ fn path(seen: &Seen<'_>) -> Judgement {
         }
     };
     judgement
-        .sure(Confidence::Medium)
+        .sure(Confidence::Low)
         .brings("one lost packet and a round trip less at the begin of a connection by that path, each ten minutes")
         .seen("messages of packets too big", units::count(ip.packet_too_big), Some("1".to_owned()))
         .with("path MTUs learnt", units::count(ip.learnt_paths))

@@ -1,13 +1,13 @@
 //! A packet's way through this machine: kube-proxy's rules, queues of interfaces, softirqs, the backlog.
 
-use super::{Confidence, Judgement, Risk, Rule, Seen, by_hand, sysctl, total};
+use super::{Change, Confidence, Judgement, Risk, Rule, Seen, by_hand, quoted, sysctl, total};
 use crate::{report::units, snapshot::SignalData};
 use nettrace_common::Signal;
 
 const BACKLOG: &str = "net.core.netdev_max_backlog";
 /// Fewer packets tell little of the hundredth.
 const ENOUGH: u64 = 100;
-/// Drop reasons of a full backlog and of a full ring of an interface (include/net/dropreason-core.h).
+/// Drop reason of a full backlog (include/net/dropreason-core.h).
 const BACKLOG_REASON: &str = "CPU_BACKLOG";
 
 pub(super) const RULES: &[Rule] = &[
@@ -38,7 +38,8 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "nic.softirq",
         advice: "spread receive work over CPUs (RSS, RPS, IRQ affinity), more NIC queues, 10 GbE",
-        looks_at: "The wait of the receive softirq, one in a hundred: 2 ms (latency profile: 1 ms, throughput profile: 5 ms).",
+        looks_at: "The wait of the receive softirq, one in a hundred: below 2 ms (latency profile: 1 ms, throughput profile: \
+                   5 ms) it is not needed. Above, applications that keep CPUs busy look the same, so that it cannot be told.",
         risk: Risk::Low,
         when_not: "CPUs are busy with applications: more of them for the network take from those.",
         source: "https://docs.kernel.org/networking/scaling.html",
@@ -61,7 +62,9 @@ pub(super) const RULES: &[Rule] = &[
 fn slowest<'a>(seen: &Seen<'a>, signal: Signal, quantile: f64) -> Option<(&'a SignalData, u64)> {
     let rows = seen.snapshot.signals.iter();
     let of_it = rows.filter(|row| row.signal == signal.name() && row.hist.count() >= ENOUGH);
-    of_it.map(|row| (row, row.hist.quantile_ns(quantile))).max_by_key(|(row, ns)| (*ns, row.scope != "all"))
+    of_it
+        .map(|row| (row, row.hist.quantile_ns(quantile)))
+        .max_by_key(|(row, ns)| (!matches!(row.scope.as_str(), "all" | "other"), *ns))
 }
 
 fn too_few(signal: Signal) -> Judgement {
@@ -82,7 +85,7 @@ fn kube_proxy(seen: &Seen<'_>) -> Judgement {
     };
     let judgement = if ns >= seen.limits.hook_ns {
         Judgement::consider("rules take long of some packets")
-            .sure(Confidence::Medium)
+            .sure(Confidence::Low)
             .brings(format!(
                 "up to {} less for a new connection's first packet, if those are kube-proxy's rules",
                 units::duration(ns)
@@ -108,20 +111,25 @@ fn queue(seen: &Seen<'_>) -> Judgement {
             too_few(Signal::TxQdisc)
         };
     };
-    let judgement = if ns >= seen.limits.queue_ns {
-        Judgement::apply(format!("packets wait in the queue of {}", row.scope))
-            .sure(Confidence::Medium)
-            .brings(format!(
-                "up to {} less for packets of other flows than the one that fills the queue",
-                units::duration(ns)
-            ))
-            .change(by_hand(
-                &row.scope,
-                "tc qdisc replace dev INTERFACE root fq_codel (below a shaper, as its leaf)",
-                "tc qdisc replace with what `tc qdisc show` tells now",
-            ))
-    } else {
+    let kind = seen.node.link(&row.scope).map(|link| link.qdisc.as_str());
+    let judgement = if ns < seen.limits.queue_ns {
         Judgement::not_needed("packets do not wait in queues of interfaces")
+    } else if let Some(kind @ ("fq" | "fq_codel" | "cake")) = kind {
+        Judgement::not_needed(format!(
+            "packets wait in {kind}, which shares fairly, and may hold them back for pacing"
+        ))
+        .sure(Confidence::Medium)
+    } else {
+        let waits = format!("packets wait in the queue of {}", row.scope);
+        let brings = format!(
+            "up to {} less for packets of other flows than the one that fills the queue",
+            units::duration(ns)
+        );
+        let judgement = match kind {
+            Some("pfifo_fast" | "pfifo" | "bfifo") => Judgement::apply(waits),
+            _ => Judgement::consider(waits),
+        };
+        judgement.sure(Confidence::Medium).brings(brings).change(fair_queue(&row.scope, kind))
     };
     judgement.seen(
         &format!("time in the queue of {}, p95", row.scope),
@@ -130,17 +138,38 @@ fn queue(seen: &Seen<'_>) -> Judgement {
     )
 }
 
+/// Fair queues that keep themselves short, in place of one that does not; a shaper has to stay, and they go below it.
+fn fair_queue(scope: &str, kind: Option<&str>) -> Change {
+    let (netns, name) = scope.rsplit_once('/').unwrap_or(("host", scope));
+    let name = quoted(name);
+    let (apply, undo) = match kind {
+        Some(kind @ ("pfifo_fast" | "pfifo" | "bfifo")) => (
+            format!("tc qdisc replace dev {name} root fq_codel"),
+            format!("tc qdisc replace dev {name} root {kind}"),
+        ),
+        Some("mq") => (
+            format!(
+                "fq_codel below each class of mq at {name}; net.core.default_qdisc=fq_codel for new ones"
+            ),
+            "the qdisc that each class had".to_owned(),
+        ),
+        Some(kind) => (
+            format!("fq_codel below {} at {name}, which stays", quoted(kind)),
+            format!("without it; `tc qdisc show dev {name}` tells what is there now"),
+        ),
+        None => ("see with `tc -s qdisc` which queue is long".to_owned(), "as before".to_owned()),
+    };
+    Change { scope: netns.to_owned(), apply, undo, owner: None }
+}
+
 fn softirq(seen: &Seen<'_>) -> Judgement {
     let Some((row, ns)) = slowest(seen, Signal::RxSoftirq, 0.99) else { return too_few(Signal::RxSoftirq) };
     let judgement = if ns >= seen.limits.softirq_ns {
-        Judgement::consider("receive softirqs wait long before they run: CPUs are busy with something else")
-            .sure(Confidence::Low)
-            .brings(format!("up to {} less for one packet in a hundred", units::duration(ns)))
-            .change(by_hand(
-                "the interfaces' queues",
-                "rps_cpus, or IRQ affinity; first see which CPU is busy",
-                "as before",
-            ))
+        Judgement::cannot_tell(
+            "receive softirqs wait long before they run; whether for other packets or for applications was not measured",
+            "mpstat -P ALL 1: one CPU with much %soft while others idle calls for it, much %usr on all does not",
+        )
+        .sure(Confidence::Low)
     } else {
         Judgement::not_needed("receive softirqs run soon after they are raised")
     };
@@ -161,8 +190,10 @@ fn backlog(seen: &Seen<'_>) -> Judgement {
     } else {
         let value = seen.node.of_host(BACKLOG);
         let twice = value.and_then(crate::node::last_number).map(|n| n.saturating_mul(2));
-        let judgement = Judgement::apply("a CPU's backlog was full, and packets were dropped")
-            .brings("those packets are not lost");
+        let judgement =
+            Judgement::consider("a CPU's backlog was full, or a flow had more than its share of it")
+                .sure(Confidence::Medium)
+                .brings("those packets are not lost, unless the CPU has too much to do all the time");
         match (value, twice) {
             (Some(value), Some(twice)) => {
                 judgement.change(sysctl("host", BACKLOG, &twice.to_string(), value, None))

@@ -10,7 +10,7 @@ use crate::{
 use nettrace_common::Signal;
 
 const SOMAXCONN: &str = "net.core.somaxconn";
-const SYN_BACKLOG: &str = "net.ipv4.tcp_max_syn_backlog";
+const COOKIES: &str = "net.ipv4.tcp_syncookies";
 const WMEM: &str = "net.ipv4.tcp_wmem";
 const RMEM: &str = "net.ipv4.tcp_rmem";
 const TW_REUSE: &str = "net.ipv4.tcp_tw_reuse";
@@ -29,7 +29,8 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "tcp.accept-queue",
         advice: "raise net.core.somaxconn",
-        looks_at: "Connections dropped because an accept queue was full: one.",
+        looks_at: "Connections dropped because an accept queue was full: one. Whether the application's backlog or the \
+                   setting is too short, the counter does not tell.",
         risk: Risk::Low,
         when_not: "The application accepts too slowly all the time: a longer queue makes its clients wait longer.",
         source: "https://man7.org/linux/man-pages/man2/listen.2.html",
@@ -82,8 +83,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "tcp.port-exhaustion",
         advice: "set net.ipv4.tcp_tw_reuse to 1",
-        looks_at: "Sockets in TIME_WAIT, which hold local ports: 80 % of the range (consider); and connections that failed \
-                   without an answer of the peer (apply).",
+        looks_at: "Sockets in TIME_WAIT, each of which holds a port towards its peer: 80 % of the range of local ports.",
         risk: Risk::Low,
         when_not: "Ports are free: it saves ports, not latency. Connections kept open save both.",
         source: "https://docs.kernel.org/networking/ip-sysctl.html",
@@ -93,11 +93,12 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "tcp.fastopen",
         advice: "set net.ipv4.tcp_fastopen to 3",
-        looks_at: "Whether connections are opened at all, and how far their peers are.",
+        looks_at: "SYN that ask for a cookie of fast open (TCPFastOpenCookieReqd), connections that use it, and whether \
+                   servers may take part (bit 2 of the setting).",
         risk: Risk::Medium,
         when_not: "Applications do not ask for it: clients by MSG_FASTOPEN or TCP_FASTOPEN_CONNECT, servers by TCP_FASTOPEN.",
         source: "https://www.rfc-editor.org/rfc/rfc7413",
-        needs: &[Signal::TcpConnect.name()],
+        needs: &[Signal::TcpConnect.name(), TCP_COUNTERS],
         judge: fast_open,
     },
 ];
@@ -133,14 +134,21 @@ fn accept_queue(seen: &Seen<'_>) -> Judgement {
     let judgement = if overflows == 0 {
         Judgement::not_needed("no accept queue was full")
     } else {
-        let judgement = Judgement::apply("accept queues were full, and connections were dropped").brings(
-            "a client whose SYN is dropped waits 1 s, then 2 s: those waits go, if the application keeps up",
-        );
+        let judgement = Judgement::consider("accept queues were full, and connections were dropped")
+            .brings("a client whose SYN is dropped waits 1 s, then 2 s: those waits go, if the application keeps up")
+            .change(by_hand(
+                "application",
+                "accept faster; a longer backlog (`ss -ltn`: Send-Q of the listener whose Recv-Q is as large)",
+                "as before",
+            ));
         doubled(judgement, seen, SOMAXCONN, 65_535, Some(BACKLOG))
     };
     judgement.seen("connections dropped, accept queue full", units::count(overflows), Some("1".to_owned()))
 }
 
+/// A queue of half-open connections is as long as the listener's backlog. `tcp_max_syn_backlog` counts where cookies are
+/// off, and drops then are none of these. With `tcp_syncookies` 2, each SYN is answered with a cookie.
+/// Source: tcp_conn_request, inet_csk_reqsk_queue_is_full.
 fn syn_queue(seen: &Seen<'_>) -> Judgement {
     let counters = tcp(seen).counters;
     let (Some(drops), Some(cookies)) = (counters.syn_queue_drops, counters.syn_cookies) else {
@@ -149,20 +157,18 @@ fn syn_queue(seen: &Seen<'_>) -> Judgement {
             "nettrace run, without --filter",
         );
     };
-    let judgement = if drops == 0 && cookies == 0 {
+    let always = seen.node.of_each(COOKIES).any(|(_, value)| value == "2");
+    let judgement = if drops == 0 && (cookies == 0 || always) {
         Judgement::not_needed("no queue of half-open connections was full")
     } else {
-        let judgement = Judgement::apply("queues of half-open connections were full")
+        let judgement = Judgement::consider("queues of half-open connections were full")
             .sure(Confidence::Medium)
-            .brings("a client whose SYN is dropped waits 1 s at least: those waits go; cookies cost no time, but options");
-        let judgement = doubled(judgement, seen, SYN_BACKLOG, 65_535, None);
+            .brings("a client whose SYN is dropped waits 1 s at least: those waits go; cookies cost options, not time")
+            .change(by_hand("application", "a longer backlog, which is the queue's length, see listen(2)", "as before"));
         doubled(judgement, seen, SOMAXCONN, 65_535, Some(BACKLOG))
     };
-    judgement.seen("SYN dropped, queue full", units::count(drops), Some("1".to_owned())).seen(
-        "SYN answered with a cookie",
-        units::count(cookies),
-        Some("1".to_owned()),
-    )
+    let judgement = judgement.seen("SYN dropped, queue full", units::count(drops), Some("1".to_owned()));
+    judgement.seen("SYN answered with a cookie", units::count(cookies), Some("1".to_owned()))
 }
 
 /// Whether a part of the busy time is worth a change.
@@ -197,7 +203,7 @@ fn send_buffer(seen: &Seen<'_>) -> Judgement {
     }
     let part_us = tcp(seen).limited.sndbuf_limited_us;
     let judgement = if is_limited(seen, part_us) {
-        let judgement = Judgement::apply("full send buffers kept connections from sending")
+        let judgement = Judgement::consider("full send buffers kept connections from sending")
             .sure(Confidence::Medium)
             .brings(format!(
                 "up to {} more throughput of these connections, where nothing else limits them then",
@@ -226,21 +232,22 @@ fn receive_buffer(seen: &Seen<'_>) -> Judgement {
             Judgement::not_needed("no receiver keeps connections from sending")
         }
         Some(0) => {
-            let judgement = Judgement::apply(
-                "receivers' windows are smaller than their path, and applications read in time",
+            let judgement = Judgement::consider(
+                "receivers' windows kept connections from sending; applications here read in time, of peers it is not known",
             )
-            .sure(Confidence::Medium)
+            .sure(Confidence::Low)
             .brings("throughput of these connections up to what the path carries; no latency")
             .change(by_hand(
-                "application",
-                "not to set SO_RCVBUF: it switches the kernel's tuning off",
+                "the receiver",
+                "see whether its application reads (`ss -tm`: Recv-Q), and does without SO_RCVBUF, which ends tuning",
                 "as before",
             ));
             doubled(judgement, seen, RMEM, 64 << 20, None)
         }
         Some(_) => Judgement::not_needed(
-            "receivers closed their windows: applications do not read fast enough, and the network is not what they wait for",
-        ),
+            "windows were closed here: applications do not read fast enough, and the network is not what they wait for",
+        )
+        .sure(Confidence::Medium),
         None => Judgement::cannot_tell(
             "whether applications read in time could not be counted",
             "nettrace run, without --filter",
@@ -259,14 +266,14 @@ fn loss(seen: &Seen<'_>) -> Judgement {
             "nettrace run, without --filter",
         );
     };
-    if sent < ENOUGH_SEGMENTS && tcp.retransmits == 0 {
+    if sent < ENOUGH_SEGMENTS {
         return Judgement::cannot_tell(
             format!("{} sent, {ENOUGH_SEGMENTS} are needed", units::plural(sent, "segment", "segments")),
             "nettrace run -d 1m",
         );
     }
     let share = tcp.retransmits as f64 / sent.max(1) as f64;
-    let judgement = if sent >= ENOUGH_SEGMENTS && share >= seen.limits.loss_share {
+    let judgement = if share >= seen.limits.loss_share {
         let drops = total(seen.snapshot.drops.iter().map(|d| d.count));
         Judgement::consider(if drops > tcp.retransmits / 2 {
             "segments are lost, and this machine drops packets: see its drops first"
@@ -311,21 +318,18 @@ fn ports(seen: &Seen<'_>) -> Judgement {
     let judgement = if share < HELD_SHARE {
         Judgement::not_needed("local ports are free")
     } else {
-        let judgement = if aborted > 0 {
-            Judgement::apply(
-                "connections failed before they were tried, and closed ones hold most local ports",
-            )
-            .brings("those connections no longer fail")
+        let judgement = Judgement::consider(if aborted > 0 {
+            "closed connections hold as many ports as there are, and connections failed or were given up: to one peer, there \
+             may be no port left"
         } else {
-            Judgement::consider(
-                "closed connections hold most local ports; to one peer, that is all there may be",
-            )
-            .brings("connections to one peer do not fail for want of a port")
-        };
+            "closed connections hold as many ports as there are: to one peer, there may be no port left"
+        })
+        .brings("connections to that peer no longer fail; nothing where these are a server's own or of many peers")
+        .change(by_hand("application", "keep connections open", "as before"));
         let tw_reuse = seen.node.of_each(TW_REUSE).filter(|(name, value)| *name == netns && *value != "1");
         tw_reuse
             .fold(judgement, |j, (netns, value)| j.change(sysctl(netns, TW_REUSE, "1", value, None)))
-            .sure(Confidence::Medium)
+            .sure(Confidence::Low)
     };
     judgement
         .seen(
@@ -336,23 +340,57 @@ fn ports(seen: &Seen<'_>) -> Judgement {
         .with("connections that failed before they were tried, or were given up", units::count(aborted))
 }
 
+/// Namespaces in which servers may not take part (bit 2), with the value there.
+fn servers_off<'a>(seen: &'a Seen<'_>) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let off = |value: &str| last_number(value).is_some_and(|bits| bits & 2 == 0);
+    seen.node.of_each(FAST_OPEN).filter(move |(_, value)| off(value))
+}
+
 fn fast_open(seen: &Seen<'_>) -> Judgement {
     let tcp = tcp(seen);
-    if tcp.connects == 0 {
-        return Judgement::not_needed(
-            "no connection was opened: it saves a round trip of a new one, and nothing else",
+    let counters = tcp.counters;
+    if counters.fast_open_asked.is_none() {
+        return Judgement::cannot_tell(
+            "the kernel's counters could not be read",
+            "nettrace run, without --filter",
         );
     }
+    let used = total([counters.fast_open_active, counters.fast_open_passive].into_iter().flatten());
+    let asked = counters.fast_open_asked.unwrap_or(0);
     let round_trip = seen.snapshot.signal(Signal::TcpConnect).map_or(0, |row| row.hist.quantile_ns(0.5));
-    let judgement = Judgement::cannot_tell(
-        format!(
-            "whether applications ask for it is not measured; it would save them {} of each new connection",
-            units::duration(round_trip)
-        ),
-        "nstat -az TcpExtTCPFastOpenActive TcpExtTCPFastOpenPassive",
-    );
+    let saves =
+        format!("{} of a connection to a server that was connected to before", units::duration(round_trip));
+    let off = servers_off(seen).next().is_some();
+    let judgement = if used > 0 {
+        Judgement::not_needed("it is in use")
+    } else if asked > 0 && off {
+        let judgement = Judgement::consider(
+            "clients ask for it, and there are namespaces whose servers may not take part",
+        )
+        .sure(Confidence::Low)
+        .brings(saves)
+        .change(by_hand("server", "TCP_FASTOPEN on its listening socket", "without it"));
+        servers_off(seen).fold(judgement, |j, (netns, value)| {
+            let both = (last_number(value).unwrap_or(1) | 3).to_string();
+            j.change(sysctl(netns, FAST_OPEN, &both, value, None))
+        })
+    } else if tcp.connects == 0 && tcp.accepts == 0 {
+        Judgement::not_needed(
+            "no connection was opened: it saves a round trip of a new one, and nothing else",
+        )
+    } else if seen.node.of_each(FAST_OPEN).next().is_some() && !off {
+        Judgement::not_needed("it is on, and no SYN that was received asks for it")
+    } else {
+        Judgement::cannot_tell(
+            format!(
+                "no SYN that was received asks for it; what applications could, and save by it ({saves}), is not known"
+            ),
+            "find out whether the application can (MSG_FASTOPEN, TCP_FASTOPEN_CONNECT, TCP_FASTOPEN)",
+        )
+    };
     seen.node
         .of_each(FAST_OPEN)
         .fold(judgement, |j, (netns, value)| j.with(&format!("{FAST_OPEN} in {netns}"), value.to_owned()))
-        .with("connections opened", units::count(tcp.connects))
+        .seen("SYN received that ask for it", units::count(asked), Some("1".to_owned()))
+        .with("connections with data in their SYN", units::count(used))
 }

@@ -21,7 +21,7 @@ const fn level(verdict: Verdict) -> Level {
 pub fn render(node: &str, findings: &[Finding], all: bool, options: &Options) -> String {
     let page = Page::new(options);
     let mut out = format!("{}\n", page.paint(Style::Title, &format!("nettrace advice: {}", clean(node))));
-    let urgent = |f: &&Finding| matches!(f.verdict, Verdict::Apply | Verdict::Consider);
+    let urgent = |f: &&Finding| f.verdict.is_urgent();
     for finding in findings.iter().filter(urgent) {
         out.push('\n');
         details(&page, &mut out, finding);
@@ -95,7 +95,7 @@ fn details(page: &Page, out: &mut String, finding: &Finding) {
     if let Some(effect) = &finding.effect {
         page.hang(out, "    brings    ", &clean(effect));
     }
-    if matches!(finding.verdict, Verdict::Apply | Verdict::Consider) {
+    if finding.verdict.is_urgent() {
         let (sure, risk) = (finding.confidence.name(), finding.risk.name());
         page.hang(out, "    sure      ", &format!("{sure}; risk of the change: {risk}"));
     }

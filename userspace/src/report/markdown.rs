@@ -54,7 +54,7 @@ fn cell(cell: &Cell, kind: Kind) -> String {
 }
 
 /// Takes away what characters mean to Markdown and to the HTML that may be inside it.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

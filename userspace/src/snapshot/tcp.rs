@@ -63,11 +63,17 @@ pub struct TcpCounters {
     pub memory_pressures: Option<u64>,
     /// Connections given up after too many timeouts (TCPAbortOnTimeout).
     pub timeout_aborts: Option<u64>,
+    /// Connections opened with data in their SYN that the server took (TCPFastOpenActive).
+    pub fast_open_active: Option<u64>,
+    /// Connections accepted with data in their SYN (TCPFastOpenPassive).
+    pub fast_open_passive: Option<u64>,
+    /// SYN received that ask for a cookie of fast open, whether it is given or not (TCPFastOpenCookieReqd).
+    pub fast_open_asked: Option<u64>,
 }
 
 impl TcpCounters {
     /// All counters, in the order to show them.
-    pub const ALL: [TcpCounter; 12] = [
+    pub const ALL: [TcpCounter; 15] = [
         (
             "TCPReqQFullDrop",
             |c| &mut c.syn_queue_drops,
@@ -100,6 +106,17 @@ impl TcpCounters {
         ("TCPBacklogDrop", |c| &mut c.backlog_drops, "segments dropped: a socket's backlog was full"),
         ("TCPMemoryPressures", |c| &mut c.memory_pressures, "times that TCP ran short of memory"),
         ("TCPAbortOnTimeout", |c| &mut c.timeout_aborts, "connections given up after too many timeouts"),
+        (
+            "TCPFastOpenActive",
+            |c| &mut c.fast_open_active,
+            "connections opened with data in their SYN (fast open)",
+        ),
+        ("TCPFastOpenPassive", |c| &mut c.fast_open_passive, "connections accepted with data in their SYN"),
+        (
+            "TCPFastOpenCookieReqd",
+            |c| &mut c.fast_open_asked,
+            "SYN received that ask for a cookie of fast open",
+        ),
     ];
 
     /// Counters with their values, in that order; those that are not there are left out.

@@ -10,7 +10,7 @@
 //! | `delay5ms...` | after 5 ms; a label behind it acts too, as in `delay5ms-nx1` |
 //! | any other | NOERROR with one address of the asked type |
 //!
-//! Below `cluster.local`, where a cluster's search domains lead, there is nothing: NXDOMAIN.
+//! Below `nowhere.test`, where search domains may lead, there is nothing: NXDOMAIN.
 
 use super::message::{self, Message, NOERROR, NXDOMAIN, SERVFAIL};
 use crate::lab::traffic::sock::{Stop, Wake, sleep_until};
@@ -380,7 +380,7 @@ fn encode(query: &Message, reply: Reply) -> Result<Vec<u8>, message::MessageErro
 
 /// What the first label of a name asks for.
 fn behaviour(name: &str) -> (Duration, Behaviour) {
-    if name.ends_with(".cluster.local") {
+    if name.ends_with(".nowhere.test") {
         return (Duration::ZERO, Behaviour::Answer(NXDOMAIN));
     }
     let label = name.split('.').next().unwrap_or_default();

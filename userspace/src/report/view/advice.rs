@@ -9,8 +9,7 @@ use crate::{
 pub(super) fn section(snapshot: &Snapshot) -> Section {
     let findings = advise(snapshot, Profile::default());
     let count = |verdict| findings.iter().filter(|f| f.verdict == verdict).count();
-    let urgent: Vec<_> =
-        findings.iter().filter(|f| matches!(f.verdict, Verdict::Apply | Verdict::Consider)).collect();
+    let urgent: Vec<_> = findings.iter().filter(|f| f.verdict.is_urgent()).collect();
     let mut section = Section::new("advice", "Advice");
     if urgent.is_empty() {
         section.line("Nothing is to be changed, by what was measured.");
