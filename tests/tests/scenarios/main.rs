@@ -1,7 +1,8 @@
 //! The fault suite: what is advised of known faults, and of networks in order.
 //!
 //! Each file of `tests/scenarios` is a fault, its load, and the findings that it is to have; every other one is forbidden.
-//! They run over IPv4 and IPv6. At the end the suite prints its confusion matrix, precision and recall.
+//! They run over IPv4 and IPv6. At the end the suite prints its confusion matrix, precision and recall. With NETTRACE_SCENARIO
+//! set, only the files whose name contains that are read.
 
 mod load;
 
@@ -17,7 +18,7 @@ use nettrace_tests::captured_in;
 use serde::Deserialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    env, fs,
     path::Path,
     time::Duration,
 };
@@ -148,6 +149,10 @@ fn scenarios() -> Result<Vec<(String, Scenario)>> {
     let mut all = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
+        let only = env::var("NETTRACE_SCENARIO").unwrap_or_default();
+        if !path.to_string_lossy().contains(&only) {
+            continue;
+        }
         let scenario = toml::from_str(&fs::read_to_string(&path)?);
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         all.push((name, scenario.with_context(|| path.display().to_string())?));

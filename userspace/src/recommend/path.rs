@@ -7,6 +7,8 @@ use nettrace_common::Signal;
 const BACKLOG: &str = "net.core.netdev_max_backlog";
 /// Fewer packets tell little of the hundredth.
 const ENOUGH: u64 = 100;
+/// The same, of one in twenty.
+const ENOUGH_QUEUED: u64 = 20;
 /// Drop reason of a full backlog (include/net/dropreason-core.h).
 const BACKLOG_REASON: &str = "CPU_BACKLOG";
 
@@ -59,9 +61,9 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 /// The scope of a signal in which a quantile is longest, of those with enough packets.
-fn slowest<'a>(seen: &Seen<'a>, signal: Signal, quantile: f64) -> Option<(&'a SignalData, u64)> {
+fn slowest<'a>(seen: &Seen<'a>, signal: Signal, quantile: f64, enough: u64) -> Option<(&'a SignalData, u64)> {
     let rows = seen.snapshot.signals.iter();
-    let of_it = rows.filter(|row| row.signal == signal.name() && row.hist.count() >= ENOUGH);
+    let of_it = rows.filter(|row| row.signal == signal.name() && row.hist.count() >= enough);
     of_it
         .map(|row| (row, row.hist.quantile_ns(quantile)))
         .max_by_key(|(row, ns)| (!matches!(row.scope.as_str(), "all" | "other"), *ns))
@@ -75,7 +77,7 @@ fn too_few(signal: Signal) -> Judgement {
 }
 
 fn kube_proxy(seen: &Seen<'_>) -> Judgement {
-    let Some((row, ns)) = slowest(seen, Signal::NfHook, 0.99) else {
+    let Some((row, ns)) = slowest(seen, Signal::NfHook, 0.99, ENOUGH) else {
         let passed = seen.snapshot.packets.begun > ENOUGH;
         return if passed && seen.snapshot.signal(Signal::NfHook).is_none() {
             Judgement::not_needed("packets pass no netfilter rules")
@@ -104,7 +106,7 @@ fn kube_proxy(seen: &Seen<'_>) -> Judgement {
 }
 
 fn queue(seen: &Seen<'_>) -> Judgement {
-    let Some((row, ns)) = slowest(seen, Signal::TxQdisc, 0.95) else {
+    let Some((row, ns)) = slowest(seen, Signal::TxQdisc, 0.95, ENOUGH_QUEUED) else {
         return if seen.snapshot.signal(Signal::TxDriver).is_some_and(|row| row.hist.count() >= ENOUGH) {
             Judgement::not_needed("packets are handed to drivers at once")
         } else {
@@ -163,7 +165,9 @@ fn fair_queue(scope: &str, kind: Option<&str>) -> Change {
 }
 
 fn softirq(seen: &Seen<'_>) -> Judgement {
-    let Some((row, ns)) = slowest(seen, Signal::RxSoftirq, 0.99) else { return too_few(Signal::RxSoftirq) };
+    let Some((row, ns)) = slowest(seen, Signal::RxSoftirq, 0.99, ENOUGH) else {
+        return too_few(Signal::RxSoftirq);
+    };
     let judgement = if ns >= seen.limits.softirq_ns {
         Judgement::cannot_tell(
             "receive softirqs wait long before they run; whether for other packets or for applications was not measured",
