@@ -7,6 +7,7 @@ mod capture;
 mod commands;
 mod docs;
 mod doctor;
+mod input;
 mod lab;
 mod recommend;
 mod run;

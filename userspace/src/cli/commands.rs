@@ -1,14 +1,13 @@
 //! From the command line to an exit code: one clear line for every failure.
 
-use super::{Cli, Exit, completions, doctor, lab, man_page, man_pages, recommend, run};
+use super::{Cli, Exit, completions, doctor, input, lab, man_page, man_pages, recommend, run};
 use crate::{
-    capture::{CaptureError, ReplayError, replay},
+    capture::CaptureError,
     config::{self, Action, Output},
     lab::LabError,
     preflight::PreflightError,
-    recording::{self, FileKind},
     report,
-    snapshot::{Rotated, Snapshot},
+    snapshot::Snapshot,
 };
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -30,6 +29,16 @@ impl Failure {
     /// For the user to put right.
     pub(super) fn usage(error: impl Into<anyhow::Error>) -> Self {
         Self { exit: Exit::Usage, error: error.into() }
+    }
+
+    /// Of an input that is damaged.
+    pub(super) fn damaged(error: impl Into<anyhow::Error>) -> Self {
+        Self { exit: Exit::Damaged, error: error.into() }
+    }
+
+    /// The error of a type that it comes from.
+    pub(super) fn cause<E: std::error::Error + Send + Sync + 'static>(&self) -> Option<&E> {
+        self.error.chain().find_map(|cause| cause.downcast_ref())
     }
 }
 
@@ -206,38 +215,9 @@ fn write_report(snapshot: &Snapshot, output: &Output) -> Result<(), Failure> {
 /// A recording or a snapshot becomes a report; what is damaged is told, and the rest reported.
 fn report_file(file: &Path, output: &Output) -> Result<Exit, Failure> {
     check_other_file(file, output)?;
-    let kind = recording::sniff(file).with_context(|| format!("cannot read {}", file.display()));
-    match kind.map_err(Failure::usage)? {
-        FileKind::Recording => {
-            let replayed = replay(file).map_err(|error| match &error {
-                ReplayError::Read(inner) if !inner.is_damage() => Failure::usage(error),
-                _ => Failure { exit: Exit::Damaged, error: error.into() },
-            })?;
-            let snapshot = &replayed.finished.snapshot;
-            if let Some(Rotated { files, size_bytes }) = snapshot.meta.rotated {
-                say(&format!(
-                    "the recording's start was rotated away ({files} files, {size_bytes} bytes); the report has \
-                     the rest, and the kernel's totals of all"
-                ));
-            }
-            replayed.damage.iter().for_each(|d| say(d));
-            write_report(snapshot, output)?;
-            Ok(if replayed.damage.is_empty() { Exit::Ok } else { Exit::Damaged })
-        }
-        FileKind::Snapshot => {
-            let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-            let snapshot = Snapshot::from_json(&bytes)
-                .with_context(|| format!("cannot read snapshot {}", file.display()))
-                .map_err(Failure::usage)?;
-            write_report(&snapshot, output)?;
-            Ok(Exit::Ok)
-        }
-        FileKind::Empty => Err(Failure::usage(anyhow::anyhow!("{} is empty", file.display()))),
-        FileKind::Unknown => {
-            let what = "is neither a recording nor a JSON snapshot of nettrace";
-            Err(Failure::usage(anyhow::anyhow!("{} {what}", file.display())))
-        }
-    }
+    let input = input::read(file)?;
+    write_report(&input.snapshot, output)?;
+    Ok(input.exit())
 }
 
 #[cfg(test)]

@@ -2,45 +2,44 @@
 
 use super::{
     Exit,
-    commands::{Failure, colorful, print, say},
+    commands::{Failure, colorful, print},
+    input::{self, Input},
     run,
 };
 use crate::{
-    capture::replay,
     config::{Advice, Capture},
     recommend::{self, Finding, Format, RULES},
-    recording::{self, FileKind},
     report,
-    snapshot::{ReadError, Snapshot},
 };
 use anyhow::Context as _;
-use std::{fs, path::Path};
-
-/// What was measured, or why nothing can be told of it.
-enum Measured {
-    Snapshot(Box<Snapshot>),
-    Newer(String),
-}
 
 /// Measures or reads, judges and writes.
 pub(super) fn advise(capture: &Capture, advice: &Advice) -> Result<Exit, Failure> {
     if let Some(id) = &advice.explain {
         check_id(id)?;
     }
-    let measured = match &advice.from {
-        Some(path) => read(path)?,
-        None => Measured::Snapshot(Box::new(run::measure(capture, None)?.snapshot)),
+    let input = match &advice.from {
+        Some(path) => input::read(path),
+        None => Ok(Input { snapshot: run::measure(capture, None)?.snapshot, damaged: false }),
     };
-    let (node, findings) = match &measured {
-        Measured::Snapshot(snapshot) => {
-            (snapshot.meta.hostname.as_str(), recommend::advise(snapshot, advice.profile))
+    let (node, findings, exit) = match input {
+        Ok(input) => {
+            let findings = recommend::advise(&input.snapshot, advice.profile);
+            (input.snapshot.meta.hostname.clone(), findings, input.exit())
         }
-        Measured::Newer(why) => ("unknown", recommend::unknown(why)),
+        Err(failure) => match input::too_new(&failure) {
+            Some(why) => ("unknown".to_owned(), recommend::unknown(&why), Exit::Ok),
+            None => return Err(failure),
+        },
     };
-    let text = written(node, &findings, advice)?;
+    let text = written(&node, &findings, advice)?;
     print(|out| out.write_all(text.as_bytes()))?;
-    let failed = advice.fail_on.is_some_and(|verdict| findings.iter().any(|f| f.verdict <= verdict));
-    Ok(if failed { Exit::Advised } else { Exit::Ok })
+    Ok(if is_grave(&findings, advice) { Exit::Advised } else { exit })
+}
+
+/// Whether `--fail-on` asks for a failure.
+fn is_grave(findings: &[Finding], advice: &Advice) -> bool {
+    advice.fail_on.is_some_and(|verdict| findings.iter().any(|f| f.verdict <= verdict))
 }
 
 fn written(node: &str, findings: &[Finding], advice: &Advice) -> Result<String, Failure> {
@@ -71,24 +70,61 @@ fn check_id(id: &str) -> Result<(), Failure> {
     )))
 }
 
-/// A recording or a snapshot.
-fn read(path: &Path) -> Result<Measured, Failure> {
-    let context = || format!("cannot read {}", path.display());
-    match recording::sniff(path).with_context(context).map_err(Failure::usage)? {
-        FileKind::Recording => {
-            let replayed = replay(path).with_context(context)?;
-            replayed.damage.iter().for_each(|d| say(d));
-            Ok(Measured::Snapshot(Box::new(replayed.finished.snapshot)))
-        }
-        FileKind::Snapshot => match Snapshot::from_json(&fs::read(path).with_context(context)?) {
-            Ok(snapshot) => Ok(Measured::Snapshot(Box::new(snapshot))),
-            Err(error @ ReadError::TooNew { .. }) => Ok(Measured::Newer(error.to_string())),
-            Err(error) => Err(Failure::usage(anyhow::Error::new(error).context(context()))),
-        },
-        FileKind::Empty => Err(Failure::usage(anyhow::anyhow!("{} is empty", path.display()))),
-        FileKind::Unknown => {
-            let what = "is neither a recording nor a JSON snapshot of nettrace";
-            Err(Failure::usage(anyhow::anyhow!("{} {what}", path.display())))
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        recommend::{Profile, Verdict},
+        snapshot::{SCHEMA_VERSION, sample},
+    };
+    use std::fs;
+
+    fn advice() -> Advice {
+        let format = Format::Text;
+        Advice { from: None, all: false, explain: None, profile: Profile::Balanced, fail_on: None, format }
+    }
+
+    #[test]
+    fn of_a_newer_snapshot_nothing_can_be_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("newer.json");
+        let mut snapshot = sample::empty();
+        snapshot.schema = SCHEMA_VERSION + 1;
+        fs::write(&path, serde_json::to_vec(&snapshot).unwrap()).unwrap();
+        let why = input::too_new(&input::read(&path).err().unwrap()).unwrap();
+        assert!(why.contains("read it with a newer nettrace"), "{why}");
+        let text = written("unknown", &recommend::unknown(&why), &advice()).ok().unwrap();
+        assert!(
+            text.contains(&format!("and {} cannot be told", RULES.iter().copied().flatten().count())),
+            "{text}"
+        );
+        // What is no snapshot at all is an error.
+        fs::write(&path, "{}").unwrap();
+        assert!(input::read(&path).is_err_and(|failure| input::too_new(&failure).is_none()));
+    }
+
+    #[test]
+    fn graver_findings_fail_where_they_are_asked_to() {
+        let mut snapshot = sample::empty();
+        snapshot.probes = sample::rich().probes;
+        let mut findings = recommend::advise(&snapshot, Profile::Balanced);
+        let on = |verdict| Advice { fail_on: verdict, ..advice() };
+        assert!(!is_grave(&findings, &on(Some(Verdict::Consider))));
+        findings[0].verdict = Verdict::Consider;
+        let grave =
+            [None, Some(Verdict::Apply), Some(Verdict::Consider)].map(|v| is_grave(&findings, &on(v)));
+        assert_eq!(grave, [false, false, true]);
+    }
+
+    #[test]
+    fn rules_are_explained_by_name() {
+        assert!(check_id("conntrack.max").is_ok());
+        assert!(check_id("conntrack").is_err());
+        let one = Advice { explain: Some("conntrack.max".to_owned()), ..advice() };
+        let text = written("node", &recommend::unknown("why"), &one).ok().unwrap();
+        assert!(
+            text.contains("conntrack.max") && text.contains("when not") && !text.contains("dns."),
+            "{text}"
+        );
     }
 }
