@@ -27,6 +27,7 @@ use crate::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// What is said of a setting.
 #[derive(
@@ -120,6 +121,14 @@ pub struct Evidence {
     pub value: String,
     /// From where on it counts, with its unit; none for a figure that only explains.
     pub threshold: Option<String>,
+}
+
+/// As reports write it.
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.value)?;
+        self.threshold.as_ref().map_or(Ok(()), |threshold| write!(f, " (from {threshold} on)"))
+    }
 }
 
 /// A change of a setting, and how to take it back.

@@ -26,7 +26,7 @@ pub(super) const RULES: &[Rule] = &[
                    --cluster-dns has to change.",
         source: "https://kubernetes.io/docs/tasks/administer-cluster/nodelocaldns/",
         needs: NEEDS,
-        judge: cache,
+        judge: |seen| of_enough(seen, cache),
     },
     Rule {
         id: "dns.timeouts",
@@ -36,7 +36,7 @@ pub(super) const RULES: &[Rule] = &[
         when_not: "Answers are lost on their way: shorter times hide the loss and add queries.",
         source: "https://man7.org/linux/man-pages/man5/resolv.conf.5.html",
         needs: NEEDS,
-        judge: timeouts,
+        judge: |seen| of_enough(seen, timeouts),
     },
     Rule {
         id: "dns.search",
@@ -47,7 +47,7 @@ pub(super) const RULES: &[Rule] = &[
         when_not: "Applications use names with dots in them that only a search domain completes, such as service.namespace.",
         source: "https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/",
         needs: NEEDS,
-        judge: search,
+        judge: |seen| of_enough(seen, search),
     },
     Rule {
         id: "dns.nxdomain",
@@ -57,7 +57,7 @@ pub(super) const RULES: &[Rule] = &[
         when_not: "The name is about to exist: it is found later.",
         source: "https://www.rfc-editor.org/rfc/rfc2308",
         needs: NEEDS,
-        judge: nxdomain,
+        judge: |seen| of_enough(seen, nxdomain),
     },
     Rule {
         id: "dns.truncated",
@@ -67,20 +67,22 @@ pub(super) const RULES: &[Rule] = &[
         when_not: "The path does not carry larger packets whole: fragments are lost more easily.",
         source: "https://www.rfc-editor.org/rfc/rfc9715",
         needs: NEEDS,
-        judge: truncated,
+        judge: |seen| of_enough(seen, truncated),
     },
 ];
 
-/// Too little traffic to say anything.
-fn too_few(dns: &Dns) -> Option<Judgement> {
-    (dns.transactions < ENOUGH).then(|| {
-        let seen = units::plural(dns.transactions, "DNS transaction", "DNS transactions");
-        Judgement::cannot_tell(
-            format!("{seen} seen, {ENOUGH} are needed"),
-            "nettrace run -d 1m --signals dns.latency, while names are looked up",
-        )
-        .sure(Confidence::Low)
-    })
+/// What a rule says of DNS, if there was enough of it.
+fn of_enough(seen: &Seen<'_>, judge: fn(&Seen<'_>, &Dns) -> Judgement) -> Judgement {
+    let dns = &seen.snapshot.dns;
+    if dns.transactions >= ENOUGH {
+        return judge(seen, dns);
+    }
+    let few = units::plural(dns.transactions, "DNS transaction", "DNS transactions");
+    Judgement::cannot_tell(
+        format!("{few} seen, {ENOUGH} are needed"),
+        "nettrace run -d 1m --signals dns.latency, while names are looked up",
+    )
+    .sure(Confidence::Low)
 }
 
 fn share(part: u64, whole: u64) -> f64 {
@@ -96,11 +98,7 @@ fn median(server: &DnsServer) -> u64 {
     server.hist.quantile_ns(0.5)
 }
 
-fn cache(seen: &Seen<'_>) -> Judgement {
-    let dns = &seen.snapshot.dns;
-    if let Some(cannot) = too_few(dns) {
-        return cannot;
-    }
+fn cache(seen: &Seen<'_>, dns: &Dns) -> Judgement {
     let enough = dns.servers.iter().filter(|s| s.hist.count() >= ENOUGH);
     let Some(slowest) = enough.max_by_key(|s| median(s)) else {
         return Judgement::cannot_tell(
@@ -141,11 +139,7 @@ fn cache(seen: &Seen<'_>) -> Judgement {
         .with("transactions for names asked for before", of(asked_again, dns.transactions))
 }
 
-fn timeouts(seen: &Seen<'_>) -> Judgement {
-    let dns = &seen.snapshot.dns;
-    if let Some(cannot) = too_few(dns) {
-        return cannot;
-    }
+fn timeouts(_: &Seen<'_>, dns: &Dns) -> Judgement {
     let worst = dns.servers.iter().max_by_key(|s| s.timeouts);
     let judgement = if dns.timeouts < 2 || share(dns.timeouts, dns.transactions) < TIMEOUT_SHARE {
         Judgement::not_needed("queries are answered")
@@ -183,11 +177,7 @@ fn in_vain(dns: &Dns) -> (u64, u64) {
     (searched, others)
 }
 
-fn search(seen: &Seen<'_>) -> Judgement {
-    let dns = &seen.snapshot.dns;
-    if let Some(cannot) = too_few(dns) {
-        return cannot;
-    }
+fn search(seen: &Seen<'_>, dns: &Dns) -> Judgement {
     let (searched, _) = in_vain(dns);
     let judgement = if share(searched, dns.transactions) < WASTE_SHARE {
         Judgement::not_needed("few names are tried with search domains in vain")
@@ -213,11 +203,7 @@ fn search(seen: &Seen<'_>) -> Judgement {
     )
 }
 
-fn nxdomain(seen: &Seen<'_>) -> Judgement {
-    let dns = &seen.snapshot.dns;
-    if let Some(cannot) = too_few(dns) {
-        return cannot;
-    }
+fn nxdomain(_: &Seen<'_>, dns: &Dns) -> Judgement {
     let (_, others) = in_vain(dns);
     let judgement = if share(others, dns.transactions) < WASTE_SHARE {
         Judgement::not_needed("few names do not exist")
@@ -240,11 +226,7 @@ fn nxdomain(seen: &Seen<'_>) -> Judgement {
     )
 }
 
-fn truncated(seen: &Seen<'_>) -> Judgement {
-    let dns = &seen.snapshot.dns;
-    if let Some(cannot) = too_few(dns) {
-        return cannot;
-    }
+fn truncated(_: &Seen<'_>, dns: &Dns) -> Judgement {
     let judgement = if share(dns.truncated, dns.answered) < TRUNCATED_SHARE {
         Judgement::not_needed("answers fit")
     } else {

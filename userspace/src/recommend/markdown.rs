@@ -23,14 +23,7 @@ pub fn render(node: &str, findings: &[Finding], all: bool) -> String {
     for f in findings.iter().filter(urgent) {
         out.push_str(&format!("\n## {}: {}\n\n", safe(f.verdict.name()), safe(&f.id)));
         for evidence in &f.evidence {
-            let threshold =
-                evidence.threshold.as_ref().map(|t| format!(" (from {t} on)")).unwrap_or_default();
-            out.push_str(&format!(
-                "- Seen: {}: {}{}\n",
-                safe(&evidence.what),
-                safe(&evidence.value),
-                safe(&threshold)
-            ));
+            out.push_str(&format!("- Seen: {}\n", safe(&evidence.to_string())));
         }
         if let Some(effect) = &f.effect {
             out.push_str(&format!("- Brings: {}\n", safe(effect)));

@@ -88,8 +88,7 @@ fn details(page: &Page, out: &mut String, finding: &Finding) {
     page.hang(out, "    ", &format!("{}.", clean(&finding.because)));
     page.hang(out, "    usual     ", &finding.advice);
     for (n, evidence) in finding.evidence.iter().enumerate() {
-        let threshold = evidence.threshold.as_ref().map(|t| format!(" (from {t} on)")).unwrap_or_default();
-        let line = format!("{}: {}{threshold}", clean(&evidence.what), clean(&evidence.value));
+        let line = clean(&evidence.to_string());
         page.hang(out, if n == 0 { "    seen      " } else { "              " }, &line);
     }
     if let Some(effect) = &finding.effect {
