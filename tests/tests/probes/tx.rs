@@ -224,7 +224,8 @@ fn tun(name: &str) -> io::Result<File> {
     if set == 0 { Ok(device) } else { Err(io::Error::last_os_error()) }
 }
 
-/// A device whose reader takes its packets after 5 ms is done with each after 5 ms.
+/// A device whose reader takes its packets after 5 ms is done with each after 5 ms. It has a queue, whose hook is attached
+/// once the device is heard of: what it sends before that is counted as lost.
 #[test]
 fn a_driver_that_takes_its_time_shows_it() {
     const COUNT: u64 = 20;
@@ -250,7 +251,9 @@ fn a_driver_that_takes_its_time_shows_it() {
     )
     .unwrap();
     let row = finished.snapshot.signal(Signal::TxDriver).unwrap();
-    assert_eq!(row.hist.count(), COUNT);
+    let unhooked = lost(&finished.snapshot, "unhooked");
+    assert_eq!(row.hist.count() + unhooked, COUNT, "{unhooked} unhooked");
+    assert!(unhooked <= COUNT / 2, "{unhooked} unhooked");
     // A bucket is 0.8 % wide.
     let (min, delay) = (row.hist.min_ns(), DELAY.as_nanos() as u64);
     assert!(min + min / 100 >= delay, "{min} ns");
