@@ -146,7 +146,7 @@ impl Matrix {
     /// Writes the parts of the machines' file systems.
     fn prepare(&self, programs: &Programs) -> Result<()> {
         fs::create_dir_all(&self.dir).with_context(|| self.dir.display().to_string())?;
-        guest::base(&self.base(), programs)?;
+        guest::base(&self.base(), programs, &self.tests)?;
         for kernel in &self.kernels {
             guest::modules(&self.modules(kernel), kernel)
                 .with_context(|| format!("modules of {}", kernel.release))?;

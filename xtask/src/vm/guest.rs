@@ -130,8 +130,9 @@ fn test_programs(messages: &str) -> Result<Vec<(String, PathBuf)>> {
     Ok(programs)
 }
 
-/// Writes the file system that all machines share.
-pub(super) fn base(path: &Path, programs: &Programs) -> Result<()> {
+/// Writes the file system that all machines share. It is unpacked into a machine's memory, so that of the programs of tests
+/// only those are in it that `tests` are in.
+pub(super) fn base(path: &Path, programs: &Programs, tests: &[Test]) -> Result<()> {
     let mut archive = Archive::create(path)?;
     for dir in ["bin", "sbin", "lib", "lib64"] {
         archive.link(&format!("/{dir}"), &format!("usr/{dir}"))?;
@@ -156,7 +157,9 @@ pub(super) fn base(path: &Path, programs: &Programs) -> Result<()> {
     archive.copy_to(&programs.dir.join("nettrace"), Path::new(NETTRACE))?;
     // Test programs know the paths that cargo told them: of themselves, of each other, of files of the repository.
     for (_, program) in &programs.tests {
-        archive.copy(program)?;
+        if tests.iter().any(|test| test.program == *program) {
+            archive.copy(program)?;
+        }
     }
     archive.copy(&programs.dir.join("lab-holder"))?;
     archive.directory(&build_dir().join("tmp").to_string_lossy())?;
