@@ -118,6 +118,10 @@ pub struct Offsets {
     pub nf_pf: u32,
     /// `nf_hook_state.net`
     pub nf_net: u32,
+    /// `sk_buff._nfct`
+    pub skb_nfct: u32,
+    /// `nf_conn.status`
+    pub ct_status: u32,
 }
 
 /// Bits of [`Config::flags`].
@@ -250,6 +254,8 @@ impl Offsets {
         nf_hook: ABSENT,
         nf_pf: ABSENT,
         nf_net: ABSENT,
+        skb_nfct: ABSENT,
+        ct_status: ABSENT,
     };
 }
 
@@ -303,5 +309,5 @@ unsafe impl aya::Pod for Config {}
 // SAFETY: `repr(C)`, integers only, no padding.
 unsafe impl aya::Pod for IfaceSlot {}
 
-const _: () = assert!(size_of::<Config>() == 19 * 8 + 47 * 4 + 16 + 4 + 4 + 4 + 8 + 152);
+const _: () = assert!(size_of::<Config>() == 19 * 8 + 49 * 4 + 16 + 4 + 4 + 4 + 8 + 152);
 const _: () = assert!(size_of::<Config>() < ASKED as usize);

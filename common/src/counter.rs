@@ -46,11 +46,17 @@ pub enum Counter {
     ConntrackClash = 18,
     /// Packets dropped because their connection found no room in the table.
     ConntrackFull = 19,
+    /// Connections that came to be entered into the table while that was looked at.
+    ConntrackEntered = 20,
+    /// Of these, connections whose source is translated.
+    ConntrackSourceNat = 21,
+    /// Of these, connections whose destination is translated.
+    ConntrackDestinationNat = 22,
 }
 
 impl Counter {
     /// All counters, in the order of their numbers.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::Emitted,
         Self::TcpConnect,
         Self::TcpConnectFailed,
@@ -71,6 +77,9 @@ impl Counter {
         Self::ConntrackResolved,
         Self::ConntrackClash,
         Self::ConntrackFull,
+        Self::ConntrackEntered,
+        Self::ConntrackSourceNat,
+        Self::ConntrackDestinationNat,
     ];
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();

@@ -270,6 +270,7 @@ impl Aggregator {
                 ..ip(closing.kernel.as_ref(), fallback, ptb, black_holes)
             },
             conntrack: kernel.conntrack.clone(),
+            conntrack_entered: closing.kernel.as_ref().and_then(conntrack::entered),
             conntrack_trouble,
             conntrack_flows,
             drops: drop_rows(&kernel, &name),

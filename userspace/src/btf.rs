@@ -54,6 +54,8 @@ impl Member {
 pub struct Btf {
     raw: Vec<u8>,
     strings: usize,
+    /// Of a module's strings: the offset from which on they are, and where that is in `raw`.
+    module_strings: Option<(usize, usize)>,
     /// Offset of each type in `raw`, by id; id 0 is void.
     types: Vec<usize>,
 }
@@ -109,20 +111,33 @@ impl Btf {
     /// # Errors
     /// When they are not well-formed BTF of this machine's byte order.
     pub fn parse(raw: Vec<u8>) -> Result<Self, BtfError> {
-        let magic = u16_at(&raw, 0).ok_or(BtfError::Malformed("header cut off", 0))?;
-        if magic != MAGIC {
-            return Err(BtfError::Malformed("no BTF magic", 0));
+        let Sections { start, end, strings, .. } = sections(&raw)?;
+        let mut types = vec![0];
+        walk(&raw, start, end, &mut types)?;
+        Ok(Self { raw, strings, module_strings: None, types })
+    }
+
+    /// These types and a module's, which are numbered from the last of these on, and whose strings go on from theirs.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is malformed, or these types are joined to a module's already.
+    pub fn with_module(&self, path: &Path) -> Result<Self, BtfError> {
+        let module =
+            fs::read(path).map_err(|error| BtfError::Read { path: path.display().to_string(), error })?;
+        self.joined(&module)
+    }
+
+    fn joined(&self, module: &[u8]) -> Result<Self, BtfError> {
+        if self.module_strings.is_some() {
+            return Err(BtfError::Malformed("a module of a module", 0));
         }
-        let field =
-            |at| u32_at(&raw, at).map(|v| v as usize).ok_or(BtfError::Malformed("header cut off", at));
-        let header = field(4)?;
-        let (start, len) = (header + field(8)?, field(12)?);
-        let (strings, strings_len) = (header + field(16)?, field(20)?);
-        if start + len > raw.len() || strings + strings_len > raw.len() {
-            return Err(BtfError::Malformed("section beyond the end", 8));
-        }
-        let types = walk(&raw, start, start + len)?;
-        Ok(Self { raw, strings, types })
+        let strings_len = sections(&self.raw)?.strings_len;
+        let Sections { start, end, strings, .. } = sections(module)?;
+        let base = self.raw.len();
+        let raw = [self.raw.as_slice(), module].concat();
+        let mut types = self.types.clone();
+        walk(&raw, base + start, base + end, &mut types)?;
+        Ok(Self { raw, strings: self.strings, module_strings: Some((strings_len, base + strings)), types })
     }
 
     /// Where a member is: `sock.__sk_common.skc_dport`. Anonymous structures and unions are looked into; an element
@@ -201,7 +216,12 @@ impl Btf {
     }
 
     fn string(&self, offset: u32) -> Option<&str> {
-        let bytes = self.raw.get(self.strings + offset as usize..)?;
+        let offset = offset as usize;
+        let at = match self.module_strings {
+            Some((first, at)) if offset >= first => at + (offset - first),
+            _ => self.strings + offset,
+        };
+        let bytes = self.raw.get(at..)?;
         std::str::from_utf8(&bytes[..bytes.iter().position(|b| *b == 0)?]).ok()
     }
 
@@ -240,9 +260,31 @@ impl Btf {
     }
 }
 
-/// Offsets of all types.
-fn walk(raw: &[u8], mut at: usize, end: usize) -> Result<Vec<usize>, BtfError> {
-    let mut types = vec![0];
+/// Where the two sections of BTF are, bytes from its start.
+struct Sections {
+    start: usize,
+    end: usize,
+    strings: usize,
+    strings_len: usize,
+}
+
+fn sections(raw: &[u8]) -> Result<Sections, BtfError> {
+    let magic = u16_at(raw, 0).ok_or(BtfError::Malformed("header cut off", 0))?;
+    if magic != MAGIC {
+        return Err(BtfError::Malformed("no BTF magic", 0));
+    }
+    let field = |at| u32_at(raw, at).map(|v| v as usize).ok_or(BtfError::Malformed("header cut off", at));
+    let header = field(4)?;
+    let (start, len) = (header + field(8)?, field(12)?);
+    let (strings, strings_len) = (header + field(16)?, field(20)?);
+    if start + len > raw.len() || strings + strings_len > raw.len() {
+        return Err(BtfError::Malformed("section beyond the end", 8));
+    }
+    Ok(Sections { start, end: start + len, strings, strings_len })
+}
+
+/// Adds the offsets of all types.
+fn walk(raw: &[u8], mut at: usize, end: usize, types: &mut Vec<usize>) -> Result<(), BtfError> {
     while at < end {
         let info = u32_at(raw, at + 4).ok_or(BtfError::Malformed("type cut off", at))?;
         let vlen = (info & 0xffff) as usize;
@@ -257,7 +299,7 @@ fn walk(raw: &[u8], mut at: usize, end: usize) -> Result<Vec<usize>, BtfError> {
         types.push(at);
         at += TYPE_BYTES + extra;
     }
-    if at == end { Ok(types) } else { Err(BtfError::Malformed("type cut off", at)) }
+    if at == end { Ok(()) } else { Err(BtfError::Malformed("type cut off", at)) }
 }
 
 fn u16_at(raw: &[u8], at: usize) -> Option<u16> {

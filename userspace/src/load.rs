@@ -150,7 +150,7 @@ pub struct Types {
 /// When BTF is there and cannot be read, or the kernel refuses the object (privileges, memory).
 pub fn load(options: &ProgramOptions) -> Result<(Loaded, Types), LoadError> {
     let btf = Btf::open_if_there(&options.btf)?;
-    let resolved = offsets::resolve(btf.as_ref());
+    let resolved = offsets::resolve(btf.as_ref(), options.btf.parent().unwrap_or(&options.btf));
     let config = configure(options, btf.as_ref(), resolved.offsets);
     let unusable = unusable(&config, btf.is_some())?;
     let mut object = OBJECT.to_vec();

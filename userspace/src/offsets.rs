@@ -2,6 +2,7 @@
 
 use crate::btf::Btf;
 use nettrace_common::config::Offsets;
+use std::path::Path;
 
 /// Offsets, and the members that this kernel does not have.
 pub struct Resolved {
@@ -50,7 +51,11 @@ const TABLE: &[Entry] = &[
     (|o| &mut o.nf_hook, &["nf_hook_state.hook"]),
     (|o| &mut o.nf_pf, &["nf_hook_state.pf"]),
     (|o| &mut o.nf_net, &["nf_hook_state.net"]),
+    (|o| &mut o.skb_nfct, &["sk_buff._nfct"]),
 ];
+
+/// Members of structures that are a module's own where nothing in the kernel itself uses them, with the module.
+const IN_MODULES: &[(&str, Entry)] = &[("nf_conntrack", (|o| &mut o.ct_status, &["nf_conn.status"]))];
 
 /// Bit fields, whose masks are kept beside them.
 const BIT_FIELDS: &[Entry] = &[
@@ -66,16 +71,33 @@ pub fn name_at(at: usize) -> Option<&'static str> {
     let mut offsets = Offsets::NONE;
     let base = std::ptr::from_ref(&offsets) as usize;
     let is_there = |(place, _): &&Entry| std::ptr::from_mut(place(&mut offsets)) as usize - base == at;
-    TABLE.iter().chain(BIT_FIELDS).find(is_there).and_then(|(_, paths)| paths.first().copied())
+    let in_modules = IN_MODULES.iter().map(|(_, entry)| entry);
+    TABLE
+        .iter()
+        .chain(BIT_FIELDS)
+        .chain(in_modules)
+        .find(is_there)
+        .and_then(|(_, paths)| paths.first().copied())
 }
 
-/// Resolves every member; without types, none is known, and none is missing.
+/// Resolves every member; without types, none is known, and none is missing. Types of modules are beside the file of the
+/// kernel's own, in `modules`.
 #[must_use]
-pub fn resolve(btf: Option<&Btf>) -> Resolved {
+pub fn resolve(btf: Option<&Btf>, modules: &Path) -> Resolved {
     let mut resolved = Resolved { offsets: Offsets::NONE, missing: Vec::new() };
     let Some(btf) = btf else { return resolved };
     for (place, paths) in TABLE {
         match paths.iter().find_map(|p| btf.member(p)) {
+            Some(member) => *place(&mut resolved.offsets) = member.byte(),
+            None => resolved.missing.extend(paths.first()),
+        }
+    }
+    for (module, (place, paths)) in IN_MODULES {
+        let own = || {
+            let joined = btf.with_module(&modules.join(module)).ok()?;
+            paths.iter().find_map(|path| joined.member(path))
+        };
+        match paths.iter().find_map(|path| btf.member(path)).or_else(own) {
             Some(member) => *place(&mut resolved.offsets) = member.byte(),
             None => resolved.missing.extend(paths.first()),
         }

@@ -11,7 +11,9 @@ mod read;
 pub mod sample;
 mod tcp;
 
-pub use conntrack::{ConntrackCounts, ConntrackField, ConntrackFlow, ConntrackTable, ConntrackTrouble};
+pub use conntrack::{
+    ConntrackCounts, ConntrackEntered, ConntrackField, ConntrackFlow, ConntrackTable, ConntrackTrouble,
+};
 pub use hist::{Hist, HistError};
 pub use read::ReadError;
 pub use tcp::{TcpCounter, TcpCounters, TcpLimited};
@@ -47,6 +49,9 @@ pub struct Snapshot {
     /// Connection tracking, by network namespace.
     #[serde(default)]
     pub conntrack: Vec<ConntrackTable>,
+    /// New connections, and those of them that are translated; none where there were none while `ct.confirm` was measured.
+    #[serde(default)]
+    pub conntrack_entered: Option<ConntrackEntered>,
     /// Packets that connection tracking had trouble with.
     #[serde(default)]
     pub conntrack_trouble: ConntrackTrouble,

@@ -3,7 +3,8 @@
 //!
 //! Hooks: fentry and fexit, else kprobe and kretprobe, of nf_hook_slow, nf_conntrack_in and __nf_conntrack_confirm. The
 //! latter two are in a module on most kernels, where only kprobes reach.
-//! Needs: nothing that moves but the members of `nf_hook_state`. Yields: histograms; nf.hook by hook.
+//! Needs: nothing that moves but the members of `nf_hook_state`, and of `nf_conn` to tell translated connections. Yields:
+//! histograms; nf.hook by hook; counts of new connections.
 //! Cost: two programs and two clock readings for each hook that a packet passes, so they are attached for a share of the
 //! time. nf_hook_slow contains nf_conntrack_in and __nf_conntrack_confirm, and so does nf.hook.
 
@@ -11,16 +12,24 @@ use aya_ebpf::{
     macros::{fentry, fexit, kprobe, kretprobe},
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
-use nettrace_common::{SCOPE_IGNORED, SCOPE_OTHER, Signal, config::flag, probes::netfilter, wire::Flow};
+use nettrace_common::{
+    Counter, SCOPE_IGNORED, SCOPE_OTHER, Signal, config::flag, probes::netfilter, wire::Flow,
+};
 
 use crate::{
     iface::Place,
-    kernel::{self, Access, Probed, Typed, cfg_get},
+    kernel::{self, Access, Probed, Typed, cfg_find, cfg_get},
+    maps::count,
     span,
 };
 
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
+/// Low bits of `sk_buff._nfct`, which say how the packet belongs to its connection (`NFCT_INFOMASK`).
+const NFCT_INFO: u64 = 7;
+/// Of `nf_conn.status`.
+const IPS_SRC_NAT: u64 = 1 << 4;
+const IPS_DST_NAT: u64 = 1 << 5;
 
 /// A packet comes to a netfilter hook that has something to do:
 /// `int nf_hook_slow(struct sk_buff *, struct nf_hook_state *, const struct nf_hook_entries *, unsigned int)`.
@@ -151,7 +160,28 @@ fn confirm_begins<A: Access>(skb: *const u8) {
     let net = A::ptr(dev, cfg_get!(offsets.dev_net));
     let scope =
         if Place::of_net::<A>(net).ignored() || filtered::<A>(skb) { SCOPE_IGNORED } else { SCOPE_OTHER };
+    if scope != SCOPE_IGNORED {
+        translated::<A>(skb);
+    }
     span::begin(Signal::CtConfirm, scope);
+}
+
+/// Counts a new connection, and whether its addresses are translated: that is settled before it is entered.
+#[inline(always)]
+fn translated<A: Access>(skb: *const u8) {
+    count(Counter::ConntrackEntered);
+    let (Some(nfct_at), Some(status_at)) = (cfg_find!(offsets.skb_nfct), cfg_find!(offsets.ct_status)) else {
+        return;
+    };
+    let connection = A::get::<u64>(skb, nfct_at) & !NFCT_INFO;
+    // The kernel hands out a number here, no pointer that the verifier knows.
+    let status: u64 = Probed::get(connection as *const u8, status_at);
+    if status & IPS_SRC_NAT != 0 {
+        count(Counter::ConntrackSourceNat);
+    }
+    if status & IPS_DST_NAT != 0 {
+        count(Counter::ConntrackDestinationNat);
+    }
 }
 
 /// Whether a packet at a hook is to be measured: of IP, in a namespace that is looked at, and passed by the filter.

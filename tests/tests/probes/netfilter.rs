@@ -7,7 +7,7 @@ use nettrace::{
     filter,
     lab::{Lab, LabConfig, Role, Topology},
     probes::{self, Forced},
-    snapshot::Snapshot,
+    snapshot::{ConntrackEntered, Snapshot},
 };
 use nettrace_common::{Signal, probes::netfilter::HOOKS};
 use nettrace_tests::{captured, captured_in, count, count_in, in_guest, options, truth};
@@ -61,8 +61,28 @@ fn measured(snapshot: &Snapshot) -> Vec<&str> {
     on.iter().map(|p| p.name.as_str()).collect()
 }
 
+/// Every source is translated, and every second destination.
+fn translate(lab: &Lab) -> Result<()> {
+    let other = lab.pod(Role::Dns).ipv4;
+    truth::nft_script(
+        &lab.node().netns,
+        &format!(
+            "table ip n {{
+                chain pre {{
+                    type nat hook prerouting priority -100;
+                    udp dport {PORT} numgen inc mod 2 == 0 dnat to {other}
+                }}
+                chain post {{
+                    type nat hook postrouting priority 100;
+                    udp dport {PORT} snat to 10.99.0.1
+                }}
+            }}"
+        ),
+    )
+}
+
 /// K datagrams of K connections that the node forwards and tracks: K times at prerouting, forward and postrouting, K
-/// lookups and K entries, from each source that works. In the virtual machines at least one does for each signal.
+/// lookups and K entries, from each source that works; and as many of these are translated as rules say. In the virtual machines at least one does for each signal.
 #[test]
 fn packets_are_counted_at_each_hook() {
     const FLOWS: u64 = 30;
@@ -83,6 +103,7 @@ fn packets_are_counted_at_each_hook() {
                 let hook = "type filter hook forward priority 0";
                 let rules = &["ct state established accept"];
                 truth::nft(&lab.node().netns, &truth::Nft { hook, rules })?;
+                translate(lab)?;
                 flows(lab, FLOWS)
             },
         )
@@ -101,6 +122,13 @@ fn packets_are_counted_at_each_hook() {
             .zip(expected)
             .all(|(n, expected)| (expected.saturating_sub(missed)..=expected).contains(n));
         assert!(agrees, "{rung}: {counts:?} of {expected:?}");
+        if let Some(entered) = finished.snapshot.conntrack_entered {
+            let ConntrackEntered { connections, source_nat, destination_nat } = entered;
+            assert!((FLOWS - missed..=FLOWS).contains(&connections), "{entered:?}");
+            assert_eq!(source_nat, connections, "{entered:?}");
+            assert!((FLOWS / 2 - missed..=FLOWS / 2).contains(&destination_nat), "{entered:?}");
+        }
+        assert_eq!(finished.snapshot.conntrack_entered.is_some(), is("ct.confirm", 1) == 1);
         worked.extend(on);
     }
     assert!(worked.len() == 3 || !in_guest(), "only {worked:?} could be measured");

@@ -5,6 +5,7 @@ mod cli;
 mod doctor;
 mod filter;
 mod ifaces;
+mod module_types;
 mod recording;
 mod ring;
 mod without_btf;

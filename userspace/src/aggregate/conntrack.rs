@@ -3,9 +3,10 @@
 use super::{ROWS, flow::flow_text, tables::Bounded};
 use crate::{
     kernel_state::KernelState,
-    snapshot::{ConntrackFlow, ConntrackTrouble},
+    snapshot::{ConntrackEntered, ConntrackFlow, ConntrackTrouble},
 };
 use nettrace_common::{
+    Counter,
     probes::conntrack::{Trouble, What},
     wire::Flow,
 };
@@ -43,6 +44,16 @@ impl ConntrackBook {
         }
         (total, rows(self.flows))
     }
+}
+
+/// New connections; none where there were none, or no program looked.
+pub(super) fn entered(kernel: &KernelState) -> Option<ConntrackEntered> {
+    let entered = ConntrackEntered {
+        connections: kernel.counter(Counter::ConntrackEntered),
+        source_nat: kernel.counter(Counter::ConntrackSourceNat),
+        destination_nat: kernel.counter(Counter::ConntrackDestinationNat),
+    };
+    (entered.connections > 0).then_some(entered)
 }
 
 fn count_of(trouble: &mut ConntrackTrouble, what: What) -> &mut u64 {
@@ -89,8 +100,8 @@ mod tests {
         let mut book = ConntrackBook::new(1);
         assert!(book.feed(&trouble(2, 1)) && book.feed(&trouble(2, 2)));
         assert_eq!(book.overflow(), 1);
-        let mut counters = vec![0; nettrace_common::Counter::COUNT];
-        counters[nettrace_common::Counter::ConntrackFull as usize] = 9;
+        let mut counters = vec![0; Counter::COUNT];
+        counters[Counter::ConntrackFull as usize] = 9;
         let (total, rows) = book.finish(Some(&KernelState { counters, ..KernelState::default() }));
         assert_eq!((total.table_full, rows.len()), (9, 1));
     }

@@ -60,6 +60,47 @@ impl Builder {
     }
 }
 
+impl Builder {
+    /// Of a module: types and strings go on where those of another one end.
+    fn of_module(after: &Self) -> Self {
+        Self { types: Vec::new(), count: after.count, strings: Vec::new() }
+    }
+
+    fn module_string(&mut self, after: &Self, s: &str) -> u32 {
+        after.strings.len() as u32 + self.string(s)
+    }
+}
+
+#[test]
+fn a_modules_types_go_on_from_the_kernels() {
+    let mut kernel = Builder::new();
+    kernel.ty("long", kind::INT << 24, 8, &[64]); // 1
+    let first = kernel.string("first");
+    kernel.ty("inner", kind::STRUCT << 24 | 2, 16, &[0, 1, 0, first, 1, 64]); // 2
+    let mut module = Builder::of_module(&kernel);
+    let (name, status, within) = (
+        module.module_string(&kernel, "nf_conn"),
+        module.module_string(&kernel, "status"),
+        module.module_string(&kernel, "within"),
+    );
+    module.count += 1;
+    // struct nf_conn { struct inner within; long status; }
+    for word in [name, kind::STRUCT << 24 | 2, 24, within, 2, 0, status, 1, 128] {
+        module.types.extend_from_slice(&word.to_ne_bytes());
+    }
+    let module = module.build();
+    let kernel = Btf::parse(kernel.build()).unwrap();
+    assert_eq!(kernel.member("nf_conn.status"), None);
+    let joined = kernel.joined(&module).unwrap();
+    assert_eq!(joined.member("nf_conn.status").map(Member::byte), Some(16));
+    assert_eq!(joined.member("nf_conn.within.first").map(Member::byte), Some(8));
+    assert_eq!(joined.member("inner.first").map(Member::byte), Some(8));
+    assert!(joined.joined(&module).is_err() && kernel.joined(b"text").is_err());
+    for cut in 0..module.len() {
+        drop(kernel.joined(&module[..cut]).map(|joined| joined.member("nf_conn.status")));
+    }
+}
+
 fn sample() -> Vec<u8> {
     let mut b = Builder::new();
     b.ty("int", kind::INT << 24, 4, &[32]); // 1

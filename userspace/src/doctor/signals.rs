@@ -58,12 +58,13 @@ pub(super) fn row(probe: snapshot::Probe, missing: &[&str]) -> Row {
 /// By the kernel's BTF below `root`, because of `why`.
 #[must_use]
 pub(super) fn by_btf(root: &Path, why: String) -> Signals {
-    match Btf::open(&root.join("sys/kernel/btf/vmlinux")) {
+    let types = root.join("sys/kernel/btf");
+    match Btf::open(&types.join("vmlinux")) {
         Ok(btf) => Signals {
             basis: Basis::Btf,
             why: Some(why),
             rows: PROBES.iter().map(|probe| expected(root, &btf, probe)).collect(),
-            missing: offsets::resolve(Some(&btf)).missing,
+            missing: offsets::resolve(Some(&btf), &types).missing,
             none: None,
         },
         Err(error) => Signals {

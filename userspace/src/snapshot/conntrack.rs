@@ -59,6 +59,17 @@ impl ConntrackCounts {
     ];
 }
 
+/// Connections that came to be entered into the table while that was looked at: a tenth of the time, see `ct.confirm`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConntrackEntered {
+    /// All of them.
+    pub connections: u64,
+    /// Those whose source is translated (SNAT, masquerading).
+    pub source_nat: u64,
+    /// Those whose destination is translated (DNAT, Services).
+    pub destination_nat: u64,
+}
+
 /// Packets that connection tracking had trouble with, as they are seen one by one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConntrackTrouble {

@@ -1,10 +1,10 @@
 //! Made-up snapshots for tests: a rich one, an empty one and a hostile one. All are the same on every run.
 
 use super::{
-    BlackHole, ConntrackCounts, ConntrackFlow, ConntrackTable, ConntrackTrouble, Count, Dns, DnsName,
-    DnsServer, DnsTransaction, Drop, DropFlow, Exemplar, FragmentFailure, Hist, Interface, Ip, LearntMtu,
-    LossCount, Meta, Overhead, Packets, PathMtu, Probe, ProgramCost, Ring, SCHEMA_VERSION, SignalData,
-    Snapshot, Tcp, TcpCounters, TcpLimited, TcpPeer,
+    BlackHole, ConntrackCounts, ConntrackEntered, ConntrackFlow, ConntrackTable, ConntrackTrouble, Count,
+    Dns, DnsName, DnsServer, DnsTransaction, Drop, DropFlow, Exemplar, FragmentFailure, Hist, Interface, Ip,
+    LearntMtu, LossCount, Meta, Overhead, Packets, PathMtu, Probe, ProgramCost, Ring, SCHEMA_VERSION,
+    SignalData, Snapshot, Tcp, TcpCounters, TcpLimited, TcpPeer,
 };
 use nettrace_common::{Loss, Signal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -94,6 +94,7 @@ pub fn empty() -> Snapshot {
         tcp: Tcp { listen_overflows: Some(0), listen_drops: Some(0), ..Tcp::default() },
         ip: Ip::default(),
         conntrack: Vec::new(),
+        conntrack_entered: None,
         conntrack_trouble: ConntrackTrouble::default(),
         conntrack_flows: Vec::new(),
         drops: Vec::new(),
@@ -119,6 +120,8 @@ pub fn rich() -> Snapshot {
     snapshot.tcp = tcp();
     snapshot.ip = ip();
     snapshot.conntrack = conntrack();
+    snapshot.conntrack_entered =
+        Some(ConntrackEntered { connections: 402, source_nat: 31, destination_nat: 380 });
     (snapshot.conntrack_trouble, snapshot.conntrack_flows) = conntrack_flows();
     snapshot.drops = drops();
     snapshot.drop_flows = vec![

@@ -49,6 +49,8 @@ pub(super) const WANTED: &[&str] = &[
     "nft_reject_inet",
     "nft_numgen",
     "nft_compat",
+    "nft_queue",
+    "nfnetlink_queue",
     "iptable_filter",
     "iptable_nat",
     "iptable_mangle",
@@ -109,7 +111,22 @@ fn index(dir: &Path) -> Result<BTreeMap<String, PathBuf>> {
 fn read(files: &BTreeMap<String, PathBuf>, name: &str) -> Result<Option<Vec<u8>>> {
     let Some(path) = files.get(name) else { return Ok(None) };
     let bytes = fs::read(path).and_then(|bytes| unpack::decompressed(&bytes).map_err(std::io::Error::other));
-    bytes.map(Some).with_context(|| path.display().to_string())
+    bytes.map(|bytes| Some(unsigned(bytes))).with_context(|| path.display().to_string())
+}
+
+/// A module without the signature at its end: the package was checked already, and an emulated processor takes 50 ms to
+/// check a module. The kernel marks itself as tainted and loads it.
+///
+/// Source: `struct module_signature` (include/linux/module_signature.h), and the magic text after it.
+fn unsigned(mut module: Vec<u8>) -> Vec<u8> {
+    const MAGIC: &[u8] = b"~Module signature appended~\n";
+    let trailer = module.strip_suffix(MAGIC).and_then(|rest| rest.split_last_chunk());
+    if let Some((rest, [_, _, _, signer, key, _, _, _, a, b, c, d])) = trailer {
+        let signature = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        let appended = signature.saturating_add(usize::from(*signer)).saturating_add(usize::from(*key));
+        module.truncate(rest.len().saturating_sub(appended));
+    }
+    module
 }
 
 /// Module names are written with dashes and with underscores and mean the same.
@@ -165,6 +182,19 @@ mod tests {
         assert_eq!(depends(b"license=GPL\0depends=\0name=x\0"), Vec::<String>::new());
         assert_eq!(depends(b""), Vec::<String>::new());
         assert!(dependencies(b"text").is_err());
+    }
+
+    #[test]
+    fn a_signature_is_taken_off_whole() {
+        let signed = |length: u8| {
+            let trailer = [0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, length];
+            [b"moduleSIGNATURE".as_slice(), &trailer, b"~Module signature appended~\n"].concat()
+        };
+        assert_eq!(unsigned(signed(9)), b"module");
+        // Longer than all there is: nothing is left, and the kernel says so.
+        assert_eq!(unsigned(signed(200)), b"");
+        assert_eq!(unsigned(b"module".to_vec()), b"module");
+        assert_eq!(unsigned(b"~Module signature appended~\n".to_vec()), b"~Module signature appended~\n");
     }
 
     /// A little-endian ELF file with one section besides its names.

@@ -1,6 +1,7 @@
 //! Netfilter: what rules and connection tracking take of a packet's time, by hook.
 
 use super::{
+    super::units,
     Cell, Kind, Section, Table,
     latency::{QUANTILES, quantiles},
     nothing,
@@ -28,6 +29,15 @@ pub(super) fn section(snapshot: &Snapshot) -> Section {
         row.extend(quantiles(data));
         row
     }));
+    if let Some(entered) = &snapshot.conntrack_entered {
+        let part = |n| units::count(n);
+        section.line(format!(
+            "Of {} meanwhile, {} have their destination translated (Services), {} their source.",
+            units::plural(entered.connections, "new connection", "new connections"),
+            part(entered.destination_nat),
+            part(entered.source_nat),
+        ));
+    }
     section
 }
 
