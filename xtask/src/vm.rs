@@ -38,8 +38,10 @@ use crate::{process, setup, workspace};
 
 /// Machines that run at the same time. Each takes one processor of this machine, and 1 GB of memory.
 const AT_ONCE: usize = 2;
-/// Of a test, by the guest's clock.
+/// Of a test of the matrix, by the guest's clock.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// Of one that is left out because of the time that it takes.
+const TIMEOUT_OF_ALL: Duration = Duration::from_secs(400);
 /// Lines of a failed test's output that are shown.
 const LAST_LINES: usize = 30;
 
@@ -100,8 +102,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         runs && args.filter.as_ref().map_or(!args.shell, |filter| test.name.contains(filter))
     };
     let tests: Vec<_> = tests.iter().filter(is_wanted).cloned().collect();
-    let matrix =
-        Matrix { verbose: args.verbose, dir: workspace::target_dir().join("vm"), kernels, tests, selection };
+    let matrix = Matrix {
+        verbose: args.verbose,
+        all: args.all,
+        dir: workspace::target_dir().join("vm"),
+        kernels,
+        tests,
+        selection,
+    };
     matrix.prepare(&programs)?;
     if args.shell {
         return matrix.shell();
@@ -118,6 +126,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Tests on kernels.
 struct Matrix {
     verbose: bool,
+    all: bool,
     dir: PathBuf,
     kernels: Vec<Kernel>,
     tests: Vec<Test>,
@@ -137,6 +146,10 @@ type Cells<'a> = BTreeMap<(&'a str, &'a str), Cell>;
 impl Matrix {
     fn base(&self) -> PathBuf {
         self.dir.join("base.cpio")
+    }
+
+    const fn timeout(&self) -> Duration {
+        if self.all { TIMEOUT_OF_ALL } else { TIMEOUT }
     }
 
     fn modules(&self, kernel: &Kernel) -> PathBuf {
@@ -223,7 +236,7 @@ impl Matrix {
         let series = share.kernel.series.name;
         let logs = self.dir.join(format!("{series}-{}.log", share.clock.name()));
         let initrd = logs.with_extension("cpio");
-        let jobs: Vec<_> = share.tests.iter().map(|test| test.job(TIMEOUT)).collect();
+        let jobs: Vec<_> = share.tests.iter().map(|test| test.job(self.timeout())).collect();
         guest::whole(&initrd, [&self.base(), &self.modules(share.kernel)], &jobs, false)?;
         let mut results = Results::new(jobs.len());
         let mut last = start;
@@ -286,7 +299,7 @@ impl Matrix {
         let [kernel] = self.kernels.as_slice() else {
             bail!("a shell is in one machine; name its kernel with --kernel");
         };
-        let jobs: Vec<_> = self.tests.iter().map(|test| test.job(TIMEOUT)).collect();
+        let jobs: Vec<_> = self.tests.iter().map(|test| test.job(self.timeout())).collect();
         let logs = self.dir.join("shell.log");
         let initrd = logs.with_extension("cpio");
         guest::whole(&initrd, [&self.base(), &self.modules(kernel)], &jobs, true)?;

@@ -52,6 +52,26 @@ pub fn nft_script(netns: &Netns, script: &str) -> Result<()> {
     Ok(())
 }
 
+/// Rules as kube-proxy has them for so many Services, none of them with an address of the lab: one rule each, or one map
+/// for all. Without a chain that translates, connections would not be tracked.
+#[must_use]
+pub fn services(count: u32, map: bool) -> String {
+    let each = |line: fn(u32, String) -> String| -> String {
+        (0..count).map(|n| line(n, format!("10.96.{}.{}", n >> 8, n & 255))).collect()
+    };
+    let chains = each(|n, _| format!("chain KUBE-SVC-{n} {{ dnat to 10.244.200.1; }}\n"));
+    let rules = if map {
+        let elements = each(|n, address| format!("{address} . 80 : goto KUBE-SVC-{n},\n"));
+        format!("ip daddr . udp dport vmap {{\n{elements}}}\n")
+    } else {
+        each(|n, address| format!("ip daddr {address} udp dport 80 jump KUBE-SVC-{n}\n"))
+    };
+    format!(
+        "table ip nat {{\n{chains}chain KUBE-SERVICES {{\n{rules}}}\nchain PREROUTING {{\n\
+         type nat hook prerouting priority -100;\njump KUBE-SERVICES\n}}\n}}\n"
+    )
+}
+
 /// Packets that `counter name n` has counted.
 ///
 /// # Errors

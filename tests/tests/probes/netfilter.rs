@@ -191,29 +191,10 @@ fn what_cannot_be_attached_is_measured_from_the_next_source() {
     assert!(reason.starts_with("nf_hook_begin: ") && reason.contains("busy"), "{reason}");
 }
 
-/// Rules as kube-proxy has them for so many Services, none of them the datagrams': one rule each, or one map for all.
-/// Without a chain that translates, connections would not be tracked.
-fn services(count: u32, map: bool) -> String {
-    let each = |line: fn(u32, String) -> String| -> String {
-        (0..count).map(|n| line(n, format!("10.96.{}.{}", n >> 8, n & 255))).collect()
-    };
-    let chains = each(|n, _| format!("chain svc-{n} {{ dnat to 10.244.200.1; }}\n"));
-    let rules = if map {
-        let elements = each(|n, address| format!("{address} . 80 : goto svc-{n},\n"));
-        format!("ip daddr . udp dport vmap {{\n{elements}}}\n")
-    } else {
-        each(|n, address| format!("ip daddr {address} udp dport 80 jump svc-{n}\n"))
-    };
-    format!(
-        "table ip services {{\nchain other {{ dnat to 10.244.200.1; }}\n{chains}chain services {{\n\
-         type nat hook prerouting priority -100;\n{rules}}}\n}}\n"
-    )
-}
-
 /// Median time at prerouting with rules for so many Services, ns.
 fn prerouting_ns(lab: &Lab, count: u32, map: bool) -> Result<u64> {
     const FLOWS: u64 = 40;
-    truth::nft_script(&lab.node().netns, &services(count, map))?;
+    truth::nft_script(&lab.node().netns, &truth::services(count, map))?;
     let (finished, ()) = captured_in(
         lab,
         |options| {

@@ -1,6 +1,6 @@
 //! What scenarios do: traffic between the lab's client and server, names, settings, rules.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nettrace::lab::{
     Family, Lab, Netns, Path, Role,
     dns::{Client, DnsServer, Query, TYPE_A, TYPE_AAAA},
@@ -9,13 +9,14 @@ use nettrace::lab::{
         udp::{self, Datagrams},
     },
 };
-use nettrace_tests::truth;
+use nettrace_tests::{in_guest, truth};
 use serde::Deserialize;
 use std::{
     fs,
     io::{self, Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd as _,
+    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     thread::{self, sleep},
     time::Duration,
@@ -58,6 +59,10 @@ pub(crate) enum Load {
     Sysctl { pod: Place, name: String, value: String },
     /// What `tc` is told.
     Tc { pod: Place, args: String },
+    /// Datagrams through the node, each of a connection of its own.
+    Flows { count: u32 },
+    /// Rules of so many Services on the node.
+    Services { count: u32 },
     /// Rules.
     Nft { pod: Place, hook: String, rules: Vec<String> },
 }
@@ -69,19 +74,38 @@ pub(crate) enum Place {
     Client,
     Server,
     Node,
+    /// Outside the lab: a setting of the whole machine, which has to be a virtual one.
+    Machine,
 }
 
 impl Place {
-    fn netns(self, lab: &Lab) -> &Netns {
+    fn netns(self, lab: &Lab) -> Option<&Netns> {
         match self {
-            Self::Client => &lab.pod(Role::Client).netns,
-            Self::Server => &lab.pod(Role::Server).netns,
-            Self::Node => &lab.node().netns,
+            Self::Client => Some(&lab.pod(Role::Client).netns),
+            Self::Server => Some(&lab.pod(Role::Server).netns),
+            Self::Node => Some(&lab.node().netns),
+            Self::Machine => None,
+        }
+    }
+
+    fn within<T: Send>(self, lab: &Lab, work: impl FnOnce() -> T + Send) -> Result<T> {
+        match self.netns(lab) {
+            Some(netns) => Ok(netns.run(work)?),
+            None if in_guest() => Ok(work()),
+            None => bail!("it would change this machine"),
         }
     }
 }
 
 impl Load {
+    /// The file of a setting of the whole machine that this changes.
+    pub(crate) fn setting_of_machine(&self) -> Option<PathBuf> {
+        match self {
+            Self::Sysctl { pod: Place::Machine, name, .. } => Some(setting(name).into()),
+            _ => None,
+        }
+    }
+
     pub(crate) fn run(&self, lab: &Lab, family: Family) -> Result<()> {
         let path = lab.path(Role::Client, Role::Server, family)?;
         match self {
@@ -113,20 +137,47 @@ impl Load {
             Self::Starved { connections, requests } => starved(&path, *connections, *requests)?,
             Self::InVain { short_bytes, long_bytes } => in_vain(&path, *short_bytes, *long_bytes)?,
             Self::Sysctl { pod, name, value } => {
-                let file = format!("/proc/sys/{}", name.replace('.', "/"));
-                pod.netns(lab).run(|| fs::write(&file, value)).map(|r| r.context(file))??;
+                let file = setting(name);
+                pod.within(lab, || fs::write(&file, value))?.context(file)?;
             }
             Self::Tc { pod, args } => {
                 let args: Vec<_> = args.split(' ').collect();
-                truth::output(pod.netns(lab), "tc", "iproute2", &args)?;
+                let netns = pod.netns(lab).context("not in the lab")?;
+                truth::output(netns, "tc", "iproute2", &args)?;
             }
             Self::Nft { pod, hook, rules } => {
                 let rules: Vec<_> = rules.iter().map(String::as_str).collect();
-                truth::nft(pod.netns(lab), &truth::Nft { hook, rules: &rules })?;
+                let netns = pod.netns(lab).context("not in the lab")?;
+                truth::nft(netns, &truth::Nft { hook, rules: &rules })?;
+            }
+            Self::Flows { count } => flows(&path, *count)?,
+            Self::Services { count } => {
+                truth::nft_script(&lab.node().netns, &truth::services(*count, false))?;
             }
         }
         Ok(())
     }
+}
+
+/// The file of a kernel setting.
+fn setting(name: &str) -> String {
+    format!("/proc/sys/{}", name.replace('.', "/"))
+}
+
+/// Whoever receives them does not answer.
+fn flows(path: &Path<'_>, count: u32) -> Result<()> {
+    const PORT: u16 = 7100;
+    let server = path.server_address(PORT);
+    let _receiver = path.to().netns.run(|| UdpSocket::bind(server))??;
+    path.from().netns.run(|| {
+        let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        (0..count).try_for_each(|_| {
+            let socket = UdpSocket::bind(any)?;
+            // One that connection tracking has no room for is refused here where the node is, and lost elsewhere.
+            socket.send_to(b"through", server).map(drop)
+        })
+    })??;
+    Ok(())
 }
 
 fn dns(lab: &Lab, family: Family, names: &[String], times: u32) -> Result<()> {

@@ -116,6 +116,8 @@ fn queue(seen: &Seen<'_>) -> Judgement {
     let kind = seen.node.link(&row.scope).map(|link| link.qdisc.as_str());
     let judgement = if ns < seen.limits.queue_ns {
         Judgement::not_needed("packets do not wait in queues of interfaces")
+    } else if kind == Some("netem") {
+        Judgement::not_needed("packets wait in netem, which delays them because it is told to")
     } else if let Some(kind @ ("fq" | "fq_codel" | "cake")) = kind {
         Judgement::not_needed(format!(
             "packets wait in {kind}, which shares fairly, and may hold them back for pacing"

@@ -164,6 +164,7 @@ pub(super) fn base(path: &Path, programs: &Programs, tests: &[Test]) -> Result<(
     archive.copy(&programs.dir.join("lab-holder"))?;
     archive.directory(&build_dir().join("tmp").to_string_lossy())?;
     archive.directory(&workspace::root().join("tests").to_string_lossy())?;
+    archive.tree(&workspace::root().join("tests/scenarios"))?;
     for file in ["snapshot.schema.json", "kernels.md"] {
         archive.copy(&workspace::root().join("docs").join(file))?;
     }
