@@ -14,6 +14,7 @@ mod mtu;
 mod path;
 mod tcp;
 mod text;
+mod tunnel;
 
 pub use docs::page as rules_page;
 pub use json::{Advice, render as json, schema_json};
@@ -264,7 +265,7 @@ pub struct Rule {
 
 /// All rules, family by family.
 pub const RULES: &[&[Rule]] =
-    &[conntrack::RULES, dns::RULES, mtu::RULES, tcp::RULES, path::RULES, host::RULES];
+    &[conntrack::RULES, dns::RULES, mtu::RULES, tunnel::RULES, tcp::RULES, path::RULES, host::RULES];
 
 /// What rules see.
 struct Seen<'a> {

@@ -61,6 +61,8 @@ pub(crate) enum Load {
     Tc { pod: Place, args: String },
     /// Datagrams through the node, each of a connection of its own.
     Flows { count: u32 },
+    /// A tunnel (VXLAN) from the client to the server, and datagrams through it.
+    Tunnel { mtu: u32, count: u32, bytes: usize },
     /// Rules of so many Services on the node.
     Services { count: u32 },
     /// Rules.
@@ -151,12 +153,41 @@ impl Load {
                 truth::nft(netns, &truth::Nft { hook, rules: &rules })?;
             }
             Self::Flows { count } => flows(&path, *count)?,
+            Self::Tunnel { mtu, count, bytes } => tunnel(&path, *mtu, *count, *bytes)?,
             Self::Services { count } => {
                 truth::nft_script(&lab.node().netns, &truth::services(*count, false))?;
             }
         }
         Ok(())
     }
+}
+
+fn tunnel(path: &Path<'_>, mtu: u32, count: u32, bytes: usize) -> Result<()> {
+    const ENDS: [&str; 2] = ["10.88.0.1", "10.88.0.2"];
+    let below = [path.client_address(0).ip(), path.server_address(0).ip()];
+    for (pod, own, other) in [(path.from(), 0, 1), (path.to(), 1, 0)] {
+        let lines = [
+            format!(
+                "link add vx0 mtu {mtu} type vxlan id 7 dstport 4789 local {} remote {}",
+                below[own], below[other]
+            ),
+            format!("addr add {}/24 dev vx0", ENDS[own]),
+            "link set vx0 up".to_owned(),
+        ];
+        for line in lines {
+            let args: Vec<_> = line.split(' ').collect();
+            truth::output(&pod.netns, "ip", "iproute2", &args)?;
+        }
+    }
+    let receiver = path.to().netns.run(|| UdpSocket::bind((ENDS[1], 7200)))??;
+    receiver.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let sender = path.from().netns.run(|| UdpSocket::bind((ENDS[0], 0)))??;
+    for _ in 0..count {
+        sender.send_to(&vec![7; bytes], (ENDS[1], 7200))?;
+        let arrived = receiver.recv(&mut vec![0; bytes + 1]).context("nothing comes out of the tunnel")?;
+        ensure!(arrived == bytes, "{arrived} of {bytes} B");
+    }
+    Ok(())
 }
 
 /// The file of a kernel setting.

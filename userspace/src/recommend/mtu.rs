@@ -1,6 +1,6 @@
 //! Packet sizes: black holes, paths narrower than their interfaces, fragments, and jumbo frames.
 
-use super::{Change, Confidence, Judgement, Risk, Rule, Seen, by_hand, of, quoted, sysctl, total};
+use super::{Change, Confidence, Judgement, Risk, Rule, Seen, by_hand, of, quoted, sysctl, total, tunnel};
 use crate::{
     node::{Node, NodeLink, Settings},
     probes::PATH_MTU,
@@ -244,6 +244,9 @@ fn fragments(seen: &Seen<'_>) -> Judgement {
     let datagrams = total([ip.reassembled, ip.incomplete]);
     let judgement = if sent.max(received) < FRAGMENTS {
         Judgement::not_needed("hardly anything is cut into fragments")
+    } else if !tunnel::tight(seen.node).is_empty() {
+        Judgement::not_needed("a tunnel takes more than fits below it: see mtu.tunnel before applications")
+            .sure(Confidence::Medium)
     } else {
         let waits = seen.snapshot.signal(Signal::IpReassembly).map_or(0, |row| row.hist.quantile_ns(0.99));
         Judgement::consider(if ip.incomplete > 0 {
