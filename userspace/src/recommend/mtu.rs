@@ -201,7 +201,7 @@ fn mismatch(seen: &Seen<'_>) -> Judgement {
 
 fn path(seen: &Seen<'_>) -> Judgement {
     let ip = ip(seen);
-    let narrow = ip.learnt.iter().find(|row| row.mtu < ETHERNET_MTU);
+    let narrow = ip.learnt.iter().find(|row| row.mtu < ETHERNET_MTU && !tunnel::teaches(seen.node, row));
     let told = ip.ptb.iter().max_by_key(|row| row.count);
     let judgement = match (narrow, told) {
         (Some(row), _) => Judgement::consider(format!(

@@ -4,6 +4,7 @@ use super::{Change, Confidence, Judgement, Risk, Rule, Seen, quoted, total};
 use crate::{
     node::{Node, NodeLink, Settings},
     report::units,
+    snapshot::LearntMtu,
 };
 
 /// What a tunnel puts before each packet that it carries over IPv4, bytes: over IPv6 it is 20 more, so that this is the
@@ -42,6 +43,11 @@ pub(super) struct Tight<'a> {
 /// All of them.
 pub(super) fn tight(node: &Node) -> Vec<Tight<'_>> {
     node.namespaces.iter().flat_map(|s| s.links.iter().filter_map(|link| tight_one(s, link))).collect()
+}
+
+/// Whether a path MTU may have been learnt from such a tunnel, which tells its own machine what fits.
+pub(super) fn teaches(node: &Node, learnt: &LearntMtu) -> bool {
+    tight(node).iter().any(|tight| tight.netns == learnt.netns && learnt.mtu <= tight.fits_bytes)
 }
 
 fn overhead(link: &NodeLink) -> Option<u32> {
