@@ -4,9 +4,7 @@
 //! kernel verify the programs; [`mod@text`] and [`mod@json`] only write. Nothing is attached, nothing on the node is changed
 //! and nothing stays. Whether `run` would work is for [`crate::preflight`] and the loader to say, as it is in a run.
 
-mod cni;
 mod facts;
-mod files;
 mod json;
 mod judge;
 mod signals;
@@ -16,6 +14,7 @@ pub use json::{render as json, schema, schema_json};
 pub use text::render as text;
 
 use crate::{
+    cni, files,
     load::ProgramOptions,
     preflight::{self, Machine, Needs, Problem},
 };

@@ -31,6 +31,16 @@ pub(crate) fn dump<M>(protocol: isize, question: M) -> Result<Vec<M>, DumpError>
 where
     M: NetlinkSerializable + NetlinkDeserializable,
 {
+    let mut answers = Vec::new();
+    each(protocol, question, |answer| answers.push(answer))?;
+    Ok(answers)
+}
+
+/// The same, one answer at a time: there may be too many to keep.
+pub(crate) fn each<M>(protocol: isize, question: M, mut what: impl FnMut(M)) -> Result<(), DumpError>
+where
+    M: NetlinkSerializable + NetlinkDeserializable,
+{
     let socket = Socket::new(protocol).map_err(DumpError::Socket)?;
     if protocol == NETLINK_ROUTE {
         // Else the kernel takes no heed of what the question's header asks for.
@@ -49,8 +59,10 @@ where
     loop {
         datagram.clear();
         socket.recv(&mut datagram, 0).map_err(DumpError::Socket)?;
-        if take(&datagram, &mut answers)? {
-            return Ok(answers);
+        let is_last = take(&datagram, &mut answers)?;
+        answers.drain(..).for_each(&mut what);
+        if is_last {
+            return Ok(());
         }
     }
 }

@@ -4,11 +4,18 @@
 //! measurement ends, with the file of each value, or why it cannot be read. Nothing is changed and no module is loaded.
 //! Cluster objects (ConfigMaps, Services) are to come beside it: advice asks a [`Node`] for names, not for files.
 
+mod cluster;
 mod links;
+mod machine;
+mod rules;
 
+pub use crate::cni::Clue;
+pub use cluster::{Cluster, Tunnel};
 pub use links::NodeLink;
+pub use machine::{CpuReceive, IdleState, Machine, Resolver};
+pub use rules::{Ipvs, KubeProxy, PacketRules, RuleTable};
 
-use crate::iface::Namespace;
+use crate::{files::Files, iface::Namespace};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -34,6 +41,7 @@ pub const SYSCTLS: &[&str] = &[
     "net.ipv4.tcp_max_syn_backlog",
     "net.ipv4.tcp_syncookies",
     "net.ipv4.tcp_slow_start_after_idle",
+    "net.ipv4.tcp_keepalive_time",
     "net.ipv4.ip_local_port_range",
     "net.netfilter.nf_conntrack_max",
     "net.netfilter.nf_conntrack_buckets",
@@ -50,6 +58,7 @@ const HOST_FILES: &[(&str, &str)] = &[
     (GOVERNOR, "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
     (CLOCK, "/sys/devices/system/clocksource/clocksource0/current_clocksource"),
     (RESOLVER, "/etc/resolv.conf"),
+    (TUNED, "/etc/tuned/active_profile"),
 ];
 
 /// `1` where SELinux is enforced, `0` where it only logs.
@@ -60,6 +69,9 @@ pub const GOVERNOR: &str = "cpu governor";
 pub const CLOCK: &str = "clock source";
 /// The host's resolver configuration, see resolv.conf(5).
 pub const RESOLVER: &str = "resolver";
+
+/// The profile that tuned has set, where it is installed.
+pub const TUNED: &str = "tuned profile";
 
 /// Sockets of a namespace in TIME_WAIT, each of which holds a local port towards its peer.
 pub const TIME_WAIT: &str = "sockets in TIME_WAIT";
@@ -72,6 +84,12 @@ pub struct Node {
     pub host: Vec<Setting>,
     /// Settings by network namespace, of those that were measured.
     pub namespaces: Vec<Settings>,
+    /// What of the cluster's network this node shows; none in older snapshots.
+    #[serde(default)]
+    pub cluster: Option<Cluster>,
+    /// What matters of the machine beside its kernel's settings; none in older snapshots.
+    #[serde(default)]
+    pub machine: Option<Machine>,
 }
 
 /// What a network namespace is set to.
@@ -87,6 +105,9 @@ pub struct Settings {
     /// Why its interfaces cannot be listed.
     #[serde(default)]
     pub links_error: Option<String>,
+    /// Its packet rules; none in older snapshots, and of a namespace that could not be entered.
+    #[serde(default)]
+    pub rules: Option<PacketRules>,
 }
 
 /// One setting.
@@ -107,10 +128,25 @@ impl Node {
     #[must_use]
     pub fn read(namespaces: &[Namespace]) -> Self {
         let files = HOST_FILES.iter().map(|(name, path)| Setting::file(name, path));
+        let root = Path::new("/");
+        // Tunnels are the host's, whichever namespaces are measured.
+        let links = Namespace::host().within(links::read);
+        let links = links.map_err(|error| error.to_string()).and_then(|l| l.map_err(|e| e.to_string()));
+        let cluster = match &links {
+            Ok(links) => Cluster::read(root, links, None),
+            Err(error) => Cluster::read(root, &[], Some(error)),
+        };
         Self {
             host: HOST_SYSCTLS.iter().map(|name| Setting::sysctl(name)).chain(files).collect(),
             namespaces: namespaces.iter().map(Settings::read).collect(),
+            cluster: Some(cluster),
+            machine: Some(Machine::read(&Files::new(root))),
         }
+    }
+
+    /// Packet rules by namespace: of each that is known.
+    pub fn rules(&self) -> impl Iterator<Item = (&str, &PacketRules)> {
+        self.namespaces.iter().filter_map(|s| Some((s.netns.as_str(), s.rules.as_ref()?)))
     }
 
     /// An interface by the scope that measurements have: `NAMESPACE/NAME`, or its name alone in the host's.
@@ -144,12 +180,13 @@ impl Settings {
                 Ok(links) => (links, None),
                 Err(error) => (Vec::new(), Some(error.to_string())),
             };
-            Self { netns: netns.clone(), values, links, links_error }
+            Self { netns: netns.clone(), values, links, links_error, rules: Some(PacketRules::read()) }
         };
         namespace.within(inside).unwrap_or_else(|error| Self {
             values: SYSCTLS.iter().map(|name| Setting::new(name, &sysctl_file(name), Err(&error))).collect(),
             links: Vec::new(),
             links_error: Some(error.to_string()),
+            rules: None,
             netns: netns.clone(),
         })
     }

@@ -4,15 +4,19 @@
 //! is advised can be checked on another machine and later. Yields a [`Finding`] for each rule of [`RULES`], the one table.
 //! A rule rests on the measured cause. Where that was not measured it says `cannot tell`, and what to run.
 
+mod cluster;
+mod cni;
 mod conntrack;
 mod dns;
 mod docs;
 mod host;
 mod json;
+mod kube_proxy;
 mod markdown;
 mod mtu;
 mod path;
 mod tcp;
+mod tcp_idle;
 mod text;
 mod tunnel;
 
@@ -264,14 +268,26 @@ pub struct Rule {
 }
 
 /// All rules, family by family.
-pub const RULES: &[&[Rule]] =
-    &[conntrack::RULES, dns::RULES, mtu::RULES, tunnel::RULES, tcp::RULES, path::RULES, host::RULES];
+pub const RULES: &[&[Rule]] = &[
+    conntrack::RULES,
+    dns::RULES,
+    mtu::RULES,
+    tunnel::RULES,
+    tcp::RULES,
+    tcp_idle::RULES,
+    kube_proxy::RULES,
+    cni::RULES,
+    path::RULES,
+    host::RULES,
+    cluster::RULES,
+];
 
 /// What rules see.
 struct Seen<'a> {
     snapshot: &'a Snapshot,
     node: &'a Node,
     limits: Thresholds,
+    profile: Profile,
 }
 
 /// What a rule says; the rest of a finding is the rule's own.
@@ -383,7 +399,7 @@ fn by_hand(scope: &str, apply: &str, undo: &str) -> Change {
 /// Findings of all rules, most urgent first; those of one verdict in the table's order.
 #[must_use]
 pub fn advise(snapshot: &Snapshot, profile: Profile) -> Vec<Finding> {
-    let seen = Seen { snapshot, node: &snapshot.node, limits: Thresholds::of(profile) };
+    let seen = Seen { snapshot, node: &snapshot.node, limits: Thresholds::of(profile), profile };
     let judge = |rule: &Rule| {
         let judgement = match missing(snapshot, rule) {
             Some(cannot) => cannot,

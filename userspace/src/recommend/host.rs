@@ -1,7 +1,16 @@
-//! What is said of the whole machine: SELinux, clock source, how CPUs are governed.
+//! What is said of the whole machine: SELinux, firewalld, clock source, how CPUs are governed and sleep, tuned, and
+//! settings that do not reach pods.
 
-use super::{Confidence, Judgement, Risk, Rule, Seen, by_hand};
-use crate::node::{CLOCK, GOVERNOR, SELINUX};
+use super::{Confidence, Judgement, Profile, Risk, Rule, Seen, by_hand};
+use crate::{
+    node::{CLOCK, GOVERNOR, SELINUX, TUNED},
+    report::units,
+};
+
+/// A CPU that sleeps so deep takes as long as a round trip within a rack to wake up, us.
+const DEEP_US: u64 = 50;
+/// Profiles of tuned that keep latency low.
+const QUICK: &[&str] = &["network-latency", "latency-performance", "realtime", "cpu-partitioning"];
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -33,6 +42,48 @@ pub(super) const RULES: &[Rule] = &[
         source: "https://docs.kernel.org/virt/kvm/x86/timekeeping.html",
         needs: &[],
         judge: clock,
+    },
+    Rule {
+        id: "host.firewalld",
+        advice: "switch firewalld off",
+        looks_at: "Whether it runs. It is never advised to switch it off.",
+        risk: Risk::High,
+        when_not: "Ever, for latency. That a reload removes rules of others is a matter of correctness: let it leave the \
+                   pods' interfaces alone, or reload in quiet times.",
+        source: "https://firewalld.org/documentation/",
+        needs: &[],
+        judge: firewalld,
+    },
+    Rule {
+        id: "host.tuned",
+        advice: "set tuned's profile to network-latency",
+        looks_at: "The profile that is set. It sets what other rules look at one by one: governor, idle states, busy polling.",
+        risk: Risk::Medium,
+        when_not: "Power matters more, or the machine is virtual: most of what it sets is up to its host.",
+        source: "https://tuned-project.org/docs/manual/",
+        needs: &[],
+        judge: tuned,
+    },
+    Rule {
+        id: "host.cstates",
+        advice: "keep CPUs from deep idle states",
+        looks_at: "Under the latency profile alone: the longest time to wake up from an idle state that is on, 50 us (consider).",
+        risk: Risk::Low,
+        when_not: "Power or heat matters, or the CPUs are hardly ever idle.",
+        source: "https://docs.kernel.org/admin-guide/pm/cpuidle.html",
+        needs: &[],
+        judge: cstates,
+    },
+    Rule {
+        id: "host.pod-sysctls",
+        advice: "set sysctls on the host for pods",
+        looks_at: "Which settings of the host differ in the other namespaces that were measured: most are a namespace's own, \
+                   and those of the host do not reach pods.",
+        risk: Risk::Low,
+        when_not: "Ever: a change goes where the sockets are. Each finding names the namespace.",
+        source: "https://kubernetes.io/docs/tasks/administer-cluster/sysctl-cluster/",
+        needs: &[],
+        judge: pod_sysctls,
     },
 ];
 
@@ -86,4 +137,105 @@ fn clock(seen: &Seen<'_>) -> Judgement {
                 .with("clock source", source.to_owned())
         }
     }
+}
+
+fn firewalld(seen: &Seen<'_>) -> Judgement {
+    let Some(machine) = &seen.node.machine else {
+        return Judgement::cannot_tell(
+            "the measurement does not say whether it runs",
+            "systemctl is-active firewalld",
+        );
+    };
+    let by_table =
+        seen.node.rules().any(|(_, rules)| rules.tables.iter().any(|t| t.table.ends_with(" firewalld")));
+    match &machine.firewalld {
+        Some(from) => {
+            Judgement::not_needed("firewalld does not make packets late; its rules count as all others do")
+                .with("it runs", from.clone())
+        }
+        None if by_table => Judgement::not_needed("its rules count as all others do")
+            .with("it runs, or did", "nftables table firewalld".to_owned()),
+        None => Judgement::not_needed("firewalld is not seen to run"),
+    }
+}
+
+fn tuned(seen: &Seen<'_>) -> Judgement {
+    if let Some(cannot) = not_read(seen, "which profile tuned has set") {
+        return cannot;
+    }
+    match seen.node.of_host(TUNED) {
+        None | Some("") => {
+            Judgement::not_needed("tuned sets nothing here: what it would set has rules of its own")
+        }
+        Some(profile) if QUICK.contains(&profile) => {
+            Judgement::not_needed("its profile keeps latency low").with("profile", profile.to_owned())
+        }
+        Some(profile) => Judgement::cannot_tell(
+            "what another profile would bring was not measured",
+            "tuned-adm profile network-latency, and measure again under the same load",
+        )
+        .with("profile", profile.to_owned()),
+    }
+}
+
+fn cstates(seen: &Seen<'_>) -> Judgement {
+    let Some(machine) = &seen.node.machine else {
+        return Judgement::cannot_tell(
+            "the measurement does not say how deep CPUs sleep",
+            "cpupower idle-info",
+        );
+    };
+    let Some(deepest) = machine.idle_states.iter().rfind(|state| !state.disabled) else {
+        return Judgement::not_needed("the kernel does not choose how deep this machine's CPUs sleep");
+    };
+    let us = deepest.exit_latency_us;
+    let judgement = if us < DEEP_US {
+        Judgement::not_needed("CPUs wake up soon from their deepest sleep")
+    } else if seen.profile != Profile::Latency {
+        Judgement::not_needed("it saves power; with --profile latency it is looked into")
+    } else {
+        Judgement::consider("CPUs may sleep deep, and take long to wake up when a packet comes")
+            .sure(Confidence::Low)
+            .brings(format!("up to {us} us less for a packet that comes to an idle CPU"))
+            .change(by_hand(
+                "host",
+                &format!("cpupower idle-set -D {}, which ends with a restart", DEEP_US - 1),
+                "cpupower idle-set -E",
+            ))
+    };
+    judgement.seen(
+        &format!("time to wake up from {}, at most", deepest.name),
+        format!("{us} us"),
+        Some(format!("{DEEP_US} us")),
+    )
+}
+
+fn pod_sysctls(seen: &Seen<'_>) -> Judgement {
+    let host = seen.node.namespaces.iter().find(|s| s.netns == "host");
+    let others = || seen.node.namespaces.iter().filter(|s| s.netns != "host");
+    let (Some(host), true) = (host, others().next().is_some()) else {
+        return Judgement::cannot_tell(
+            "no pod was measured beside the host",
+            "nettrace run --netns host --netns POD",
+        );
+    };
+    let differs = |name: &str, value: Option<&str>| {
+        let of_host = host.values.iter().find(|s| s.name == name).and_then(|s| s.value.as_deref());
+        of_host.is_some() && value.is_some() && of_host != value
+    };
+    let names = others().flat_map(|s| s.values.iter());
+    let names: std::collections::BTreeSet<_> = names
+        .filter(|s| s.name.starts_with("net.") && differs(&s.name, s.value.as_deref()))
+        .map(|s| s.name.as_str())
+        .collect();
+    let judgement = if names.is_empty() {
+        Judgement::not_needed("pods have what the host has")
+    } else {
+        Judgement::not_needed("pods have values of their own: the host's do not reach them")
+    };
+    let judgement = judgement.with("settings that differ", units::count(names.len() as u64));
+    names.into_iter().take(5).fold(judgement, |judgement, name| {
+        let values = seen.node.of_each(name).map(|(netns, value)| format!("{value} in {netns}"));
+        judgement.with(name, values.collect::<Vec<_>>().join(", "))
+    })
 }

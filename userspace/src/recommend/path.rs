@@ -1,4 +1,4 @@
-//! A packet's way through this machine: kube-proxy's rules, queues of interfaces, softirqs, the backlog.
+//! A packet's way through this machine: queues of interfaces, softirqs, the backlog.
 
 use super::{Change, Confidence, Judgement, Risk, Rule, Seen, by_hand, quoted, sysctl, total};
 use crate::{report::units, snapshot::SignalData};
@@ -6,25 +6,17 @@ use nettrace_common::Signal;
 
 const BACKLOG: &str = "net.core.netdev_max_backlog";
 /// Fewer packets tell little of the hundredth.
-const ENOUGH: u64 = 100;
+pub(super) const ENOUGH: u64 = 100;
 /// The same, of one in twenty.
 const ENOUGH_QUEUED: u64 = 20;
+/// Share of all receive softirqs, from which on one CPU has nearly all.
+const NEARLY_ALL: f64 = 0.9;
+/// Share of a CPU's receive softirqs that left packets over, from which on it has too much to do.
+const SQUEEZED_SHARE: f64 = 0.001;
 /// Drop reason of a full backlog (include/net/dropreason-core.h).
 const BACKLOG_REASON: &str = "CPU_BACKLOG";
 
 pub(super) const RULES: &[Rule] = &[
-    Rule {
-        id: "kube-proxy.mode",
-        advice: "switch kube-proxy from iptables to IPVS",
-        looks_at: "The time that the rules at one netfilter hook take of one packet in a hundred: 20 us (latency profile: \
-                   10 us). Rules in a list cost a new connection's first packet; those that follow do not walk them.",
-        risk: Risk::Medium,
-        when_not: "Connections stay open: their packets do not walk the rules. IPVS is deprecated since Kubernetes 1.35: the \
-                   nftables mode (1.33, Linux 5.13) has its lookups without it.",
-        source: "https://kubernetes.io/blog/2025/02/28/nftables-kube-proxy/",
-        needs: &[Signal::NfHook.name()],
-        judge: kube_proxy,
-    },
     Rule {
         id: "qdisc.queue",
         advice: "give cluster traffic priority with tc",
@@ -49,6 +41,17 @@ pub(super) const RULES: &[Rule] = &[
         judge: softirq,
     },
     Rule {
+        id: "nic.rps",
+        advice: "switch RPS on",
+        looks_at: "Whether one of several CPUs ran 90 % of the receive softirqs since the start and left packets over in one \
+                   of 1,000, while the softirq waits (as nic.softirq).",
+        risk: Risk::Low,
+        when_not: "The NIC has queues enough for all CPUs (RSS): its hardware spreads packets for nothing.",
+        source: "https://docs.kernel.org/networking/scaling.html",
+        needs: &[Signal::RxSoftirq.name()],
+        judge: rps,
+    },
+    Rule {
         id: "nic.backlog",
         advice: "raise net.core.netdev_max_backlog",
         looks_at: "Packets dropped because a CPU's backlog was full: one.",
@@ -61,7 +64,12 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 /// The scope of a signal in which a quantile is longest, of those with enough packets.
-fn slowest<'a>(seen: &Seen<'a>, signal: Signal, quantile: f64, enough: u64) -> Option<(&'a SignalData, u64)> {
+pub(super) fn slowest<'a>(
+    seen: &Seen<'a>,
+    signal: Signal,
+    quantile: f64,
+    enough: u64,
+) -> Option<(&'a SignalData, u64)> {
     let rows = seen.snapshot.signals.iter();
     let of_it = rows.filter(|row| row.signal == signal.name() && row.hist.count() >= enough);
     of_it
@@ -69,40 +77,11 @@ fn slowest<'a>(seen: &Seen<'a>, signal: Signal, quantile: f64, enough: u64) -> O
         .max_by_key(|(row, ns)| (!matches!(row.scope.as_str(), "all" | "other"), *ns))
 }
 
-fn too_few(signal: Signal) -> Judgement {
+pub(super) fn too_few(signal: Signal) -> Judgement {
     Judgement::cannot_tell(
         format!("{} counted fewer than {ENOUGH} packets", signal.name()),
         format!("nettrace run -d 1m --signals {}", signal.name()),
     )
-}
-
-fn kube_proxy(seen: &Seen<'_>) -> Judgement {
-    let Some((row, ns)) = slowest(seen, Signal::NfHook, 0.99, ENOUGH) else {
-        let passed = seen.snapshot.packets.begun > ENOUGH;
-        return if passed && seen.snapshot.signal(Signal::NfHook).is_none() {
-            Judgement::not_needed("packets pass no netfilter rules")
-        } else {
-            too_few(Signal::NfHook)
-        };
-    };
-    let judgement = if ns >= seen.limits.hook_ns {
-        Judgement::consider("rules take long of some packets")
-            .sure(Confidence::Low)
-            .brings(format!(
-                "up to {} less for a new connection's first packet, if those are kube-proxy's rules",
-                units::duration(ns)
-            ))
-            .change(by_hand("kube-proxy's configuration", "mode: nftables", "mode: iptables"))
-    } else {
-        Judgement::not_needed("rules take little time of packets")
-    };
-    judgement
-        .seen(
-            &format!("time at hook {}, p99", row.scope),
-            units::duration(ns),
-            Some(units::duration(seen.limits.hook_ns)),
-        )
-        .with("p50", units::duration(row.hist.quantile_ns(0.5)))
 }
 
 fn queue(seen: &Seen<'_>) -> Judgement {
@@ -186,6 +165,58 @@ fn softirq(seen: &Seen<'_>) -> Judgement {
             Some(units::duration(seen.limits.softirq_ns)),
         )
         .with("p50", units::duration(row.hist.quantile_ns(0.5)))
+}
+
+/// Counts since the start alone prove nothing of the time that was measured, nor does a wait tell who causes it.
+fn rps(seen: &Seen<'_>) -> Judgement {
+    let Some(machine) = &seen.node.machine else {
+        return Judgement::cannot_tell("which CPUs receive is not in the measurement", "cat /proc/softirqs");
+    };
+    let Some((cpu, share)) = machine.busiest_receiver() else {
+        return match machine.receive.len() {
+            1 => Judgement::not_needed("there is one CPU"),
+            _ => Judgement::cannot_tell("which CPUs receive could not be read", "cat /proc/softirqs"),
+        };
+    };
+    let Some((_, ns)) = slowest(seen, Signal::RxSoftirq, 0.99, ENOUGH) else {
+        return too_few(Signal::RxSoftirq);
+    };
+    let squeezed = cpu.squeezed as f64 / cpu.net_rx.max(1) as f64;
+    let judgement = if ns < seen.limits.softirq_ns {
+        Judgement::not_needed("receive softirqs run soon after they are raised")
+    } else if share < NEARLY_ALL {
+        Judgement::not_needed("receive softirqs run on several CPUs")
+    } else if squeezed < SQUEEZED_SHARE {
+        Judgement::not_needed("one CPU receives nearly all, and is done with it each time")
+            .sure(Confidence::Medium)
+    } else {
+        Judgement::consider(
+            "one CPU receives nearly all, is not done with it each time, and packets wait for it",
+        )
+        .sure(Confidence::Low)
+        .brings(format!("up to {} less for one packet in a hundred", units::duration(ns)))
+        .change(by_hand(
+            "host",
+            "in /sys/class/net/NIC/queues/rx-*/rps_cpus: the CPUs that share its NUMA node",
+            "0 there",
+        ))
+    };
+    judgement
+        .seen(
+            &format!("share of receive softirqs on CPU {}, since the start", cpu.cpu),
+            units::percent(share),
+            Some(units::percent(NEARLY_ALL)),
+        )
+        .seen(
+            "of these with packets left over",
+            units::percent(squeezed),
+            Some(units::percent(SQUEEZED_SHARE)),
+        )
+        .seen(
+            "wait of the receive softirq, p99",
+            units::duration(ns),
+            Some(units::duration(seen.limits.softirq_ns)),
+        )
 }
 
 fn backlog(seen: &Seen<'_>) -> Judgement {

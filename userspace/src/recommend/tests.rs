@@ -1,3 +1,5 @@
+mod cluster;
+
 use super::*;
 use crate::{
     node::{NodeLink, Setting, Settings},

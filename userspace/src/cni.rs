@@ -1,29 +1,31 @@
 //! Who connects the pods: a guess from the configuration that the container runtime reads and from interfaces that
-//! bear a plugin's name.
+//! bear a plugin's name. Needs the node's files; yields [`Clues`], for `nettrace doctor` and for the snapshot.
 
-use super::files::{FileError, Files};
+use crate::files::{FileError, Files};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// Where container runtimes look for configurations, by default.
-pub(super) const CONFIG_DIR: &str = "/etc/cni/net.d";
+pub(crate) const CONFIG_DIR: &str = "/etc/cni/net.d";
 /// Interfaces of this network namespace.
-pub(super) const INTERFACE_DIR: &str = "/sys/class/net";
+pub(crate) const INTERFACE_DIR: &str = "/sys/class/net";
 
-/// One hint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Clue {
+/// A hint at who connects the pods.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Clue {
     /// What it hints at.
-    pub(super) plugin: String,
+    pub plugin: String,
     /// The file or interface.
-    pub(super) from: String,
+    pub from: String,
 }
 
 /// All hints, the strongest first.
 #[derive(Debug, Default)]
-pub(super) struct Clues {
+pub(crate) struct Clues {
     /// At least what was found.
-    pub(super) found: Vec<Clue>,
+    pub(crate) found: Vec<Clue>,
     /// What could not be read; a directory that is not there hints at nothing, and is not in here.
-    pub(super) unread: Vec<String>,
+    pub(crate) unread: Vec<String>,
 }
 
 /// Plugins by `type` in a configuration.
@@ -60,7 +62,7 @@ const INTERFACES: &[(&str, &str)] = &[
 
 /// Looks for hints.
 #[must_use]
-pub(super) fn clues(files: &Files) -> Clues {
+pub(crate) fn clues(files: &Files) -> Clues {
     let mut clues = Clues::default();
     let mut names = |path| match files.names(path) {
         Ok(names) => names,

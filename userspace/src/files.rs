@@ -1,4 +1,4 @@
-//! The one place from which the doctor reads files, below a root that tests choose.
+//! The one place from which the doctor and the node's state read files, below a root that tests choose.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// Why a file does not tell.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FileError {
+pub(crate) enum FileError {
     /// It cannot be read.
     #[error("{path}: {error}")]
     Read {
@@ -39,21 +39,21 @@ pub(super) enum FileError {
 impl FileError {
     /// Whether there is no such file, as opposed to one that cannot be read.
     #[must_use]
-    pub(super) fn is_absent(&self) -> bool {
+    pub(crate) fn is_absent(&self) -> bool {
         matches!(self, Self::Read { error, .. } if error.kind() == io::ErrorKind::NotFound)
     }
 }
 
 /// Files below a root. Paths are as on a node, from `/`.
 #[derive(Clone, Debug)]
-pub(super) struct Files {
+pub(crate) struct Files {
     root: PathBuf,
 }
 
 impl Files {
     /// Below `root`; `/` for this node.
     #[must_use]
-    pub(super) fn new(root: &Path) -> Self {
+    pub(crate) fn new(root: &Path) -> Self {
         Self { root: root.to_owned() }
     }
 
@@ -65,7 +65,7 @@ impl Files {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub(super) fn bytes(&self, path: &str) -> Result<Vec<u8>, FileError> {
+    pub(crate) fn bytes(&self, path: &str) -> Result<Vec<u8>, FileError> {
         let read = || {
             let mut bytes = Vec::new();
             fs::File::open(self.at(path))?.take(MAX_BYTES).read_to_end(&mut bytes)?;
@@ -78,7 +78,7 @@ impl Files {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub(super) fn text(&self, path: &str) -> Result<String, FileError> {
+    pub(crate) fn text(&self, path: &str) -> Result<String, FileError> {
         Ok(String::from_utf8_lossy(&self.bytes(path)?).trim().to_owned())
     }
 
@@ -86,7 +86,7 @@ impl Files {
     ///
     /// # Errors
     /// When it cannot be read or holds something else.
-    pub(super) fn number<T: FromStr>(&self, path: &str) -> Result<T, FileError> {
+    pub(crate) fn number<T: FromStr>(&self, path: &str) -> Result<T, FileError> {
         let text = self.text(path)?;
         text.parse().map_err(|_| FileError::Content {
             path: path.to_owned(),
@@ -99,7 +99,7 @@ impl Files {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub(super) fn names(&self, path: &str) -> Result<Vec<String>, FileError> {
+    pub(crate) fn names(&self, path: &str) -> Result<Vec<String>, FileError> {
         let list = || {
             let entries = fs::read_dir(self.at(path))?;
             let mut names = entries
@@ -115,14 +115,14 @@ impl Files {
     ///
     /// # Errors
     /// When it is not there.
-    pub(super) fn size_bytes(&self, path: &str) -> Result<u64, FileError> {
+    pub(crate) fn size_bytes(&self, path: &str) -> Result<u64, FileError> {
         let meta = fs::metadata(self.at(path));
         meta.map(|m| m.len()).map_err(|error| FileError::Read { path: path.to_owned(), error })
     }
 
     /// Whether something is there.
     #[must_use]
-    pub(super) fn exists(&self, path: &str) -> bool {
+    pub(crate) fn exists(&self, path: &str) -> bool {
         self.at(path).exists()
     }
 }

@@ -1,0 +1,246 @@
+//! What matters of the machine beside its kernel's settings: who else changes packet rules, how deep CPUs sleep, which CPUs
+//! receive, and where names are asked for.
+//!
+//! Needs: procfs and sysfs of the host. Yields: a [`Machine`]. Counts are the kernel's, since it started.
+
+use crate::files::Files;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+const IDLE: &str = "/sys/devices/system/cpu/cpu0/cpuidle";
+const SOFTIRQS: &str = "/proc/softirqs";
+const SOFTNET: &str = "/proc/net/softnet_stat";
+const RESOLV: &str = "/etc/resolv.conf";
+/// Its first line says who runs.
+const FIREWALLD: &str = "firewalld";
+
+/// What matters of the machine beside its kernel's settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Machine {
+    /// Where the process of firewalld was seen; none where it does not run, or is not seen from here.
+    pub firewalld: Option<String>,
+    /// Idle states of the first CPU, from the lightest; none where the kernel governs none.
+    pub idle_states: Vec<IdleState>,
+    /// What each CPU received.
+    pub receive: Vec<CpuReceive>,
+    /// Where the host asks for names.
+    pub resolver: Option<Resolver>,
+    /// What could not be read, and why.
+    pub unread: Vec<String>,
+}
+
+/// One way of a CPU to sleep.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IdleState {
+    /// Its name: `C6`.
+    pub name: String,
+    /// The longest time to wake up from it, us.
+    pub exit_latency_us: u64,
+    /// Whether it is switched off.
+    pub disabled: bool,
+}
+
+/// What a CPU received since the kernel started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CpuReceive {
+    /// The CPU.
+    pub cpu: u32,
+    /// Receive softirqs that ran.
+    pub net_rx: u64,
+    /// Packets.
+    pub packets: u64,
+    /// Packets dropped: the backlog was full.
+    pub dropped: u64,
+    /// Receive softirqs that ended with packets left, for want of budget or time.
+    pub squeezed: u64,
+}
+
+/// A resolver's configuration, resolv.conf(5).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Resolver {
+    /// Servers, as written.
+    pub nameservers: Vec<String>,
+    /// Domains that are tried behind a name.
+    pub search: Vec<String>,
+    /// Names with fewer dots are tried with the domains first; none where it is left at 1.
+    pub ndots: Option<u32>,
+    /// The other options, as written.
+    pub options: Vec<String>,
+}
+
+impl Machine {
+    /// Of the machine below a root.
+    pub(super) fn read(files: &Files) -> Self {
+        let mut machine = Self { firewalld: process(files, FIREWALLD), ..Self::default() };
+        let unread = &mut machine.unread;
+        machine.idle_states = idle_states(files, unread);
+        machine.receive = receive(files, unread);
+        match files.text(RESOLV) {
+            Ok(text) => machine.resolver = Some(Resolver::parse(&text)),
+            Err(error) => unread.push(error.to_string()),
+        }
+        machine
+    }
+
+    /// The CPU that ran most receive softirqs, and its share of all, from 0 to 1; none of a machine with one CPU.
+    #[must_use]
+    pub fn busiest_receiver(&self) -> Option<(CpuReceive, f64)> {
+        let most = self.receive.iter().filter(|_| self.receive.len() > 1).max_by_key(|cpu| cpu.net_rx)?;
+        let all: f64 = self.receive.iter().map(|cpu| cpu.net_rx as f64).sum();
+        (all > 0.0).then(|| (*most, most.net_rx as f64 / all))
+    }
+}
+
+/// The file that says so, where a process of this name runs.
+fn process(files: &Files, name: &str) -> Option<String> {
+    let pids = files.names("/proc").ok()?;
+    let is_pid = |name: &String| name.bytes().all(|byte| byte.is_ascii_digit());
+    let mut comms = pids.into_iter().filter(is_pid).map(|pid| format!("/proc/{pid}/comm"));
+    comms.find(|path| files.text(path).is_ok_and(|comm| comm == name))
+}
+
+/// Source: Documentation/ABI/testing/sysfs-devices-system-cpu, cpuidle.
+fn idle_states(files: &Files, unread: &mut Vec<String>) -> Vec<IdleState> {
+    let names = match files.names(IDLE) {
+        Ok(names) => names,
+        Err(error) => {
+            if !error.is_absent() {
+                unread.push(error.to_string());
+            }
+            return Vec::new();
+        }
+    };
+    let state = |dir: &String| {
+        let of = |what: &str| format!("{IDLE}/{dir}/{what}");
+        Ok(IdleState {
+            name: files.text(&of("name"))?,
+            exit_latency_us: files.number(&of("latency"))?,
+            // Not there before 3.10 and in some drivers: then it is on.
+            disabled: files.number::<u32>(&of("disable")).is_ok_and(|value| value != 0),
+        })
+    };
+    let states = names.iter().filter(|name| name.starts_with("state")).map(state);
+    let mut known: Vec<_> = states
+        .filter_map(|state: Result<_, crate::files::FileError>| {
+            state.map_err(|error| unread.push(error.to_string())).ok()
+        })
+        .collect();
+    known.sort_by_key(|state| state.exit_latency_us);
+    known
+}
+
+/// Source: `show_softirqs` (fs/proc/softirqs.c) and `softnet_seq_show` (net/core/net-procfs.c).
+fn receive(files: &Files, unread: &mut Vec<String>) -> Vec<CpuReceive> {
+    let mut text =
+        |path| files.text(path).map_err(|error| unread.push(error.to_string())).unwrap_or_default();
+    let (softirqs, softnet) = (text(SOFTIRQS), text(SOFTNET));
+    let cpus = softirqs.lines().next().unwrap_or_default().split_whitespace();
+    let counts = softirqs.lines().find_map(|line| line.trim_start().strip_prefix("NET_RX:"));
+    let counts = counts.unwrap_or_default().split_whitespace();
+    let of_cpu = |(cpu, count): (&str, &str)| {
+        Some(CpuReceive {
+            cpu: cpu.strip_prefix("CPU")?.parse().ok()?,
+            net_rx: count.parse().ok()?,
+            ..CpuReceive::default()
+        })
+    };
+    let mut rows: Vec<_> = cpus.zip(counts).filter_map(of_cpu).collect();
+    for (line, text) in softnet.lines().enumerate() {
+        let words: Vec<_> = text.split_whitespace().map(|word| u64::from_str_radix(word, 16).ok()).collect();
+        let word = |n: usize| words.get(n).copied().flatten();
+        // Lines are those of CPUs that are online; since 5.10 each names its own.
+        let cpu = word(12).unwrap_or(line as u64);
+        if let Some(row) = rows.iter_mut().find(|row| u64::from(row.cpu) == cpu) {
+            row.packets = word(0).unwrap_or(0);
+            row.dropped = word(1).unwrap_or(0);
+            row.squeezed = word(2).unwrap_or(0);
+        }
+    }
+    rows
+}
+
+impl Resolver {
+    /// Of several `search` lines the last counts, options add up. `domain` is an older way to name one domain.
+    fn parse(text: &str) -> Self {
+        let mut resolver = Self::default();
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            let key = words.next().unwrap_or_default();
+            let words = words.take_while(|word| !word.starts_with(['#', ';'])).map(str::to_owned);
+            match key {
+                "nameserver" => resolver.nameservers.extend(words.take(1)),
+                "search" | "domain" => resolver.search = words.collect(),
+                "options" => resolver.options.extend(words),
+                _ => {}
+            }
+        }
+        let ndots = |option: &String| option.strip_prefix("ndots:").map(str::parse::<u32>);
+        resolver.ndots = resolver.options.iter().rev().find_map(ndots).and_then(Result::ok);
+        resolver.options.retain(|option| !option.starts_with("ndots:"));
+        resolver
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, path::Path};
+
+    fn files(root: &Path, texts: &[(&str, &str)]) -> Files {
+        for (path, text) in texts {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        Files::new(root)
+    }
+
+    #[test]
+    fn a_machine_tells_what_it_has() {
+        let root = tempfile::tempdir().unwrap();
+        let idle = "sys/devices/system/cpu/cpu0/cpuidle";
+        let texts = [
+            ("proc/17/comm", "firewalld\n"),
+            ("proc/self/comm", "cat\n"),
+            (&format!("{idle}/state0/name"), "POLL\n"),
+            (&format!("{idle}/state0/latency"), "0\n"),
+            (&format!("{idle}/state1/name"), "C6\n"),
+            (&format!("{idle}/state1/latency"), "133\n"),
+            (&format!("{idle}/state1/disable"), "1\n"),
+            (&format!("{idle}/state2/name"), "broken\n"),
+            ("proc/softirqs", "          CPU0       CPU2\n  HI: 1 2\n NET_RX:  10  30\n"),
+            (
+                "proc/net/softnet_stat",
+                "0000000a 0 0 0 0 0 0 0 0 0 0 0 00000000 0 0\n00000010 00000002 00000003 0 0 0 0 0 0 0 0 0 00000002 0 0\n",
+            ),
+            (
+                "etc/resolv.conf",
+                "# x\nnameserver 10.96.0.10\nsearch a.local b.local # c\noptions ndots:5 edns0\n",
+            ),
+        ];
+        let machine = Machine::read(&files(root.path(), &texts));
+        assert_eq!(machine.firewalld.as_deref(), Some("/proc/17/comm"));
+        let states: Vec<_> = machine.idle_states.iter().map(|s| (s.exit_latency_us, s.disabled)).collect();
+        assert_eq!(states, [(0, false), (133, true)]);
+        let last = CpuReceive { cpu: 2, net_rx: 30, packets: 16, dropped: 2, squeezed: 3 };
+        assert_eq!(machine.busiest_receiver(), Some((last, 0.75)));
+        let resolver = machine.resolver.unwrap();
+        assert_eq!((resolver.ndots, resolver.options.as_slice()), (Some(5), &["edns0".to_owned()][..]));
+        assert_eq!(
+            (resolver.nameservers, resolver.search),
+            (vec!["10.96.0.10".to_owned()], vec!["a.local".to_owned(), "b.local".to_owned()])
+        );
+        assert_eq!(machine.unread.len(), 1, "{:?}", machine.unread);
+    }
+
+    #[test]
+    fn a_machine_that_tells_nothing_says_so() {
+        let root = tempfile::tempdir().unwrap();
+        let machine = Machine::read(&Files::new(root.path()));
+        assert_eq!(machine.unread.len(), 3, "{:?}", machine.unread);
+        assert!(machine.busiest_receiver().is_none());
+        for text in ["", "search", "options ndots:x", "nameserver"] {
+            assert_eq!(Resolver::parse(text).ndots, None, "{text}");
+        }
+    }
+}
