@@ -7,7 +7,7 @@ use rtnetlink::{
     },
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
-use std::io;
+use std::{io, ops::ControlFlow};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,24 @@ pub(crate) fn dump<M>(protocol: isize, question: M) -> Result<Vec<M>, DumpError>
 where
     M: NetlinkSerializable + NetlinkDeserializable,
 {
+    let mut answers = Vec::new();
+    dump_each(protocol, question, |answer| {
+        answers.push(answer);
+        ControlFlow::Continue(())
+    })?;
+    Ok(answers)
+}
+
+/// Asks for everything of a kind, and looks at each answer until `each` has seen enough: no more than a datagram of them
+/// is held.
+pub(crate) fn dump_each<M>(
+    protocol: isize,
+    question: M,
+    mut each: impl FnMut(M) -> ControlFlow<()>,
+) -> Result<(), DumpError>
+where
+    M: NetlinkSerializable + NetlinkDeserializable,
+{
     let socket = Socket::new(protocol).map_err(DumpError::Socket)?;
     if protocol == NETLINK_ROUTE {
         // Else the kernel takes no heed of what the question's header asks for.
@@ -49,8 +67,9 @@ where
     loop {
         datagram.clear();
         socket.recv(&mut datagram, 0).map_err(DumpError::Socket)?;
-        if take(&datagram, &mut answers)? {
-            return Ok(answers);
+        let last = take(&datagram, &mut answers)?;
+        if answers.drain(..).try_for_each(&mut each).is_break() || last {
+            return Ok(());
         }
     }
 }

@@ -5,8 +5,10 @@
 //! Cluster objects (ConfigMaps, Services) are to come beside it: advice asks a [`Node`] for names, not for files.
 
 mod links;
+mod sockets;
 
 pub use links::NodeLink;
+pub use sockets::{Drops, Listener, NodeSockets, PortUse};
 
 use crate::iface::Namespace;
 use schemars::JsonSchema;
@@ -87,6 +89,9 @@ pub struct Settings {
     /// Why its interfaces cannot be listed.
     #[serde(default)]
     pub links_error: Option<String>,
+    /// Its TCP sockets.
+    #[serde(default)]
+    pub sockets: NodeSockets,
 }
 
 /// One setting.
@@ -103,13 +108,13 @@ pub struct Setting {
 }
 
 impl Node {
-    /// Of the machine that this runs on, and these of its namespaces.
+    /// Of the machine that this runs on, and these of its namespaces; with what listeners dropped since `before`.
     #[must_use]
-    pub fn read(namespaces: &[Namespace]) -> Self {
+    pub fn read(namespaces: &[Namespace], before: &Drops) -> Self {
         let files = HOST_FILES.iter().map(|(name, path)| Setting::file(name, path));
         Self {
             host: HOST_SYSCTLS.iter().map(|name| Setting::sysctl(name)).chain(files).collect(),
-            namespaces: namespaces.iter().map(Settings::read).collect(),
+            namespaces: namespaces.iter().map(|n| Settings::read(n, before)).collect(),
         }
     }
 
@@ -119,6 +124,12 @@ impl Node {
         let (netns, name) = scope.rsplit_once('/').unwrap_or(("host", scope));
         let namespace = self.namespaces.iter().find(|s| s.netns == netns)?;
         namespace.links.iter().find(|link| link.name == name)
+    }
+
+    /// A namespace that was measured.
+    #[must_use]
+    pub fn namespace(&self, netns: &str) -> Option<&Settings> {
+        self.namespaces.iter().find(|s| s.netns == netns)
     }
 
     /// A setting of the machine.
@@ -134,8 +145,14 @@ impl Node {
 }
 
 impl Settings {
+    /// One of its settings.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&str> {
+        find(&self.values, name)
+    }
+
     /// Of one that cannot be entered, each setting says so.
-    fn read(namespace: &Namespace) -> Self {
+    fn read(namespace: &Namespace, before: &Drops) -> Self {
         let netns = namespace.name.clone();
         let inside = || {
             let sysctls = SYSCTLS.iter().map(|name| Setting::sysctl(name));
@@ -144,12 +161,14 @@ impl Settings {
                 Ok(links) => (links, None),
                 Err(error) => (Vec::new(), Some(error.to_string())),
             };
-            Self { netns: netns.clone(), values, links, links_error }
+            let sockets = sockets::read(&netns, before);
+            Self { netns: netns.clone(), values, links, links_error, sockets }
         };
         namespace.within(inside).unwrap_or_else(|error| Self {
             values: SYSCTLS.iter().map(|name| Setting::new(name, &sysctl_file(name), Err(&error))).collect(),
             links: Vec::new(),
             links_error: Some(error.to_string()),
+            sockets: NodeSockets { error: Some(error.to_string()), ..NodeSockets::default() },
             netns: netns.clone(),
         })
     }
@@ -211,7 +230,7 @@ mod tests {
 
     #[test]
     fn what_is_there_is_read_and_what_is_not_says_why() {
-        let node = Node::read(&[Namespace::host()]);
+        let node = Node::read(&[Namespace::host()], &Drops::default());
         assert_eq!(node.namespaces.len(), 1);
         let (netns, value) = node.of_each("net.core.somaxconn").next().unwrap();
         assert_eq!(netns, "host");

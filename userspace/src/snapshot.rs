@@ -14,7 +14,7 @@ mod tcp;
 pub use conntrack::{ConntrackCounts, ConntrackField, ConntrackFlow, ConntrackTable, ConntrackTrouble};
 pub use hist::{Hist, HistError};
 pub use read::ReadError;
-pub use tcp::{TcpCounter, TcpCounters, TcpLimited};
+pub use tcp::{TcpCounter, TcpCounters, TcpLimited, TcpNamespace};
 
 use crate::node::Node;
 use schemars::JsonSchema;
@@ -295,6 +295,9 @@ pub struct Tcp {
     /// What the kernel's own counters tell beside that.
     #[serde(default)]
     pub counters: TcpCounters,
+    /// These and the full queues by network namespace; empty where they could not be read.
+    #[serde(default)]
+    pub namespaces: Vec<TcpNamespace>,
     /// What kept connections from sending.
     #[serde(default)]
     pub limited: TcpLimited,

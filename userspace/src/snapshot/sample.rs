@@ -278,6 +278,7 @@ fn tcp() -> Tcp {
             syn_queue_drops: Some(0),
             ..TcpCounters::default()
         },
+        namespaces: Vec::new(),
         limited: TcpLimited {
             connections: 761,
             connections_sndbuf: 3,
