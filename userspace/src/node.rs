@@ -32,6 +32,7 @@ pub const SYSCTLS: &[&str] = &[
     "net.ipv4.tcp_wmem",
     "net.ipv4.tcp_fastopen",
     "net.ipv4.tcp_tw_reuse",
+    "net.ipv4.tcp_timestamps",
     "net.ipv4.tcp_mtu_probing",
     "net.ipv4.tcp_max_syn_backlog",
     "net.ipv4.tcp_syncookies",

@@ -212,6 +212,9 @@ pub struct DnsServer {
     pub transport: String,
     /// Transactions sent to it.
     pub transactions: u64,
+    /// Of these, those for a name and type that it had been asked for before while measuring; none where that is not known.
+    #[serde(default)]
+    pub asked_again: Option<u64>,
     /// Of these, without an answer.
     pub timeouts: u64,
     /// Of the answers, those with a code other than NOERROR and NXDOMAIN.

@@ -1,3 +1,5 @@
+mod proofs;
+
 use super::*;
 use crate::{
     node::{NodeLink, Setting, Settings},

@@ -195,6 +195,7 @@ fn dns() -> Dns {
         server: v4(d),
         transport: transport.to_owned(),
         transactions,
+        asked_again: Some(transactions / 2),
         timeouts,
         failures,
         hist: hist(transactions - timeouts, quantiles),
