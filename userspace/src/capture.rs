@@ -343,7 +343,12 @@ impl Capture {
 }
 
 /// What TCP's own counters came to from one reading to the other.
-fn count_tcp(kernel: &mut KernelState, (before, now): (&TcpCounts, &TcpCounts), segments: bool, others: bool) {
+fn count_tcp(
+    kernel: &mut KernelState,
+    (before, now): (&TcpCounts, &TcpCounts),
+    segments: bool,
+    others: bool,
+) {
     let Some(sum) = now.since(before) else { return };
     kernel.listen_overflows = Some(sum.listen_overflows);
     kernel.listen_drops = Some(sum.listen_drops);

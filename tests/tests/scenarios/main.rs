@@ -90,8 +90,9 @@ impl Scenario {
     fn snapshot(&self, family: Family) -> Result<Snapshot> {
         let lab = self.lab()?;
         let change = |options: &mut Options| options.dns_timeout = Duration::from_secs(1);
-        let (finished, ()) = captured_in(&lab, change, |lab| {
-            self.load.iter().try_for_each(|load| load.run(lab, family).with_context(|| format!("{load:?}")))
+        let (finished, _listeners) = captured_in(&lab, change, |lab| {
+            let run = |load: &Load| load.run(lab, family).with_context(|| format!("{load:?}"));
+            self.load.iter().map(run).collect::<Result<Vec<_>>>()
         })?;
         Ok(finished.snapshot)
     }

@@ -326,10 +326,8 @@ mod tests {
         let mut books = Books { range: 1..=u16::MAX, ..Books::new(None) };
         let many = |each: &mut dyn FnMut(Socket) -> ControlFlow<()>| {
             let listeners = (1..=300).map(|port| socket(LISTEN, port, 0));
-            let peers = (0..MAX_SOCKETS as u32).map(|n| Socket {
-                destination: std::net::Ipv4Addr::from(n).into(),
-                ..socket(1, 1, 1)
-            });
+            let peers = (0..MAX_SOCKETS as u32)
+                .map(|n| Socket { destination: std::net::Ipv4Addr::from(n).into(), ..socket(1, 1, 1) });
             let _ = listeners.chain(peers).try_for_each(each);
             Ok::<(), ()>(())
         };

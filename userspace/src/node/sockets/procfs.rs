@@ -25,7 +25,8 @@ pub(super) fn each(
     let mut line = String::new();
     while lines.read_line(&mut line)? > 0 {
         // The first line has the columns' names.
-        let wanted = parse(&line).filter(|socket| states.checked_shr(u32::from(socket.state)).unwrap_or(0) & 1 == 1);
+        let wanted =
+            parse(&line).filter(|socket| states.checked_shr(u32::from(socket.state)).unwrap_or(0) & 1 == 1);
         if wanted.is_some_and(|socket| each(socket).is_break()) {
             break;
         }
@@ -93,7 +94,8 @@ mod tests {
     #[test]
     fn any_line_is_survived() {
         let names = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
-        for line in ["", names, "0: 1:2 3:4 5 6 7 8 9 a b c", "0: éééé:0 éééé:0 0A 0:0 0 0 0 0 0", "\u{0}"] {
+        for line in ["", names, "0: 1:2 3:4 5 6 7 8 9 a b c", "0: éééé:0 éééé:0 0A 0:0 0 0 0 0 0", "\u{0}"]
+        {
             assert_eq!(parse(line), None, "{line}");
         }
         each("/no/such/file", u32::MAX, |_| panic!("a socket")).unwrap();

@@ -134,8 +134,8 @@ fn of_namespaces(seen: &Seen<'_>, counted: &[&TcpNamespace]) -> Option<Judgement
         .sure(if known { Confidence::Medium } else { Confidence::High })
         .brings(WAITS);
     Some(causes.iter().fold(judgement, |judgement, (n, cause)| {
-        let mut judgement = judgement
-            .with(&format!("connections dropped in {}", n.netns), units::count(n.listen_overflows));
+        let mut judgement =
+            judgement.with(&format!("connections dropped in {}", n.netns), units::count(n.listen_overflows));
         if let Some(l) = cause.listener() {
             let limit = l.limit.map_or_else(|| "not known".to_owned(), |n| units::count(n.into()));
             let what = format!("waiting at port {} of {} at the end", l.port, n.netns);
@@ -163,7 +163,8 @@ pub(super) fn accept_queue(seen: &Seen<'_>) -> Judgement {
 
 /// Where is not known.
 fn somewhere(seen: &Seen<'_>) -> Judgement {
-    let judgement = Judgement::consider("accept queues were full, and connections were dropped").brings(WAITS);
+    let judgement =
+        Judgement::consider("accept queues were full, and connections were dropped").brings(WAITS);
     let changes = Cause::Unknown.changes("", None);
     doubled(changes.into_iter().fold(judgement, Judgement::change), seen, SOMAXCONN, 65_535, Some(BACKLOG))
 }

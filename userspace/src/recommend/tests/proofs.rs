@@ -89,7 +89,10 @@ fn full_queues_of_half_open_connections_are_named_by_namespace() {
         TcpCounters { syn_queue_drops: Some(7), syn_cookies: Some(0), ..TcpCounters::default() };
     let finding = find(&snapshot, "tcp.syn-queue");
     assert_eq!((finding.verdict, changes(&finding)[1]), (Verdict::Consider, ("pod", APPLY)));
-    assert_eq!((finding.because.as_str(), finding.changes.len()), ("queues of half-open connections in pod were full", 2));
+    assert_eq!(
+        (finding.because.as_str(), finding.changes.len()),
+        ("queues of half-open connections in pod were full", 2)
+    );
     snapshot.node.namespaces[0].sockets.listeners[0].limit = Some(16);
     assert_eq!(find(&snapshot, "tcp.syn-queue").changes.len(), 1, "the setting is not the limit");
 }
@@ -129,7 +132,10 @@ fn crowded(ports: u32, time_wait: u32) -> Snapshot {
 fn closed_connections_that_leave_no_port_are_proven() {
     let of = |snapshot: &Snapshot| verdict(snapshot, "tcp.port-exhaustion");
     let proven = find(&crowded(100, 100), "tcp.port-exhaustion");
-    assert_eq!((proven.verdict, changes(&proven)[1]), (Verdict::Apply, ("pod", "sysctl -w net.ipv4.tcp_tw_reuse=1")));
+    assert_eq!(
+        (proven.verdict, changes(&proven)[1]),
+        (Verdict::Apply, ("pod", "sysctl -w net.ipv4.tcp_tw_reuse=1"))
+    );
     assert!(proven.because.contains("10.0.0.2 port 443"), "{}", proven.because);
     // Five hundred sockets of many peers, or a server's own.
     assert_eq!(of(&crowded(20, 20)), Verdict::NotNeeded);
@@ -208,7 +214,9 @@ fn a_cache_is_advised_by_what_the_slow_server_is_asked_again() {
 #[test]
 fn any_socket_is_survived() {
     let most = (u32::MAX, Some(u32::MAX), Some(u32::MAX));
-    for (queued, limit, dropped) in [most, (0, Some(0), Some(0)), (u32::MAX, None, Some(1)), (1, Some(0), None)] {
+    for (queued, limit, dropped) in
+        [most, (0, Some(0), Some(0)), (u32::MAX, None, Some(1)), (1, Some(0), None)]
+    {
         for somaxconn in ["128", "", "-1", "4294967295", "18446744073709551615", "x"] {
             let mut snapshot = overflowed(u64::MAX, vec![listener(0, queued, limit, dropped); 2]);
             for namespace in &mut snapshot.tcp.namespaces {
