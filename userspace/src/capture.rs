@@ -19,13 +19,13 @@ use crate::{
     iface::{Namespace, Selection, Table, TableError, WatchError, Watcher, lock},
     kernel_state::{self, KernelState, StateError},
     load::{self, LoadError, Loaded, ProgramOptions},
-    node::Node,
+    node::{Drops, Node},
     path_mtu::Learnt,
     probes::dns::DnsConfig,
     probes::{self, CONNTRACK, Forced, PATH_MTU, TCP_COUNTERS},
     recording::{WriteError, Writer, WriterOptions},
     ring::{RingError, RingReader},
-    snapshot::{Interface, Meta, Probe},
+    snapshot::{Interface, Meta, Probe, TcpCounters},
 };
 use aya::maps::{Array, Map, MapError};
 use collector::{Collected, Collector};
@@ -187,6 +187,7 @@ pub struct Capture {
     meter: Meter,
     duty: Duty,
     tcp: TcpCounts,
+    listeners: Drops,
     conntrack: Option<(Way, Reading)>,
     options: Options,
     meta: Meta,
@@ -233,6 +234,7 @@ impl Capture {
             ring_bytes: u64::from(options.programs.ring_bytes),
         };
         let tcp = TcpCounts::read(&options.namespaces, options.programs.others);
+        let listeners = Drops::read(&options.namespaces);
         let conntrack =
             conntrack_way(&attached.probes).map(|way| (way, Reading::of(&options.namespaces, way)));
         let collector =
@@ -254,6 +256,7 @@ impl Capture {
             meter,
             duty,
             tcp,
+            listeners,
             conntrack,
             options,
             meta,
@@ -312,18 +315,11 @@ impl Capture {
         kernel.packets.budget_per_cpu_per_s = self.options.programs.packets_per_second;
         kernel.conntrack = conntrack.unwrap_or_default();
         kernel.learnt = learnt.unwrap_or_default();
-        kernel.node = Node::read(&self.options.namespaces);
-        if let Some(tcp) = tcp.since(&self.tcp) {
-            kernel.listen_overflows = Some(tcp.listen_overflows);
-            kernel.listen_drops = Some(tcp.listen_drops);
-            // These counters know no filter, and what they would be read with does.
-            if self.options.programs.filter.is_empty() {
-                kernel.segments_sent = Some(tcp.segments_sent);
-                if in_use(&self.attached.probes, TCP_COUNTERS) {
-                    kernel.tcp = tcp.others;
-                }
-            }
-        }
+        kernel.node = Node::read(&self.options.namespaces, &self.listeners);
+        // These counters know no filter, and what they would be read with does.
+        let unfiltered = self.options.programs.filter.is_empty();
+        let others = unfiltered && in_use(&self.attached.probes, TCP_COUNTERS);
+        count_tcp(&mut kernel, (&self.tcp, &tcp), unfiltered, others);
         let mut meta = self.meta;
         meta.duration_ns = end_ns - self.start_ns;
         let (interfaces, scopes) = rows(&self.table);
@@ -343,6 +339,25 @@ impl Capture {
             bad_frames: 0,
         });
         Ok(Finished { unwritten: unwritten.or(end_unwritten), ..finished })
+    }
+}
+
+/// What TCP's own counters came to from one reading to the other.
+fn count_tcp(
+    kernel: &mut KernelState,
+    (before, now): (&TcpCounts, &TcpCounts),
+    segments: bool,
+    others: bool,
+) {
+    let Some(sum) = now.since(before) else { return };
+    kernel.listen_overflows = Some(sum.listen_overflows);
+    kernel.listen_drops = Some(sum.listen_drops);
+    kernel.segments_sent = segments.then_some(sum.segments_sent);
+    kernel.tcp_namespaces = now.by_namespace(before);
+    if others {
+        kernel.tcp = sum.others;
+    } else {
+        kernel.tcp_namespaces.iter_mut().for_each(|n| n.counters = TcpCounters::default());
     }
 }
 

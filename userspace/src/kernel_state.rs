@@ -5,7 +5,7 @@ use crate::{
     load::Loaded,
     node::Node,
     path_mtu::Learnt,
-    snapshot::{ConntrackTable, Hist, Packets, TcpCounters},
+    snapshot::{ConntrackTable, Hist, Packets, TcpCounters, TcpNamespace},
     symbols::Symbols,
 };
 use aya::{
@@ -75,6 +75,9 @@ pub struct KernelState {
     /// TCP's other counters.
     #[serde(default)]
     pub tcp: TcpCounters,
+    /// TCP's counters by network namespace.
+    #[serde(default)]
+    pub tcp_namespaces: Vec<TcpNamespace>,
     /// Connection tracking, by network namespace.
     #[serde(default)]
     pub conntrack: Vec<ConntrackTable>,

@@ -7,7 +7,7 @@ use rtnetlink::{
     },
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
-use std::io;
+use std::{io, ops::ControlFlow};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -32,12 +32,20 @@ where
     M: NetlinkSerializable + NetlinkDeserializable,
 {
     let mut answers = Vec::new();
-    each(protocol, question, |answer| answers.push(answer))?;
+    dump_each(protocol, question, |answer| {
+        answers.push(answer);
+        ControlFlow::Continue(())
+    })?;
     Ok(answers)
 }
 
-/// The same, one answer at a time: there may be too many to keep.
-pub(crate) fn each<M>(protocol: isize, question: M, mut what: impl FnMut(M)) -> Result<(), DumpError>
+/// Asks for everything of a kind, and looks at each answer until `each` has seen enough: no more than a datagram of them
+/// is held.
+pub(crate) fn dump_each<M>(
+    protocol: isize,
+    question: M,
+    mut each: impl FnMut(M) -> ControlFlow<()>,
+) -> Result<(), DumpError>
 where
     M: NetlinkSerializable + NetlinkDeserializable,
 {
@@ -59,9 +67,8 @@ where
     loop {
         datagram.clear();
         socket.recv(&mut datagram, 0).map_err(DumpError::Socket)?;
-        let is_last = take(&datagram, &mut answers)?;
-        answers.drain(..).for_each(&mut what);
-        if is_last {
+        let last = take(&datagram, &mut answers)?;
+        if answers.drain(..).try_for_each(&mut each).is_break() || last {
             return Ok(());
         }
     }

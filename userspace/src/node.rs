@@ -8,12 +8,14 @@ mod cluster;
 mod links;
 mod machine;
 mod rules;
+mod sockets;
 
 pub use crate::cni::Clue;
 pub use cluster::{Cluster, Tunnel};
 pub use links::NodeLink;
 pub use machine::{CpuReceive, IdleState, Machine, Resolver};
 pub use rules::{Ipvs, KubeProxy, PacketRules, RuleTable};
+pub use sockets::{Drops, Listener, NodeSockets, PortUse};
 
 use crate::{files::Files, iface::Namespace};
 use schemars::JsonSchema;
@@ -37,6 +39,7 @@ pub const SYSCTLS: &[&str] = &[
     "net.ipv4.tcp_wmem",
     "net.ipv4.tcp_fastopen",
     "net.ipv4.tcp_tw_reuse",
+    "net.ipv4.tcp_timestamps",
     "net.ipv4.tcp_mtu_probing",
     "net.ipv4.tcp_max_syn_backlog",
     "net.ipv4.tcp_syncookies",
@@ -108,6 +111,9 @@ pub struct Settings {
     /// Its packet rules; none in older snapshots, and of a namespace that could not be entered.
     #[serde(default)]
     pub rules: Option<PacketRules>,
+    /// Its TCP sockets.
+    #[serde(default)]
+    pub sockets: NodeSockets,
 }
 
 /// One setting.
@@ -124,9 +130,9 @@ pub struct Setting {
 }
 
 impl Node {
-    /// Of the machine that this runs on, and these of its namespaces.
+    /// Of the machine that this runs on, and these of its namespaces; with what listeners dropped since `before`.
     #[must_use]
-    pub fn read(namespaces: &[Namespace]) -> Self {
+    pub fn read(namespaces: &[Namespace], before: &Drops) -> Self {
         let files = HOST_FILES.iter().map(|(name, path)| Setting::file(name, path));
         let root = Path::new("/");
         // Tunnels are the host's, whichever namespaces are measured.
@@ -138,7 +144,7 @@ impl Node {
         };
         Self {
             host: HOST_SYSCTLS.iter().map(|name| Setting::sysctl(name)).chain(files).collect(),
-            namespaces: namespaces.iter().map(Settings::read).collect(),
+            namespaces: namespaces.iter().map(|n| Settings::read(n, before)).collect(),
             cluster: Some(cluster),
             machine: Some(Machine::read(&Files::new(root))),
         }
@@ -157,6 +163,12 @@ impl Node {
         namespace.links.iter().find(|link| link.name == name)
     }
 
+    /// A namespace that was measured.
+    #[must_use]
+    pub fn namespace(&self, netns: &str) -> Option<&Settings> {
+        self.namespaces.iter().find(|s| s.netns == netns)
+    }
+
     /// A setting of the machine.
     #[must_use]
     pub fn of_host(&self, name: &str) -> Option<&str> {
@@ -170,8 +182,14 @@ impl Node {
 }
 
 impl Settings {
+    /// One of its settings.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&str> {
+        find(&self.values, name)
+    }
+
     /// Of one that cannot be entered, each setting says so.
-    fn read(namespace: &Namespace) -> Self {
+    fn read(namespace: &Namespace, before: &Drops) -> Self {
         let netns = namespace.name.clone();
         let inside = || {
             let sysctls = SYSCTLS.iter().map(|name| Setting::sysctl(name));
@@ -180,13 +198,16 @@ impl Settings {
                 Ok(links) => (links, None),
                 Err(error) => (Vec::new(), Some(error.to_string())),
             };
-            Self { netns: netns.clone(), values, links, links_error, rules: Some(PacketRules::read()) }
+            let sockets = sockets::read(&netns, before);
+            let rules = Some(PacketRules::read());
+            Self { netns: netns.clone(), values, links, links_error, rules, sockets }
         };
         namespace.within(inside).unwrap_or_else(|error| Self {
             values: SYSCTLS.iter().map(|name| Setting::new(name, &sysctl_file(name), Err(&error))).collect(),
             links: Vec::new(),
             links_error: Some(error.to_string()),
             rules: None,
+            sockets: NodeSockets { error: Some(error.to_string()), ..NodeSockets::default() },
             netns: netns.clone(),
         })
     }
@@ -248,7 +269,7 @@ mod tests {
 
     #[test]
     fn what_is_there_is_read_and_what_is_not_says_why() {
-        let node = Node::read(&[Namespace::host()]);
+        let node = Node::read(&[Namespace::host()], &Drops::default());
         assert_eq!(node.namespaces.len(), 1);
         let (netns, value) = node.of_each("net.core.somaxconn").next().unwrap();
         assert_eq!(netns, "host");

@@ -16,7 +16,7 @@ pub use conntrack::{
 };
 pub use hist::{Hist, HistError};
 pub use read::ReadError;
-pub use tcp::{TcpCounter, TcpCounters, TcpLimited};
+pub use tcp::{TcpCounter, TcpCounters, TcpLimited, TcpNamespace};
 
 use crate::node::Node;
 use schemars::JsonSchema;
@@ -217,6 +217,9 @@ pub struct DnsServer {
     pub transport: String,
     /// Transactions sent to it.
     pub transactions: u64,
+    /// Of these, those for a name and type that it had been asked for before while measuring; none where that is not known.
+    #[serde(default)]
+    pub asked_again: Option<u64>,
     /// Of these, without an answer.
     pub timeouts: u64,
     /// Of the answers, those with a code other than NOERROR and NXDOMAIN.
@@ -300,6 +303,9 @@ pub struct Tcp {
     /// What the kernel's own counters tell beside that.
     #[serde(default)]
     pub counters: TcpCounters,
+    /// These and the full queues by network namespace; empty where they could not be read.
+    #[serde(default)]
+    pub namespaces: Vec<TcpNamespace>,
     /// What kept connections from sending.
     #[serde(default)]
     pub limited: TcpLimited,

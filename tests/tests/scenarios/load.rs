@@ -43,6 +43,8 @@ pub(crate) enum Load {
     Refused { attempts: u32 },
     /// Connections to a listener that does not accept.
     FullListener { backlog: u8, attempts: u32 },
+    /// As many connections at once, which the application takes afterwards; it goes on listening.
+    Burst { backlog: i32, attempts: u32 },
     /// Connections of which the last segment of the handshake never comes.
     HalfOpen { backlog: i32, attempts: u32 },
     /// A transfer to an application that does not read for a time.
@@ -108,7 +110,8 @@ impl Load {
         }
     }
 
-    pub(crate) fn run(&self, lab: &Lab, family: Family) -> Result<()> {
+    /// Yields a listener that is to stay until the measurement ends.
+    pub(crate) fn run(&self, lab: &Lab, family: Family) -> Result<Option<TcpListener>> {
         let path = lab.path(Role::Client, Role::Server, family)?;
         match self {
             Self::Requests { connections, requests, port } => {
@@ -130,6 +133,7 @@ impl Load {
             Self::FullListener { backlog, attempts } => {
                 tcp::listen_overflow(&path, *backlog, *attempts, Duration::from_millis(100)).map(drop)?;
             }
+            Self::Burst { backlog, attempts } => return burst(&path, *backlog, *attempts).map(Some),
             Self::HalfOpen { backlog, attempts } => half_open(&path, *backlog, *attempts)?,
             Self::SlowReader { bytes, pause_ms } => {
                 slow_reader(&path, *bytes, Duration::from_millis(*pause_ms))?;
@@ -158,7 +162,7 @@ impl Load {
                 truth::nft_script(&lab.node().netns, &truth::services(*count, false))?;
             }
         }
-        Ok(())
+        Ok(None)
     }
 }
 
@@ -227,18 +231,38 @@ fn dns(lab: &Lab, family: Family, names: &[String], times: u32) -> Result<()> {
     })?
 }
 
+fn listen(path: &Path<'_>, port: u16, backlog: i32) -> Result<TcpListener> {
+    let listen = || {
+        let listener = TcpListener::bind(path.server_address(port))?;
+        // SAFETY: a plain system call on a descriptor that is open; it only sets the length of the queue anew.
+        let set = unsafe { libc::listen(listener.as_raw_fd(), backlog) };
+        if set == 0 { Ok(listener) } else { Err(io::Error::last_os_error()) }
+    };
+    Ok(path.to().netns.run(listen)??)
+}
+
+fn burst(path: &Path<'_>, backlog: i32, attempts: u32) -> Result<TcpListener> {
+    let listener = listen(path, 0, backlog)?;
+    let address = listener.local_addr()?;
+    let connect = || {
+        let attempts =
+            (0..attempts).map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(100)));
+        attempts.filter_map(Result::ok).collect::<Vec<_>>()
+    };
+    let clients = path.from().netns.run(connect)?;
+    ensure!(clients.len() < attempts as usize, "all of them fit");
+    for _ in &clients {
+        listener.accept()?;
+    }
+    Ok(listener)
+}
+
 /// The client's own rules eat the answers to its SYN.
 fn half_open(path: &Path<'_>, backlog: i32, attempts: u32) -> Result<()> {
     const PORT: u16 = 7777;
     let rules = ["tcp sport 7777 tcp flags & (syn | ack) == syn | ack drop"];
     truth::nft(&path.from().netns, &truth::Nft { hook: "type filter hook input priority 0", rules: &rules })?;
-    let listen = || {
-        let listener = TcpListener::bind(path.server_address(PORT))?;
-        // SAFETY: a plain system call on a descriptor that is open; it only sets the length of the queue anew.
-        let set = unsafe { libc::listen(listener.as_raw_fd(), backlog) };
-        if set == 0 { Ok(listener) } else { Err(io::Error::last_os_error()) }
-    };
-    let _listener = path.to().netns.run(listen)??;
+    let _listener = listen(path, PORT, backlog)?;
     path.from().netns.run(|| {
         for _ in 0..attempts {
             let half = TcpStream::connect_timeout(&path.server_address(PORT), Duration::from_millis(20));

@@ -102,8 +102,9 @@ impl Scenario {
         };
         let settings: Vec<_> = self.load.iter().filter_map(Load::setting_of_machine).collect();
         let _before = Before::of(&settings)?;
-        let (finished, ()) = captured_in(&lab, change, |lab| {
-            self.load.iter().try_for_each(|load| load.run(lab, family).with_context(|| format!("{load:?}")))
+        let (finished, _listeners) = captured_in(&lab, change, |lab| {
+            let run = |load: &Load| load.run(lab, family).with_context(|| format!("{load:?}"));
+            self.load.iter().map(run).collect::<Result<Vec<_>>>()
         })?;
         Ok(finished.snapshot)
     }

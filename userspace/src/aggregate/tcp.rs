@@ -136,6 +136,7 @@ impl TcpBook {
             tcp.listen_drops = k.listen_drops;
             tcp.segments_sent = k.segments_sent;
             tcp.counters = k.tcp;
+            tcp.namespaces.clone_from(&k.tcp_namespaces);
         }
         tcp.failures = self.failures.into_iter().map(|(name, count)| Count { name, count }).collect();
         tcp.failures.sort_by_key(|c| Reverse(c.count));

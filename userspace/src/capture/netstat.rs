@@ -4,8 +4,14 @@
 //!
 //! Source: net/ipv4/proc.c, tcp_conn_request, tcp_v4_syn_recv_sock, __tcp_transmit_skb.
 
-use crate::{iface::Namespace, snapshot::TcpCounters};
+use crate::{
+    iface::Namespace,
+    snapshot::{TcpCounters, TcpNamespace},
+};
 use std::{collections::HashMap, fs, os::unix::fs::MetadataExt, path::Path};
+
+/// Namespaces that are not measured are listed up to so many, where something went wrong in them.
+const MAX_OTHERS: usize = 100;
 
 /// Counts of one namespace, or differences of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,48 +47,98 @@ impl Counts {
     }
 }
 
+/// Counts of one namespace, with its name where it is measured.
+struct Row {
+    name: Option<String>,
+    counts: Counts,
+}
+
 /// Counts by namespace (inode number).
-pub(super) struct TcpCounts(HashMap<u64, Counts>);
+pub(super) struct TcpCounts(HashMap<u64, Row>);
 
 impl TcpCounts {
     /// Of the given namespaces, and with `others` of all that any process is in.
     pub(super) fn read(namespaces: &[Namespace], others: bool) -> Self {
-        let mut counts = HashMap::new();
+        let mut rows = HashMap::new();
         for namespace in namespaces {
             let read = namespace.within(|| {
-                Some((u64::from(namespace.inode().ok()?), Counts::read(Path::new("/proc/thread-self/net"))?))
+                let counts = Counts::read(Path::new("/proc/thread-self/net"))?;
+                let row = Row { name: Some(namespace.name.clone()), counts };
+                Some((u64::from(namespace.inode().ok()?), row))
             });
-            counts.extend(read.ok().flatten());
+            rows.extend(read.ok().flatten());
         }
         if others {
-            add_others(&mut counts);
+            add_others(&mut rows);
         }
-        Self(counts)
+        Self(rows)
+    }
+
+    /// What came since an earlier reading in each namespace; one that is new began at zero.
+    fn differences<'a>(&'a self, earlier: &'a Self) -> impl Iterator<Item = (u64, &'a Row, Counts)> {
+        self.0.iter().map(|(inode, row)| {
+            let before = earlier.0.get(inode).map(|row| row.counts).unwrap_or_default();
+            let mut since = Counts {
+                listen_overflows: row.counts.listen_overflows.saturating_sub(before.listen_overflows),
+                listen_drops: row.counts.listen_drops.saturating_sub(before.listen_drops),
+                segments_sent: row.counts.segments_sent.saturating_sub(before.segments_sent),
+                others: TcpCounters::default(),
+            };
+            since.others.add_since(row.counts.others, before.others);
+            (*inode, row, since)
+        })
     }
 
     /// What came since an earlier reading; none when nothing could be read.
     pub(super) fn since(&self, earlier: &Self) -> Option<Counts> {
         let mut sum = Counts::default();
-        for (inode, now) in &self.0 {
-            // A namespace that is new began at zero.
-            let before = earlier.0.get(inode).copied().unwrap_or_default();
-            sum.listen_overflows += now.listen_overflows.saturating_sub(before.listen_overflows);
-            sum.listen_drops += now.listen_drops.saturating_sub(before.listen_drops);
-            sum.segments_sent += now.segments_sent.saturating_sub(before.segments_sent);
-            sum.others.add_since(now.others, before.others);
+        for (_, _, since) in self.differences(earlier) {
+            sum.listen_overflows += since.listen_overflows;
+            sum.listen_drops += since.listen_drops;
+            sum.segments_sent += since.segments_sent;
+            sum.others.add_since(since.others, TcpCounters::default());
         }
         (!self.0.is_empty()).then_some(sum)
     }
+
+    /// What came since an earlier reading, by namespace: those that are measured, and of others those whose listeners
+    /// dropped. Those that dropped most come first.
+    pub(super) fn by_namespace(&self, earlier: &Self) -> Vec<TcpNamespace> {
+        let (mut rows, mut others) = (Vec::new(), Vec::new());
+        for (inode, row, since) in self.differences(earlier) {
+            let of = |netns| TcpNamespace {
+                netns,
+                listen_overflows: since.listen_overflows,
+                listen_drops: since.listen_drops,
+                counters: since.others,
+            };
+            match &row.name {
+                Some(name) => rows.push(of(name.clone())),
+                // As `readlink /proc/PID/ns/net` and lsns(8) name it.
+                None if since.listen_drops > 0 => others.push(of(format!("net:[{inode}]"))),
+                None => {}
+            }
+        }
+        let most_first = |rows: &mut Vec<TcpNamespace>| {
+            rows.sort_by(|a, b| b.listen_drops.cmp(&a.listen_drops).then_with(|| a.netns.cmp(&b.netns)));
+        };
+        most_first(&mut others);
+        others.truncate(MAX_OTHERS);
+        rows.append(&mut others);
+        most_first(&mut rows);
+        rows
+    }
 }
 
-fn add_others(counts: &mut HashMap<u64, Counts>) {
+fn add_others(rows: &mut HashMap<u64, Row>) {
     let Ok(processes) = fs::read_dir("/proc") else { return };
     for process in processes.flatten() {
         let path = process.path();
         // Processes may end while we look.
         let Ok(inode) = fs::metadata(path.join("ns/net")).map(|m| m.ino()) else { continue };
-        if !counts.contains_key(&inode) {
-            counts.extend(Counts::read(&path.join("net")).map(|c| (inode, c)));
+        if !rows.contains_key(&inode) {
+            let counts = Counts::read(&path.join("net"));
+            rows.extend(counts.map(|counts| (inode, Row { name: None, counts })));
         }
     }
 }
@@ -122,9 +178,20 @@ mod tests {
             let others = TcpCounters { zero_windows: Some(s / 10), ..TcpCounters::default() };
             Counts { listen_overflows: o, listen_drops: d, segments_sent: s, others }
         };
-        let before = TcpCounts(HashMap::from([(1, at(5, 6, 70))]));
-        let after = TcpCounts(HashMap::from([(1, at(7, 9, 100)), (2, at(1, 1, 1))]));
+        let row = |name: Option<&str>, counts| Row { name: name.map(str::to_owned), counts };
+        let before = TcpCounts(HashMap::from([(1, row(Some("blue"), at(5, 6, 70)))]));
+        let rows = [
+            (1, row(Some("blue"), at(7, 9, 100))),
+            (2, row(None, at(1, 1, 1))),
+            (3, row(None, at(0, 0, 0))),
+            (4, row(Some("red"), at(0, 0, 0))),
+        ];
+        let after = TcpCounts(HashMap::from(rows));
         assert_eq!(after.since(&before), Some(at(3, 4, 31)), "a counter that is not there adds nothing");
         assert_eq!(TcpCounts(HashMap::new()).since(&before), None);
+        let by_namespace = after.by_namespace(&before);
+        let drops: Vec<_> = by_namespace.iter().map(|n| (n.netns.as_str(), n.listen_overflows)).collect();
+        assert_eq!(drops, [("blue", 2), ("net:[2]", 1), ("red", 0)]);
+        assert_eq!(by_namespace[0].counters.zero_windows, Some(3));
     }
 }

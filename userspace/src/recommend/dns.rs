@@ -20,7 +20,8 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "dns.cache",
         advice: "run NodeLocal DNSCache; cache 30 in CoreDNS",
-        looks_at: "The median latency of each server with 20 answers or more: 10 ms (latency profile: 5 ms).",
+        looks_at: "The median latency of each server with 20 answers or more: 10 ms (latency profile: 5 ms); and how many of its \
+                   transactions are for names that it had been asked for before: 50 % (apply).",
         risk: Risk::Medium,
         when_not: "Names are looked up once each: a cache answers what was asked before. Under IPVS the kubelet's \
                    --cluster-dns has to change.",
@@ -89,9 +90,14 @@ fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-/// Whether nearly all is asked of one server: what is asked for again is known of all together.
-fn is_the_one(dns: &Dns, server: &DnsServer) -> bool {
-    share(server.transactions, dns.transactions) >= 0.9
+/// Transactions with a server for names that it had been asked for before, and its transactions. Where that is not known by
+/// server, of all together, if nearly all is asked of this one.
+fn again(dns: &Dns, server: &DnsServer) -> Option<(u64, u64)> {
+    if let Some(again) = server.asked_again {
+        return Some((again, server.transactions));
+    }
+    let again = total(dns.names.iter().map(|n| n.transactions.saturating_sub(1)));
+    (share(server.transactions, dns.transactions) >= 0.9).then_some((again, dns.transactions))
 }
 
 fn median(server: &DnsServer) -> u64 {
@@ -106,13 +112,13 @@ fn cache(seen: &Seen<'_>, dns: &Dns) -> Judgement {
             "nettrace run -d 1m --signals dns.latency",
         );
     };
-    let asked_again = total(dns.names.iter().map(|n| n.transactions.saturating_sub(1)));
+    let again = again(dns, slowest);
     let median_ns = median(slowest);
     let judgement = if median_ns < seen.limits.dns_ns {
         Judgement::not_needed("answers come quickly")
-    } else if share(asked_again, dns.transactions) >= 0.5 && is_the_one(dns, slowest) {
+    } else if again.is_some_and(|(again, all)| share(again, all) >= 0.5) {
         Judgement::apply(format!(
-            "{} answers slowly, and most names were asked for more than once",
+            "{} answers slowly, and is asked most often for names that it was asked for before",
             slowest.server
         ))
         .sure(Confidence::Medium)
@@ -129,14 +135,16 @@ fn cache(seen: &Seen<'_>, dns: &Dns) -> Judgement {
         .sure(Confidence::Low)
         .brings("perhaps little by a cache: look at the server and at the way to it first")
     };
-    judgement
+    let judgement = judgement
         .seen(
             &format!("median latency of {}", slowest.server),
             units::duration(median_ns),
             Some(units::duration(seen.limits.dns_ns)),
         )
-        .with("p99", units::duration(slowest.hist.quantile_ns(0.99)))
-        .with("transactions for names asked for before", of(asked_again, dns.transactions))
+        .with("p99", units::duration(slowest.hist.quantile_ns(0.99)));
+    again.into_iter().fold(judgement, |judgement, (again, all)| {
+        judgement.with("transactions with it for names asked for before", of(again, all))
+    })
 }
 
 fn timeouts(_: &Seen<'_>, dns: &Dns) -> Judgement {

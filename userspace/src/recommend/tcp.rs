@@ -1,41 +1,32 @@
 //! TCP: queues of listeners, buffers, loss, ports, fast open.
 
-use super::{Confidence, Judgement, Risk, Rule, Seen, by_hand, of, sysctl, total};
-use crate::{
-    node::{TIME_WAIT, last_number},
-    probes::TCP_COUNTERS,
-    report::units,
-    snapshot::{Count, Tcp},
-};
+mod ports;
+mod queues;
+
+use super::{Change, Confidence, Judgement, Risk, Rule, Seen, by_hand, of, sysctl, total};
+use crate::{node::last_number, probes::TCP_COUNTERS, report::units, snapshot::Tcp};
 use nettrace_common::Signal;
 
 const SOMAXCONN: &str = "net.core.somaxconn";
-const COOKIES: &str = "net.ipv4.tcp_syncookies";
 const WMEM: &str = "net.ipv4.tcp_wmem";
 const RMEM: &str = "net.ipv4.tcp_rmem";
-const TW_REUSE: &str = "net.ipv4.tcp_tw_reuse";
-const PORTS: &str = "net.ipv4.ip_local_port_range";
 const FAST_OPEN: &str = "net.ipv4.tcp_fastopen";
 /// Shorter times are too few jiffies, us.
 const LIMITED_US: u64 = 100_000;
 /// Segments, below which a share of loss says little.
 const ENOUGH_SEGMENTS: u64 = 1000;
-/// Share of the local ports, from which on they may not be enough.
-const HELD_SHARE: f64 = 0.8;
-/// How the applications that listen take part.
-const BACKLOG: &str = "the application too: the shorter of its backlog, see listen(2), and this counts";
-
 pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "tcp.accept-queue",
         advice: "raise net.core.somaxconn",
-        looks_at: "Connections dropped because an accept queue was full: one. Whether the application's backlog or the \
-                   setting is too short, the counter does not tell.",
+        looks_at: "Connections dropped because an accept queue was full: one, by network namespace. Of the listeners \
+                   there that dropped, the limit of their queues: the setting (apply), or a shorter backlog of the \
+                   application; and whether a queue is still full at the end.",
         risk: Risk::Low,
         when_not: "The application accepts too slowly all the time: a longer queue makes its clients wait longer.",
         source: "https://man7.org/linux/man-pages/man2/listen.2.html",
         needs: &["tcp.listen_overflow"],
-        judge: accept_queue,
+        judge: queues::accept_queue,
     },
     Rule {
         id: "tcp.syn-queue",
@@ -45,7 +36,7 @@ pub(super) const RULES: &[Rule] = &[
         when_not: "It is an attack (SYN flood): cookies are the answer to that.",
         source: "https://docs.kernel.org/networking/ip-sysctl.html",
         needs: &[TCP_COUNTERS],
-        judge: syn_queue,
+        judge: queues::syn_queue,
     },
     Rule {
         id: "tcp.send-buffer",
@@ -83,12 +74,13 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "tcp.port-exhaustion",
         advice: "set net.ipv4.tcp_tw_reuse to 1",
-        looks_at: "Sockets in TIME_WAIT, each of which holds a port towards its peer: 80 % of the range of local ports.",
+        looks_at: "The local ports in use from one address to one port of a peer: 80 % of the range; 95 %, most of them \
+                   held in TIME_WAIT, and connections to that peer that failed before they were tried (apply).",
         risk: Risk::Low,
         when_not: "Ports are free: it saves ports, not latency. Connections kept open save both.",
         source: "https://docs.kernel.org/networking/ip-sysctl.html",
         needs: &[Signal::TcpConnect.name()],
-        judge: ports,
+        judge: ports::judge,
     },
     Rule {
         id: "tcp.fastopen",
@@ -115,60 +107,19 @@ fn doubled(
     at_most: u64,
     owner: Option<&str>,
 ) -> Judgement {
-    seen.node.of_each(name).fold(judgement, |judgement, (netns, value)| {
-        let Some(n) = last_number(value).filter(|n| *n < at_most) else { return judgement };
-        let twice = n.saturating_mul(2).min(at_most);
-        // Of three sizes the last is the largest that tuning reaches.
-        let mut words: Vec<_> = value.split_whitespace().map(str::to_owned).collect();
-        if let Some(last) = words.last_mut() {
-            *last = twice.to_string();
-        }
-        judgement.change(sysctl(netns, name, &words.join(" "), value, owner))
-    })
+    let changes =
+        seen.node.of_each(name).filter_map(|(netns, value)| twice(netns, name, value, at_most, owner));
+    changes.fold(judgement, Judgement::change)
 }
 
-fn accept_queue(seen: &Seen<'_>) -> Judgement {
-    let Some(overflows) = tcp(seen).listen_overflows else {
-        return Judgement::cannot_tell("the kernel's counters could not be read", "nettrace run");
-    };
-    let judgement = if overflows == 0 {
-        Judgement::not_needed("no accept queue was full")
-    } else {
-        let judgement = Judgement::consider("accept queues were full, and connections were dropped")
-            .brings("a client whose SYN is dropped waits 1 s, then 2 s: those waits go, if the application keeps up")
-            .change(by_hand(
-                "application",
-                "accept faster; a longer backlog (`ss -ltn`: Send-Q of the listener whose Recv-Q is as large)",
-                "as before",
-            ));
-        doubled(judgement, seen, SOMAXCONN, 65_535, Some(BACKLOG))
-    };
-    judgement.seen("connections dropped, accept queue full", units::count(overflows), Some("1".to_owned()))
-}
-
-/// A queue of half-open connections is as long as the listener's backlog. `tcp_max_syn_backlog` counts where cookies are
-/// off, and drops then are none of these. With `tcp_syncookies` 2, each SYN is answered with a cookie.
-/// Source: tcp_conn_request, inet_csk_reqsk_queue_is_full.
-fn syn_queue(seen: &Seen<'_>) -> Judgement {
-    let counters = tcp(seen).counters;
-    let (Some(drops), Some(cookies)) = (counters.syn_queue_drops, counters.syn_cookies) else {
-        return Judgement::cannot_tell(
-            "the kernel's counters could not be read",
-            "nettrace run, without --filter",
-        );
-    };
-    let always = seen.node.of_each(COOKIES).any(|(_, value)| value == "2");
-    let judgement = if drops == 0 && (cookies == 0 || always) {
-        Judgement::not_needed("no queue of half-open connections was full")
-    } else {
-        let judgement = Judgement::consider("queues of half-open connections were full")
-            .sure(Confidence::Medium)
-            .brings("a client whose SYN is dropped waits 1 s at least: those waits go; cookies cost options, not time")
-            .change(by_hand("application", "a longer backlog, which is the queue's length, see listen(2)", "as before"));
-        doubled(judgement, seen, SOMAXCONN, 65_535, Some(BACKLOG))
-    };
-    let judgement = judgement.seen("SYN dropped, queue full", units::count(drops), Some("1".to_owned()));
-    judgement.seen("SYN answered with a cookie", units::count(cookies), Some("1".to_owned()))
+/// Twice what a setting is, no more than `at_most`; none where it is as much.
+fn twice(netns: &str, name: &str, value: &str, at_most: u64, owner: Option<&str>) -> Option<Change> {
+    let n = last_number(value).filter(|n| *n < at_most)?;
+    let twice = n.max(1).saturating_mul(2).min(at_most);
+    // Of three sizes the last is the largest that tuning reaches.
+    let mut words: Vec<_> = value.split_whitespace().map(str::to_owned).collect();
+    *words.last_mut()? = twice.to_string();
+    Some(sysctl(netns, name, &words.join(" "), value, owner))
 }
 
 /// Whether a part of the busy time is worth a change.
@@ -293,57 +244,22 @@ fn loss(seen: &Seen<'_>) -> Judgement {
         .with("of these after a timeout", units::count(tcp.retransmits_timeout))
 }
 
-/// Ports of a range that are held by sockets in TIME_WAIT, by namespace: the range's size, and how many.
-fn held_ports<'a>(seen: &'a Seen<'_>) -> impl Iterator<Item = (&'a str, u64, u64)> {
-    seen.node.of_each(PORTS).filter_map(|(netns, range)| {
-        let (first, last) = (range.split_whitespace().next()?.parse::<u64>().ok()?, last_number(range)?);
-        let (_, waiting) = seen.node.of_each(TIME_WAIT).find(|(name, _)| *name == netns)?;
-        Some((netns, last.checked_sub(first)?.saturating_add(1), waiting.parse().ok()?))
-    })
-}
-
-/// A connection for which there is no port fails before a packet is sent; the kernel leaves no error at the socket.
-fn ports(seen: &Seen<'_>) -> Judgement {
-    let Some((netns, ports, waiting)) =
-        held_ports(seen).max_by_key(|(_, ports, n)| n.saturating_mul(1000) / ports)
-    else {
-        return Judgement::cannot_tell(
-            "the range of local ports could not be read",
-            "ss -s; sysctl net.ipv4.ip_local_port_range",
-        );
-    };
-    let given_up = tcp(seen).failures.iter().filter(|c: &&Count| c.name == "aborted");
-    let aborted = total(given_up.map(|c| c.count));
-    let share = waiting as f64 / ports as f64;
-    let judgement = if share < HELD_SHARE {
-        Judgement::not_needed("local ports are free")
-    } else {
-        let judgement = Judgement::consider(if aborted > 0 {
-            "closed connections hold as many ports as there are, and connections failed or were given up: to one peer, there \
-             may be no port left"
-        } else {
-            "closed connections hold as many ports as there are: to one peer, there may be no port left"
-        })
-        .brings("connections to that peer no longer fail; nothing where these are a server's own or of many peers")
-        .change(by_hand("application", "keep connections open", "as before"));
-        let tw_reuse = seen.node.of_each(TW_REUSE).filter(|(name, value)| *name == netns && *value != "1");
-        tw_reuse
-            .fold(judgement, |j, (netns, value)| j.change(sysctl(netns, TW_REUSE, "1", value, None)))
-            .sure(Confidence::Low)
-    };
-    judgement
-        .seen(
-            &format!("ports of {netns} held in TIME_WAIT"),
-            of(waiting, ports),
-            Some(units::percent(HELD_SHARE)),
-        )
-        .with("connections that failed before they were tried, or were given up", units::count(aborted))
-}
-
 /// Namespaces in which servers may not take part (bit 2), with the value there.
 fn servers_off<'a>(seen: &'a Seen<'_>) -> impl Iterator<Item = (&'a str, &'a str)> {
     let off = |value: &str| last_number(value).is_some_and(|bits| bits & 2 == 0);
     seen.node.of_each(FAST_OPEN).filter(move |(_, value)| off(value))
+}
+
+/// Of these those in which it is asked for; all of them where the counters are not known by namespace.
+fn asked_in_vain<'a>(seen: &'a Seen<'_>) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let tcp = tcp(seen);
+    let asked = |netns: &str| {
+        let mut counted = tcp.namespaces.iter().filter(|n| n.netns == netns);
+        counted.any(|n| n.counters.fast_open_asked.unwrap_or(0) > 0)
+    };
+    let by_namespace = tcp.namespaces.iter().any(|n| n.counters.fast_open_asked.is_some());
+    let anywhere = !by_namespace && tcp.counters.fast_open_asked.unwrap_or(0) > 0;
+    servers_off(seen).filter(move |(netns, _)| anywhere || asked(netns))
 }
 
 fn fast_open(seen: &Seen<'_>) -> Judgement {
@@ -361,19 +277,28 @@ fn fast_open(seen: &Seen<'_>) -> Judgement {
     let saves =
         format!("{} of a connection to a server that was connected to before", units::duration(round_trip));
     let off = servers_off(seen).next().is_some();
-    let judgement = if used > 0 {
+    let in_vain: Vec<_> = asked_in_vain(seen).collect();
+    let judgement = if used > 0 && tcp.namespaces.is_empty() {
         Judgement::not_needed("it is in use")
-    } else if asked > 0 && off {
-        let judgement = Judgement::consider(
-            "clients ask for it, and there are namespaces whose servers may not take part",
-        )
+    } else if !in_vain.is_empty() {
+        let names: Vec<_> = in_vain.iter().map(|(netns, _)| *netns).collect();
+        let judgement = Judgement::consider(format!(
+            "clients ask for it, and servers may not take part in {}",
+            names.join(", ")
+        ))
         .sure(Confidence::Low)
         .brings(saves)
         .change(by_hand("server", "TCP_FASTOPEN on its listening socket", "without it"));
-        servers_off(seen).fold(judgement, |j, (netns, value)| {
+        in_vain.into_iter().fold(judgement, |j, (netns, value)| {
             let both = (last_number(value).unwrap_or(1) | 3).to_string();
             j.change(sysctl(netns, FAST_OPEN, &both, value, None))
         })
+    } else if used > 0 {
+        Judgement::not_needed("it is in use")
+    } else if asked > 0 && !tcp.namespaces.is_empty() {
+        Judgement::not_needed(
+            "servers may take part where clients ask for it; whether they do is up to the application",
+        )
     } else if tcp.connects == 0 && tcp.accepts == 0 {
         Judgement::not_needed(
             "no connection was opened: it saves a round trip of a new one, and nothing else",

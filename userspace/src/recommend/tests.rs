@@ -1,4 +1,5 @@
 mod cluster;
+mod proofs;
 
 use super::*;
 use crate::{

@@ -198,6 +198,7 @@ fn dns() -> Dns {
         server: v4(d),
         transport: transport.to_owned(),
         transactions,
+        asked_again: Some(transactions / 2),
         timeouts,
         failures,
         hist: hist(transactions - timeouts, quantiles),
@@ -281,6 +282,7 @@ fn tcp() -> Tcp {
             syn_queue_drops: Some(0),
             ..TcpCounters::default()
         },
+        namespaces: Vec::new(),
         limited: TcpLimited {
             connections: 761,
             connections_sndbuf: 3,

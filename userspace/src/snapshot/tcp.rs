@@ -71,6 +71,20 @@ pub struct TcpCounters {
     pub fast_open_asked: Option<u64>,
 }
 
+/// What the kernel's own counters tell of one network namespace, over the time of the measurement.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct TcpNamespace {
+    /// Network namespace: a name, `host`, or `net:[INODE]` for one that is not measured, whose listeners dropped.
+    pub netns: String,
+    /// Connections dropped because an accept queue was full (TcpExtListenOverflows).
+    pub listen_overflows: u64,
+    /// SYN dropped by listeners for any reason (TcpExtListenDrops).
+    pub listen_drops: u64,
+    /// The others; none of them with a filter, which they do not know.
+    pub counters: TcpCounters,
+}
+
 impl TcpCounters {
     /// All counters, in the order to show them.
     pub const ALL: [TcpCounter; 15] = [

@@ -4,7 +4,7 @@
 //! NFT_MSG_GETRULE (include/uapi/linux/netfilter/nf_tables.h).
 
 use super::RuleTable;
-use crate::netlink::{DumpError, each};
+use crate::netlink::{DumpError, dump_each};
 use rtnetlink::{
     packet_core::{
         DecodeError, DefaultNla, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable, Nla as _,
@@ -12,7 +12,7 @@ use rtnetlink::{
     },
     sys::protocols::NETLINK_NETFILTER,
 };
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, ops::ControlFlow, path::Path};
 
 /// `NFNL_SUBSYS_NFTABLES << 8`
 const SUBSYSTEM: u16 = 10 << 8;
@@ -123,7 +123,10 @@ pub(super) fn tables() -> Result<Vec<RuleTable>, NftablesError> {
     }
     let mut tables = BTreeMap::new();
     for kind in [GET_CHAIN, GET_RULE] {
-        each(NETLINK_NETFILTER, Message::Question(kind), |message| count(&mut tables, message))?;
+        dump_each(NETLINK_NETFILTER, Message::Question(kind), |message| {
+            count(&mut tables, message);
+            ControlFlow::Continue(())
+        })?;
     }
     Ok(tables.into_values().collect())
 }

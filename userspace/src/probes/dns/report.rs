@@ -5,7 +5,7 @@ use super::message::{Name, Question};
 use super::{DnsConfig, DnsLosses, DnsOutcome, DnsTracker, Transport};
 use crate::snapshot::{Count, Dns, DnsName, DnsServer, DnsTransaction, Hist};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Counts by response code.
@@ -61,6 +61,8 @@ pub(super) struct Books {
     other_servers: [ServerRow; 2],
     names: Table<(Name, u16), NameRow>,
     other_names: NameRow,
+    /// Which server was asked for which name, by their rows; as many as names.
+    asked: HashSet<(usize, usize)>,
     slowest: Vec<Settled>,
     table_full: u64,
 }
@@ -83,6 +85,7 @@ struct Latency {
 #[derive(Clone, Debug, Default)]
 struct ServerRow {
     transactions: u64,
+    asked_again: u64,
     timeouts: u64,
     failures: u64,
     hist: Hist,
@@ -143,8 +146,9 @@ impl NameRow {
 
 impl ServerRow {
     fn list(self, server: IpAddr, transport: Transport) -> DnsServer {
-        let Self { transactions, timeouts, failures, hist } = self;
-        DnsServer { server, transport: transport.name().to_owned(), transactions, timeouts, failures, hist }
+        let Self { transactions, asked_again, timeouts, failures, hist } = self;
+        let (transport, asked_again) = (transport.name().to_owned(), Some(asked_again));
+        DnsServer { server, transport, transactions, asked_again, timeouts, failures, hist }
     }
 }
 
@@ -187,6 +191,7 @@ impl Books {
             other_servers: Default::default(),
             names: Table::new(config.max_names),
             other_names: NameRow::default(),
+            asked: HashSet::new(),
             slowest: Vec::new(),
             table_full: 0,
         }
@@ -209,9 +214,24 @@ impl Books {
             name: self.names.row((question.name.clone(), question.qtype)),
         };
         self.table_full += u64::from(rows.server == usize::MAX) + u64::from(rows.name == usize::MAX);
-        self.server_row(rows, transport).transactions += 1;
+        let again = self.is_asked_again(rows);
+        let server = self.server_row(rows, transport);
+        server.transactions += 1;
+        server.asked_again += u64::from(again);
         self.name_row(rows).transactions += 1;
         rows
+    }
+
+    /// Whether this server was asked for this name before. What there is no room to know was not.
+    fn is_asked_again(&mut self, rows: Rows) -> bool {
+        let pair = (rows.server, rows.name);
+        if rows.server == usize::MAX || rows.name == usize::MAX {
+            return false;
+        }
+        if self.asked.len() >= self.config.max_names {
+            return self.asked.contains(&pair);
+        }
+        !self.asked.insert(pair)
     }
 
     /// Counts a query that was sent again.

@@ -105,6 +105,19 @@ fn one_transaction_fills_every_table() {
 }
 
 #[test]
+fn what_a_server_is_asked_again_is_counted_by_server() {
+    let mut rig = Rig::new();
+    for (id, server, name) in [(1, SERVER, "a.example"), (2, (54, 53), "a.example"), (3, SERVER, "A.example")]
+    {
+        let (q, a) = (query(id, name, 1), answer(id, name, 1, 0));
+        let at = u64::from(id) * 10;
+        rig.udp(at, (VETH, In), CLIENT, server, &q).udp(at + 1, (VETH, Out), server, CLIENT, &a);
+    }
+    let again: Vec<_> = rig.finish(100).dns.servers.iter().map(|s| (s.transactions, s.asked_again)).collect();
+    assert_eq!(again, [(2, Some(1)), (1, Some(0))]);
+}
+
+#[test]
 fn copies_at_other_interfaces_are_one_transaction() {
     let (q, a) = (query(1, "a.example", 1), answer(1, "a.example", 1, 0));
     let mut rig = Rig::new();

@@ -16,7 +16,9 @@ pub(super) fn section(snapshot: &Snapshot, top: usize) -> Section {
     let (listen_overflows, listen_drops) = (above_0(tcp.listen_overflows), above_0(tcp.listen_drops));
     let counted: Vec<_> = tcp.counters.values().filter(|(_, n, _)| *n > 0).collect();
     let counters = TcpCounters::default();
-    let seen = Tcp { listen_overflows, listen_drops, segments_sent: None, counters, ..tcp.clone() };
+    let namespaces = Vec::new();
+    let seen =
+        Tcp { listen_overflows, listen_drops, segments_sent: None, counters, namespaces, ..tcp.clone() };
     if seen == Tcp::default() && counted.is_empty() {
         section.line(nothing(snapshot, "No TCP seen", &["tcp"]));
         return section;
