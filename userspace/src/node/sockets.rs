@@ -25,6 +25,8 @@ const MAX_PEERS: usize = 65_536;
 /// Listeners that are kept.
 const MAX_LISTENERS: usize = 256;
 
+/// `TCP_ESTABLISHED`
+const ESTABLISHED: u8 = 1;
 /// `TCP_TIME_WAIT`, include/net/tcp_states.h
 const TIME_WAIT: u8 = 6;
 /// `TCP_LISTEN`
@@ -33,6 +35,7 @@ const LISTEN: u8 = 10;
 const WITH_PEER: u32 = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << TIME_WAIT | 1 << 8 | 1 << 9 | 1 << 11;
 
 const FILES: [&str; 2] = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
+const WMEM: &str = "/proc/sys/net/ipv4/tcp_wmem";
 const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
 /// TCP sockets of a network namespace.
@@ -49,6 +52,9 @@ pub struct NodeSockets {
     pub listeners: Vec<Listener>,
     /// Local ports towards the peer that most of them are used for; none where no connection has one of the range.
     pub ports: Option<PortUse>,
+    /// Open connections whose send buffer grew to the last size of net.ipv4.tcp_wmem: it is their limit. None where sizes
+    /// are not known.
+    pub send_buffers_at_limit: Option<u32>,
 }
 
 /// A socket that listens. One of both families is listed once.
@@ -104,6 +110,7 @@ struct Socket {
     queued: u32,
     /// Of a listener, how much may.
     limit: Option<u32>,
+    send_buffer: Option<u32>,
     dropped: Option<u32>,
 }
 
@@ -159,6 +166,9 @@ pub(super) fn read(netns: &str, before: &Drops) -> NodeSockets {
 struct Books<'a> {
     before: Option<&'a HashMap<u64, u32>>,
     range: RangeInclusive<u16>,
+    /// What send buffers grow to, bytes.
+    send_buffer: Option<u64>,
+    at_limit: Option<u32>,
     listeners: Vec<Listener>,
     /// Ports, and those in TIME_WAIT.
     peers: HashMap<(IpAddr, IpAddr, u16), (u32, u32)>,
@@ -176,7 +186,17 @@ impl<'a> Books<'a> {
         });
         // Where it cannot be read, a server's ports count too: they are few towards one port of a peer.
         let range = range.unwrap_or(1..=u16::MAX);
-        Self { before, range, listeners: Vec::new(), peers: HashMap::new(), uncounted: 0, more: false }
+        let wmem = super::text(Path::new(WMEM)).ok();
+        Self {
+            before,
+            range,
+            send_buffer: wmem.and_then(|sizes| super::last_number(&sizes)),
+            at_limit: None,
+            listeners: Vec::new(),
+            peers: HashMap::new(),
+            uncounted: 0,
+            more: false,
+        }
     }
 
     /// Takes the sockets of one family from what looks at them.
@@ -198,6 +218,11 @@ impl<'a> Books<'a> {
     }
 
     fn take(&mut self, socket: &Socket) {
+        if let (ESTABLISHED, Some(size), Some(limit)) = (socket.state, socket.send_buffer, self.send_buffer) {
+            // SO_SNDBUF sets other sizes, also larger ones. Source: tcp_sndbuf_expand.
+            let at_limit = u32::from(u64::from(size) == limit);
+            self.at_limit = Some(self.at_limit.unwrap_or(0).saturating_add(at_limit));
+        }
         if socket.state == LISTEN {
             // A listener that is new began at zero; the counter is 32 bits wide.
             let since = |now: u32| Some(now.wrapping_sub(*self.before?.get(&socket.id).unwrap_or(&0)));
@@ -242,7 +267,14 @@ impl<'a> Books<'a> {
             time_wait,
         });
         let cut = (!cut.is_empty()).then(|| cut.join("; "));
-        NodeSockets { from, error: None, cut, listeners: self.listeners, ports }
+        NodeSockets {
+            from,
+            error: None,
+            cut,
+            listeners: self.listeners,
+            ports,
+            send_buffers_at_limit: self.at_limit,
+        }
     }
 }
 
@@ -261,6 +293,7 @@ mod tests {
             id: u64::from(source_port),
             queued: 0,
             limit: None,
+            send_buffer: Some(u32::from(source_port)),
             dropped: Some(5),
         }
     }
@@ -296,7 +329,7 @@ mod tests {
     #[test]
     fn the_busiest_peer_is_that_of_most_ports_of_the_range() {
         let before = HashMap::from([(80, 3)]);
-        let mut books = Books { range: 100..=200, ..Books::new(Some(&before)) };
+        let mut books = Books { range: 100..=200, send_buffer: Some(101), ..Books::new(Some(&before)) };
         let sockets = [
             socket(LISTEN, 80, 0),
             socket(LISTEN, 81, 0),
@@ -319,6 +352,7 @@ mod tests {
         assert_eq!(dropped, [(81, Some(5)), (80, Some(2))]);
         let ports = sockets.ports.unwrap();
         assert_eq!((ports.destination_port, ports.ports, ports.time_wait), (443, 2, 1));
+        assert_eq!(sockets.send_buffers_at_limit, Some(1));
     }
 
     #[test]

@@ -42,7 +42,8 @@ pub(super) const RULES: &[Rule] = &[
         id: "tcp.send-buffer",
         advice: "raise net.ipv4.tcp_wmem and net.core.wmem_max",
         looks_at: "The share of the time in which connections were busy sending that a full send buffer kept them from it: \
-                   10 % (throughput profile: 5 %), and 100 ms.",
+                   10 % (throughput profile: 5 %), and 100 ms; and open connections whose buffer is as large as the \
+                   setting lets it grow, by network namespace.",
         risk: Risk::Low,
         when_not: "Nothing waits for the buffer: what does not fit the path waits in queues instead.",
         source: "https://docs.kernel.org/networking/ip-sysctl.html",
@@ -86,7 +87,7 @@ pub(super) const RULES: &[Rule] = &[
         id: "tcp.fastopen",
         advice: "set net.ipv4.tcp_fastopen to 3",
         looks_at: "SYN that ask for a cookie of fast open (TCPFastOpenCookieReqd), connections that use it, and whether \
-                   servers may take part (bit 2 of the setting).",
+                   servers may take part (bit 2 of the setting) in that network namespace.",
         risk: Risk::Medium,
         when_not: "Applications do not ask for it: clients by MSG_FASTOPEN or TCP_FASTOPEN_CONNECT, servers by TCP_FASTOPEN.",
         source: "https://www.rfc-editor.org/rfc/rfc7413",
@@ -148,6 +149,28 @@ fn none_ended(seen: &Seen<'_>) -> Option<Judgement> {
     })
 }
 
+/// Twice the send buffer where open connections show that it is the limit; where none does, anywhere, less surely: those
+/// that ended do not tell.
+fn grown(judgement: Judgement, seen: &Seen<'_>) -> Judgement {
+    let at_limit: Vec<_> = seen
+        .node
+        .namespaces
+        .iter()
+        .filter_map(|s| Some((s, s.sockets.send_buffers_at_limit.filter(|n| *n > 0)?)))
+        .collect();
+    if at_limit.is_empty() {
+        return doubled(judgement, seen, WMEM, 64 << 20, None).sure(Confidence::Low);
+    }
+    at_limit.into_iter().fold(judgement, |judgement, (settings, n)| {
+        let value = settings.value(WMEM).unwrap_or_default();
+        let judgement = judgement.with(
+            &format!("open connections of {} with the largest buffer of {WMEM}", settings.netns),
+            units::count(n.into()),
+        );
+        twice(&settings.netns, WMEM, value, 64 << 20, None).into_iter().fold(judgement, Judgement::change)
+    })
+}
+
 fn send_buffer(seen: &Seen<'_>) -> Judgement {
     if let Some(cannot) = none_ended(seen) {
         return cannot;
@@ -165,7 +188,7 @@ fn send_buffer(seen: &Seen<'_>) -> Judgement {
                 "not to set SO_SNDBUF: it switches the kernel's tuning off",
                 "as before",
             ));
-        doubled(judgement, seen, WMEM, 64 << 20, None)
+        grown(judgement, seen)
     } else {
         Judgement::not_needed("send buffers keep no connection from sending")
     };

@@ -23,7 +23,9 @@ const QUESTION_BYTES: usize = 56;
 const ANSWER_BYTES: usize = 72;
 /// `INET_DIAG_SKMEMINFO`, an attribute of 32-bit numbers.
 const MEMORY: u16 = 7;
-/// `SK_MEMINFO_DROPS`, their place among these.
+/// `SK_MEMINFO_SNDBUF`, its place among these.
+const SEND_BUFFER: usize = 3;
+/// `SK_MEMINFO_DROPS`
 const DROPS: usize = 8;
 
 /// Whether the kernel can be asked without loading a module for it, below a root directory: it has the module, or was
@@ -90,7 +92,8 @@ impl NetlinkDeserializable for Message {
             id: u64::from(word(48)) << 32 | u64::from(word(44)),
             queued: word(56),
             limit: Some(word(60)),
-            dropped: drops(attributes),
+            send_buffer: memory(attributes, SEND_BUFFER),
+            dropped: memory(attributes, DROPS),
         }))
     }
 }
@@ -104,11 +107,12 @@ fn address(family: u8, bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-fn drops(mut attributes: &[u8]) -> Option<u32> {
+/// One of the numbers of that attribute.
+fn memory(mut attributes: &[u8], place: usize) -> Option<u32> {
     while let Some((head, rest)) = attributes.split_first_chunk::<4>() {
         let len = usize::from(u16::from_ne_bytes([head[0], head[1]])).checked_sub(4)?;
         if u16::from_ne_bytes([head[2], head[3]]) == MEMORY {
-            let words = rest.get(..len)?.get(4 * DROPS..)?;
+            let words = rest.get(..len)?.get(4 * place..)?;
             return Some(u32::from_ne_bytes(*words.first_chunk()?));
         }
         attributes = rest.get(len.next_multiple_of(4)..)?;
@@ -144,6 +148,7 @@ mod tests {
         body[56..60].copy_from_slice(&129_u32.to_ne_bytes());
         body[60..64].copy_from_slice(&128_u32.to_ne_bytes());
         let mut memory = [0; 36];
+        memory[12..16].copy_from_slice(&87_040_u32.to_ne_bytes());
         memory[32..].copy_from_slice(&5_u32.to_ne_bytes());
         let bytes = message(BY_FAMILY, &body, &[(1, &[0; 4]), (MEMORY, &memory)]);
         let mut answers = Vec::new();
@@ -151,6 +156,7 @@ mod tests {
         let Message::Answer(socket) = &answers[0] else { panic!("{answers:?}") };
         assert_eq!((socket.source, socket.source_port), ("10.0.0.1".parse().unwrap(), 443));
         assert_eq!((socket.queued, socket.limit, socket.dropped, socket.id), (129, Some(128), Some(5), 7));
+        assert_eq!(socket.send_buffer, Some(87_040));
         for len in 1..bytes.len() {
             assert!(take::<Message>(&bytes[..len], &mut Vec::new()).is_err(), "{len} bytes");
         }
@@ -161,9 +167,9 @@ mod tests {
     #[test]
     fn any_attributes_are_survived() {
         for bytes in [&[0; 4][..], &[255; 8], &[4, 0, 7, 0], &[8, 0, 7, 0, 1, 2, 3, 4], &[1, 0, 7, 0]] {
-            assert_eq!(drops(bytes), None);
+            assert_eq!(memory(bytes, DROPS), None);
         }
-        assert_eq!(drops(&attributes_of(&[(MEMORY, &[1; 36])])), Some(0x0101_0101));
+        assert_eq!(memory(&attributes_of(&[(MEMORY, &[1; 36])]), DROPS), Some(0x0101_0101));
     }
 
     #[test]

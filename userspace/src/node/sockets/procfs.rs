@@ -50,6 +50,7 @@ fn parse(line: &str) -> Option<Socket> {
         id: inode.parse().ok()?,
         queued: u32::from_str_radix(queues.split_once(':')?.1, 16).ok()?,
         limit: None,
+        send_buffer: None,
         dropped: None,
     })
 }

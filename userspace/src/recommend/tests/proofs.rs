@@ -3,8 +3,8 @@
 use super::{find, quiet, set, verdict};
 use crate::{
     node::{Listener, NodeSockets, PortUse, TIME_WAIT},
-    recommend::{Finding, Profile, Verdict, advise},
-    snapshot::{Count, DnsServer, Hist, Snapshot, TcpCounters, TcpNamespace, TcpPeer},
+    recommend::{Confidence, Finding, Profile, Verdict, advise},
+    snapshot::{Count, DnsServer, Hist, Snapshot, TcpCounters, TcpLimited, TcpNamespace, TcpPeer},
 };
 
 const APPLY: &str = "sysctl -w net.core.somaxconn=256";
@@ -181,6 +181,29 @@ fn fast_open_is_advised_where_it_is_asked_for() {
     assert_eq!(changes(&finding)[1], ("host", "sysctl -w net.ipv4.tcp_fastopen=3"));
     snapshot.node.namespaces[1].values[0].value = Some("3".to_owned());
     assert_eq!(verdict(&snapshot, "tcp.fastopen"), Verdict::NotNeeded);
+}
+
+#[test]
+fn send_buffers_are_to_grow_where_they_reached_their_limit() {
+    let mut snapshot = quiet();
+    snapshot.tcp.limited = TcpLimited {
+        connections: 1,
+        busy_us: 1_000_000,
+        sndbuf_limited_us: 500_000,
+        ..TcpLimited::default()
+    };
+    set(&mut snapshot, "net.ipv4.tcp_wmem", "4096\t16384\t4194304");
+    let mut host = snapshot.node.namespaces[0].clone();
+    host.netns = "host".to_owned();
+    snapshot.node.namespaces.push(host);
+    let finding = find(&snapshot, "tcp.send-buffer");
+    assert_eq!((finding.verdict, finding.confidence), (Verdict::Consider, Confidence::Low));
+    assert_eq!(finding.changes.len(), 3, "the application, and each namespace");
+    snapshot.node.namespaces[0].sockets.send_buffers_at_limit = Some(0);
+    snapshot.node.namespaces[1].sockets.send_buffers_at_limit = Some(2);
+    let finding = find(&snapshot, "tcp.send-buffer");
+    assert_eq!((finding.verdict, finding.confidence), (Verdict::Consider, Confidence::Medium));
+    assert_eq!(changes(&finding)[1..], [("host", "sysctl -w net.ipv4.tcp_wmem='4096 16384 8388608'")]);
 }
 
 #[test]
