@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::{
-    node::{Clue, Cluster, CpuReceive, IdleState, KubeProxy, Machine, PacketRules, RuleTable, Tunnel},
+    node::{
+        Clue, Cluster, Coalescing, CpuReceive, IdleState, KubeProxy, Machine, Nic, PacketRules, Rings,
+        RuleTable, Tunnel,
+    },
     snapshot::{Hist, SignalData, TcpPeer},
 };
 use nettrace_common::Signal;
@@ -189,4 +192,30 @@ fn connections_that_pause_are_kept() {
     let finding = find(&snapshot, "tcp.keepalive");
     assert_eq!(finding.verdict, Verdict::Consider);
     assert_eq!(finding.changes[0].apply, "sysctl -w net.ipv4.tcp_keepalive_time=1800");
+}
+
+#[test]
+fn hardware_is_changed_for_what_was_measured_only() {
+    let with = |nic: Nic| {
+        let mut snapshot = with_signal(quiet(), Signal::TxQdisc, "eth0", 2000);
+        snapshot.node.nics = Some(vec![Nic { name: "eth0".to_owned(), ..nic }]);
+        snapshot
+    };
+    for id in ["nic.speed", "nic.rings", "nic.coalescing"] {
+        assert_eq!(verdict(&quiet(), id), Verdict::CannotTell, "{id}");
+    }
+    assert_eq!(verdict(&with(Nic::default()), "nic.speed"), Verdict::NotNeeded);
+    let half = Nic { duplex: Some("half".to_owned()), ..Nic::default() };
+    assert_eq!(verdict(&with(half), "nic.speed"), Verdict::Consider);
+    let lost = |rx_missed, rx| {
+        let rings = Some(Rings { rx, rx_max: 4096, tx: 512, tx_max: 4096 });
+        verdict(&with(Nic { rx_missed: Some(rx_missed), rings, ..Nic::default() }), "nic.rings")
+    };
+    assert_eq!((lost(0, 256), lost(9, 256)), (Verdict::NotNeeded, Verdict::CannotTell));
+    assert_eq!(lost(9, 4096), Verdict::NotNeeded);
+    let held = |rx_us| {
+        let coalescing = Some(Coalescing { rx_us, ..Coalescing::default() });
+        verdict(&with(Nic { coalescing, ..Nic::default() }), "nic.coalescing")
+    };
+    assert_eq!((held(0), held(1_000_000)), (Verdict::NotNeeded, Verdict::CannotTell));
 }
