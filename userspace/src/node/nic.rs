@@ -15,7 +15,7 @@ use std::{
     path::Path,
 };
 
-const SIOCETHTOOL: u32 = 0x8946;
+const SIOCETHTOOL: libc::Ioctl = 0x8946;
 /// `ETHTOOL_G*`
 const GET_COALESCING: u32 = 0x0e;
 const GET_RINGS: u32 = 0x10;
@@ -208,7 +208,7 @@ fn ethtool(socket: &OwnedFd, name: &str, words: &mut [u32]) -> io::Result<()> {
     request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
     // SAFETY: `request` is an `ifreq` whose data is the structure of the request in its first word, as long as the kernel
     // takes it to be; both outlive the call.
-    let code = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as libc::Ioctl, &raw mut request) };
+    let code = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
     if code < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

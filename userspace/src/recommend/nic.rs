@@ -43,10 +43,13 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 /// Hardware of the host, or why it is not known.
-fn nics<'a>(seen: &Seen<'a>) -> Result<&'a [Nic], Judgement> {
+fn nics<'a>(seen: &Seen<'a>) -> Result<&'a [Nic], Box<Judgement>> {
     match seen.node.nics.as_deref() {
-        None => Err(Judgement::cannot_tell("the measurement does not have the node's NICs", "ethtool NIC")),
-        Some([]) => Err(Judgement::not_needed("no hardware interface is here")),
+        None => {
+            let why = "the measurement does not have the node's NICs";
+            Err(Box::new(Judgement::cannot_tell(why, "ethtool NIC")))
+        }
+        Some([]) => Err(Box::new(Judgement::not_needed("no hardware interface is here"))),
         Some(nics) => Ok(nics),
     }
 }
@@ -62,7 +65,7 @@ fn link(nic: &Nic) -> String {
 fn speed(seen: &Seen<'_>) -> Judgement {
     let nics = match nics(seen) {
         Ok(nics) => nics,
-        Err(said) => return said,
+        Err(said) => return *said,
     };
     let wait = |name: &str| {
         let mut rows = seen.snapshot.signals.iter();
@@ -115,7 +118,7 @@ fn speed(seen: &Seen<'_>) -> Judgement {
 fn rings(seen: &Seen<'_>) -> Judgement {
     let nics = match nics(seen) {
         Ok(nics) => nics,
-        Err(said) => return said,
+        Err(said) => return *said,
     };
     let Some(nic) = nics.iter().filter(|nic| nic.rx_missed.is_some()).max_by_key(|nic| nic.rx_missed) else {
         return Judgement::cannot_tell("what the NICs lost could not be read", "ip -s -s link");
@@ -150,7 +153,7 @@ fn rings(seen: &Seen<'_>) -> Judgement {
 fn coalescing(seen: &Seen<'_>) -> Judgement {
     let nics = match nics(seen) {
         Ok(nics) => nics,
-        Err(said) => return said,
+        Err(said) => return *said,
     };
     let held = nics.iter().filter_map(|nic| Some((nic, nic.coalescing?)));
     let Some((nic, coalescing)) = held.max_by_key(|(_, c)| c.rx_us) else {

@@ -219,3 +219,67 @@ fn hardware_is_changed_for_what_was_measured_only() {
     };
     assert_eq!((held(0), held(1_000_000)), (Verdict::NotNeeded, Verdict::CannotTell));
 }
+
+/// What articles on Kubernetes latency advise, setting by setting, and the rule that judges it.
+#[test]
+fn each_setting_of_the_usual_advice_has_a_rule() {
+    let usual = [
+        ("kube-proxy IPVS", "kube-proxy.mode"),
+        ("conntrack max", "conntrack.max"),
+        ("conntrack timeout", "conntrack.established-timeout"),
+        ("insert_failed", "conntrack.race"),
+        ("TCP fast open", "tcp.fastopen"),
+        ("rmem_max", "tcp.receive-buffer"),
+        ("wmem_max", "tcp.send-buffer"),
+        ("tcp_tw_reuse", "tcp.port-exhaustion"),
+        ("host sysctls for pods", "host.pod-sysctls"),
+        ("MTU 9000", "mtu.jumbo"),
+        ("Calico BGP", "cni.calico-bgp"),
+        ("no encapsulation", "cni.encapsulation"),
+        ("Cilium", "cni.cilium"),
+        ("Flannel host-gw", "cni.flannel"),
+        ("10 GbE", "nic.speed"),
+        ("tc priority", "qdisc.queue"),
+        ("SELinux", "host.selinux"),
+        ("firewalld", "host.firewalld"),
+        ("affinity", "placement.affinity"),
+        ("zones", "placement.zones"),
+        ("NetworkPolicy", "policy.volume"),
+        ("CoreDNS cache, NodeLocal DNSCache", "dns.cache"),
+        ("Prometheus and Grafana", "monitoring.export"),
+    ];
+    for (advice, id) in usual {
+        assert!(RULES.iter().copied().flatten().any(|rule| rule.id == id), "{advice}: {id}");
+    }
+}
+
+#[test]
+fn names_from_outside_reach_no_terminal_as_they_are() {
+    let bad = || "\u{1b}[31m\n$(id)".to_owned();
+    let mut snapshot =
+        with_rules(with_signal(quiet(), Signal::NfHook, "input", 90_000), rules(Some(&bad()), 1));
+    snapshot.node.cluster = Some(Cluster {
+        cni: vec![Clue { plugin: "Cilium".to_owned(), from: bad() }],
+        tunnels: vec![Tunnel { interface: bad(), encapsulation: bad(), plugin: Some("Flannel".to_owned()) }],
+        ..Cluster::default()
+    });
+    snapshot.node.nics = Some(vec![Nic {
+        name: bad(),
+        driver: Some(bad()),
+        rx_missed: Some(u64::MAX),
+        coalescing: Some(Coalescing { rx_us: u32::MAX, ..Coalescing::default() }),
+        ..Nic::default()
+    }]);
+    let cpu = CpuReceive { net_rx: u64::MAX, squeezed: u64::MAX, ..CpuReceive::default() };
+    let idle = IdleState { name: bad(), exit_latency_us: u64::MAX, disabled: false };
+    snapshot.node.machine = Some(Machine {
+        receive: vec![cpu, cpu],
+        idle_states: vec![idle],
+        firewalld: Some(bad()),
+        ..Machine::default()
+    });
+    for finding in advise(&snapshot, Profile::Latency) {
+        let text = explain(&finding, &crate::report::Options::default());
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text}");
+    }
+}
