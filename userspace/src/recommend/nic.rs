@@ -159,6 +159,9 @@ fn coalescing(seen: &Seen<'_>) -> Judgement {
     let Some((nic, coalescing)) = held.max_by_key(|(_, c)| c.rx_us) else {
         return Judgement::not_needed("no driver here says that it holds interrupts back");
     };
+    if coalescing.rx_us == 0 {
+        return Judgement::not_needed("no interrupt is held back here");
+    }
     let Some(row) = seen.snapshot.signal(Signal::NetRtt) else {
         return Judgement::cannot_tell("no round trip was measured", "nettrace run -d 1m --signals net.rtt");
     };
