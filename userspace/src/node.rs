@@ -197,9 +197,9 @@ impl Settings {
             Self {
                 netns: netns.clone(),
                 values,
+                rules: Some(PacketRules::read(&links)),
                 links,
                 links_error,
-                rules: Some(PacketRules::read()),
                 routes: Some(Routes::read()),
             }
         };
