@@ -7,6 +7,8 @@
 mod cluster;
 mod links;
 mod machine;
+mod nic;
+mod routes;
 mod rules;
 mod sockets;
 
@@ -14,6 +16,8 @@ pub use crate::cni::Clue;
 pub use cluster::{Cluster, Tunnel};
 pub use links::NodeLink;
 pub use machine::{CpuReceive, IdleState, Machine, Resolver};
+pub use nic::{Channels, Coalescing, Nic, Offloads, Rings};
+pub use routes::{Routes, TunedRoute};
 pub use rules::{Ipvs, KubeProxy, PacketRules, RuleTable};
 pub use sockets::{Drops, Listener, NodeSockets, PortUse};
 
@@ -93,6 +97,9 @@ pub struct Node {
     /// What matters of the machine beside its kernel's settings; none in older snapshots.
     #[serde(default)]
     pub machine: Option<Machine>,
+    /// The host's hardware interfaces; none where they could not be listed, and in older snapshots.
+    #[serde(default)]
+    pub nics: Option<Vec<Nic>>,
 }
 
 /// What a network namespace is set to.
@@ -114,6 +121,9 @@ pub struct Settings {
     /// Its TCP sockets.
     #[serde(default)]
     pub sockets: NodeSockets,
+    /// Its routes; none in older snapshots, and of a namespace that could not be entered.
+    #[serde(default)]
+    pub routes: Option<Routes>,
 }
 
 /// One setting.
@@ -136,17 +146,21 @@ impl Node {
         let files = HOST_FILES.iter().map(|(name, path)| Setting::file(name, path));
         let root = Path::new("/");
         // Tunnels are the host's, whichever namespaces are measured.
-        let links = Namespace::host().within(links::read);
-        let links = links.map_err(|error| error.to_string()).and_then(|l| l.map_err(|e| e.to_string()));
-        let cluster = match &links {
-            Ok(links) => Cluster::read(root, links, None),
-            Err(error) => Cluster::read(root, &[], Some(error)),
+        let read = Namespace::host().within(|| {
+            let links = links::read().map_err(|error| error.to_string())?;
+            let nics = nic::read(root, &links);
+            Ok::<_, String>((links, nics))
+        });
+        let (cluster, nics) = match read.map_err(|error| error.to_string()).flatten() {
+            Ok((links, nics)) => (Cluster::read(root, &links, None), Some(nics)),
+            Err(error) => (Cluster::read(root, &[], Some(&error)), None),
         };
         Self {
             host: HOST_SYSCTLS.iter().map(|name| Setting::sysctl(name)).chain(files).collect(),
             namespaces: namespaces.iter().map(|n| Settings::read(n, before)).collect(),
             cluster: Some(cluster),
             machine: Some(Machine::read(&Files::new(root))),
+            nics,
         }
     }
 
@@ -198,9 +212,15 @@ impl Settings {
                 Ok(links) => (links, None),
                 Err(error) => (Vec::new(), Some(error.to_string())),
             };
-            let sockets = sockets::read(&netns, before);
-            let rules = Some(PacketRules::read());
-            Self { netns: netns.clone(), values, links, links_error, rules, sockets }
+            Self {
+                netns: netns.clone(),
+                values,
+                rules: Some(PacketRules::read(&links)),
+                links,
+                links_error,
+                sockets: sockets::read(&netns, before),
+                routes: Some(Routes::read()),
+            }
         };
         namespace.within(inside).unwrap_or_else(|error| Self {
             values: SYSCTLS.iter().map(|name| Setting::new(name, &sysctl_file(name), Err(&error))).collect(),
@@ -208,6 +228,7 @@ impl Settings {
             links_error: Some(error.to_string()),
             rules: None,
             sockets: NodeSockets { error: Some(error.to_string()), ..NodeSockets::default() },
+            routes: None,
             netns: netns.clone(),
         })
     }

@@ -14,6 +14,7 @@ mod json;
 mod kube_proxy;
 mod markdown;
 mod mtu;
+mod nic;
 mod path;
 mod tcp;
 mod tcp_idle;
@@ -278,6 +279,7 @@ pub const RULES: &[&[Rule]] = &[
     kube_proxy::RULES,
     cni::RULES,
     path::RULES,
+    nic::RULES,
     host::RULES,
     cluster::RULES,
 ];

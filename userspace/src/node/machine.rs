@@ -11,7 +11,7 @@ const IDLE: &str = "/sys/devices/system/cpu/cpu0/cpuidle";
 const SOFTIRQS: &str = "/proc/softirqs";
 const SOFTNET: &str = "/proc/net/softnet_stat";
 const RESOLV: &str = "/etc/resolv.conf";
-/// Its first line says who runs.
+/// The process's name, as `/proc/PID/comm` has it.
 const FIREWALLD: &str = "firewalld";
 
 /// What matters of the machine beside its kernel's settings.

@@ -7,6 +7,7 @@
 mod legacy;
 mod nftables;
 
+use super::NodeLink;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -19,7 +20,7 @@ const IPVS: &str = "/proc/thread-self/net/ip_vs";
 /// A longer list is not read to its end, bytes.
 const IPVS_BYTES: u64 = 64 << 20;
 /// kube-proxy's interface in IPVS mode, which bears all service addresses.
-const IPVS_INTERFACE: &str = "/sys/class/net/kube-ipvs0";
+const IPVS_INTERFACE: &str = "kube-ipvs0";
 
 /// Packet rules of one network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -72,8 +73,8 @@ pub struct KubeProxy {
 }
 
 impl PacketRules {
-    /// Of the namespace that this thread is in.
-    pub(super) fn read() -> Self {
+    /// Of the namespace that this thread is in, whose interfaces these are: sysfs shows those of another one.
+    pub(super) fn read(links: &[NodeLink]) -> Self {
         let mut rules = Self::default();
         match nftables::tables() {
             Ok(tables) => rules.tables.extend(tables),
@@ -93,7 +94,7 @@ impl PacketRules {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => rules.unread.push(format!("{IPVS}: {error}")),
         }
-        rules.kube_proxy = rules.proxy(std::path::Path::new(IPVS_INTERFACE).exists());
+        rules.kube_proxy = rules.proxy(links.iter().any(|link| link.name == IPVS_INTERFACE));
         rules
     }
 
@@ -114,7 +115,7 @@ impl PacketRules {
     fn proxy(&self, has_ipvs_interface: bool) -> Option<KubeProxy> {
         let seen = |mode: &str, from: String| Some(KubeProxy { mode: mode.to_owned(), from });
         if has_ipvs_interface {
-            return seen("ipvs", "interface kube-ipvs0".to_owned());
+            return seen("ipvs", format!("interface {IPVS_INTERFACE}"));
         }
         let table = self.tables.iter().find(|table| table.is_kube_proxy)?;
         let from = format!("{} table {}", table.engine, table.table);
@@ -207,7 +208,7 @@ UDP  0A60000A:0035 rr
 
     #[test]
     fn reading_fails_in_no_namespace() {
-        let rules = PacketRules::read();
+        let rules = PacketRules::read(&[]);
         assert!(rules.tables.iter().all(|table| !table.table.is_empty()), "{rules:?}");
     }
 }

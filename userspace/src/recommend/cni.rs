@@ -57,8 +57,8 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 /// What of the cluster's network is known, or why nothing.
-fn cluster<'a>(seen: &Seen<'a>) -> Result<&'a Cluster, Judgement> {
-    let cannot = |why: &str| Judgement::cannot_tell(why, "ip -d link; ls /etc/cni/net.d");
+fn cluster<'a>(seen: &Seen<'a>) -> Result<&'a Cluster, Box<Judgement>> {
+    let cannot = |why: &str| Box::new(Judgement::cannot_tell(why, "ip -d link; ls /etc/cni/net.d"));
     let cluster = seen.node.cluster.as_ref();
     let cluster = cluster.ok_or_else(|| cannot("the measurement does not say what connects the pods"))?;
     match &cluster.tunnels_error {
@@ -68,18 +68,18 @@ fn cluster<'a>(seen: &Seen<'a>) -> Result<&'a Cluster, Judgement> {
 }
 
 /// Whether a plugin is here; else why its rule says nothing.
-fn with_plugin<'a>(seen: &Seen<'a>, plugin: &str) -> Result<&'a Cluster, Judgement> {
+fn with_plugin<'a>(seen: &Seen<'a>, plugin: &str) -> Result<&'a Cluster, Box<Judgement>> {
     let cluster = cluster(seen)?;
     if cluster.has(plugin) {
         return Ok(cluster);
     }
-    Err(match cluster.unread.first() {
+    Err(Box::new(match cluster.unread.first() {
         None => Judgement::not_needed(format!("{plugin} is not here")),
         Some(why) => Judgement::cannot_tell(
             format!("there is no trace of {plugin}, but not all could be read: {why}"),
             "ls /etc/cni/net.d",
         ),
-    })
+    }))
 }
 
 fn named(tunnel: &Tunnel) -> String {
@@ -97,7 +97,7 @@ fn median(seen: &Seen<'_>, signal: Signal, scope: &str) -> Option<u64> {
 fn encapsulation(seen: &Seen<'_>) -> Judgement {
     let cluster = match cluster(seen) {
         Ok(cluster) => cluster,
-        Err(cannot) => return cannot,
+        Err(cannot) => return *cannot,
     };
     let Some(first) = cluster.tunnels.first() else {
         return Judgement::not_needed("no tunnel is up: packets between nodes are not wrapped");
@@ -147,7 +147,7 @@ fn encapsulation(seen: &Seen<'_>) -> Judgement {
 
 fn calico(seen: &Seen<'_>) -> Judgement {
     match with_plugin(seen, "Calico") {
-        Err(said) => said,
+        Err(said) => *said,
         Ok(_) => Judgement::cannot_tell(
             "how many nodes exchange routes, and whether by BGP, is the cluster's",
             "calicoctl node status; kubectl get nodes | wc -l: reflectors are for more than 50 to 100 nodes",
@@ -157,7 +157,7 @@ fn calico(seen: &Seen<'_>) -> Judgement {
 
 fn cilium(seen: &Seen<'_>) -> Judgement {
     if let Err(said) = with_plugin(seen, "Cilium") {
-        return said;
+        return *said;
     }
     let judgement = Judgement::cannot_tell(
         "Cilium's settings are the cluster's, and what each brings is known by measuring with it and without",
@@ -176,7 +176,7 @@ fn cilium(seen: &Seen<'_>) -> Judgement {
 fn flannel(seen: &Seen<'_>) -> Judgement {
     let cluster = match with_plugin(seen, "Flannel") {
         Ok(cluster) => cluster,
-        Err(said) => return said,
+        Err(said) => return *said,
     };
     let Some(tunnel) = cluster.tunnels.iter().find(|t| t.plugin.as_deref() == Some("Flannel")) else {
         return Judgement::not_needed("Flannel has no tunnel here");

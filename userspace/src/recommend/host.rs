@@ -3,9 +3,10 @@
 
 use super::{Confidence, Judgement, Profile, Risk, Rule, Seen, by_hand};
 use crate::{
-    node::{CLOCK, GOVERNOR, SELINUX, TUNED},
+    node::{CLOCK, GOVERNOR, SELINUX, Setting, TUNED},
     report::units,
 };
+use std::collections::BTreeSet;
 
 /// A CPU that sleeps so deep takes as long as a round trip within a rack to wake up, us.
 const DEEP_US: u64 = 50;
@@ -77,8 +78,8 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "host.pod-sysctls",
         advice: "set sysctls on the host for pods",
-        looks_at: "Which settings of the host differ in the other namespaces that were measured: most are a namespace's own, \
-                   and those of the host do not reach pods.",
+        looks_at: "Which settings differ between the namespaces that were measured: most are a namespace's own, and those of \
+                   the host do not reach pods.",
         risk: Risk::Low,
         when_not: "Ever: a change goes where the sockets are. Each finding names the namespace.",
         source: "https://kubernetes.io/docs/tasks/administer-cluster/sysctl-cluster/",
@@ -211,31 +212,33 @@ fn cstates(seen: &Seen<'_>) -> Judgement {
 }
 
 fn pod_sysctls(seen: &Seen<'_>) -> Judgement {
-    let host = seen.node.namespaces.iter().find(|s| s.netns == "host");
-    let others = || seen.node.namespaces.iter().filter(|s| s.netns != "host");
-    let (Some(host), true) = (host, others().next().is_some()) else {
+    let [first, others @ ..] = &seen.node.namespaces[..] else {
         return Judgement::cannot_tell(
-            "no pod was measured beside the host",
-            "nettrace run --netns host --netns POD",
+            "no namespace's settings are known",
+            "sysctl -a, in the host and in a pod",
         );
     };
-    let differs = |name: &str, value: Option<&str>| {
-        let of_host = host.values.iter().find(|s| s.name == name).and_then(|s| s.value.as_deref());
-        of_host.is_some() && value.is_some() && of_host != value
-    };
-    let names = others().flat_map(|s| s.values.iter());
-    let names: std::collections::BTreeSet<_> = names
-        .filter(|s| s.name.starts_with("net.") && differs(&s.name, s.value.as_deref()))
-        .map(|s| s.name.as_str())
-        .collect();
+    if others.is_empty() {
+        return Judgement::cannot_tell(
+            format!("{} alone was measured", first.netns),
+            "nettrace run --netns 1 --netns PID, of a process in the pod",
+        );
+    }
+    let of_first = |name: &str| first.values.iter().find(|s| s.name == name)?.value.as_deref();
+    let differs =
+        |s: &&Setting| s.value.is_some() && of_first(&s.name).is_some_and(|v| s.value.as_deref() != Some(v));
+    let values = others.iter().flat_map(|s| s.values.iter()).filter(|s| s.name.starts_with("net."));
+    let names: BTreeSet<_> = values.filter(differs).map(|s| s.name.as_str()).collect();
     let judgement = if names.is_empty() {
-        Judgement::not_needed("pods have what the host has")
+        Judgement::not_needed("the namespaces that were measured have the same settings")
     } else {
-        Judgement::not_needed("pods have values of their own: the host's do not reach them")
+        Judgement::not_needed(
+            "namespaces have values of their own: what is set in one does not reach the others",
+        )
     };
     let judgement = judgement.with("settings that differ", units::count(names.len() as u64));
     names.into_iter().take(5).fold(judgement, |judgement, name| {
-        let values = seen.node.of_each(name).map(|(netns, value)| format!("{value} in {netns}"));
+        let values = seen.node.of_each(name).take(5).map(|(netns, value)| format!("{value} in {netns}"));
         judgement.with(name, values.collect::<Vec<_>>().join(", "))
     })
 }

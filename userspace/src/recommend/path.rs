@@ -8,7 +8,7 @@ const BACKLOG: &str = "net.core.netdev_max_backlog";
 /// Fewer packets tell little of the hundredth.
 pub(super) const ENOUGH: u64 = 100;
 /// The same, of one in twenty.
-const ENOUGH_QUEUED: u64 = 20;
+pub(super) const ENOUGH_QUEUED: u64 = 20;
 /// Share of all receive softirqs, from which on one CPU has nearly all.
 const NEARLY_ALL: f64 = 0.9;
 /// Share of a CPU's receive softirqs that left packets over, from which on it has too much to do.

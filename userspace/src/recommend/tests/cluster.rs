@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::{
-    node::{Clue, Cluster, CpuReceive, IdleState, KubeProxy, Machine, PacketRules, RuleTable, Tunnel},
+    node::{
+        Clue, Cluster, Coalescing, CpuReceive, IdleState, KubeProxy, Machine, Nic, PacketRules, Rings,
+        RuleTable, Tunnel,
+    },
     snapshot::{Hist, SignalData, TcpPeer},
 };
 use nettrace_common::Signal;
@@ -189,4 +192,94 @@ fn connections_that_pause_are_kept() {
     let finding = find(&snapshot, "tcp.keepalive");
     assert_eq!(finding.verdict, Verdict::Consider);
     assert_eq!(finding.changes[0].apply, "sysctl -w net.ipv4.tcp_keepalive_time=1800");
+}
+
+#[test]
+fn hardware_is_changed_for_what_was_measured_only() {
+    let with = |nic: Nic| {
+        let mut snapshot = with_signal(quiet(), Signal::TxQdisc, "eth0", 2000);
+        snapshot.node.nics = Some(vec![Nic { name: "eth0".to_owned(), ..nic }]);
+        snapshot
+    };
+    for id in ["nic.speed", "nic.rings", "nic.coalescing"] {
+        assert_eq!(verdict(&quiet(), id), Verdict::CannotTell, "{id}");
+    }
+    assert_eq!(verdict(&with(Nic::default()), "nic.speed"), Verdict::NotNeeded);
+    let half = Nic { duplex: Some("half".to_owned()), ..Nic::default() };
+    assert_eq!(verdict(&with(half), "nic.speed"), Verdict::Consider);
+    let lost = |rx_missed, rx| {
+        let rings = Some(Rings { rx, rx_max: 4096, tx: 512, tx_max: 4096 });
+        verdict(&with(Nic { rx_missed: Some(rx_missed), rings, ..Nic::default() }), "nic.rings")
+    };
+    assert_eq!((lost(0, 256), lost(9, 256)), (Verdict::NotNeeded, Verdict::CannotTell));
+    assert_eq!(lost(9, 4096), Verdict::NotNeeded);
+    let held = |rx_us| {
+        let coalescing = Some(Coalescing { rx_us, ..Coalescing::default() });
+        verdict(&with(Nic { coalescing, ..Nic::default() }), "nic.coalescing")
+    };
+    assert_eq!((held(0), held(1_000_000)), (Verdict::NotNeeded, Verdict::CannotTell));
+}
+
+/// What articles on Kubernetes latency advise, setting by setting, and the rule that judges it.
+#[test]
+fn each_setting_of_the_usual_advice_has_a_rule() {
+    let usual = [
+        ("kube-proxy IPVS", "kube-proxy.mode"),
+        ("conntrack max", "conntrack.max"),
+        ("conntrack timeout", "conntrack.established-timeout"),
+        ("insert_failed", "conntrack.race"),
+        ("TCP fast open", "tcp.fastopen"),
+        ("rmem_max", "tcp.receive-buffer"),
+        ("wmem_max", "tcp.send-buffer"),
+        ("tcp_tw_reuse", "tcp.port-exhaustion"),
+        ("host sysctls for pods", "host.pod-sysctls"),
+        ("MTU 9000", "mtu.jumbo"),
+        ("Calico BGP", "cni.calico-bgp"),
+        ("no encapsulation", "cni.encapsulation"),
+        ("Cilium", "cni.cilium"),
+        ("Flannel host-gw", "cni.flannel"),
+        ("10 GbE", "nic.speed"),
+        ("tc priority", "qdisc.queue"),
+        ("SELinux", "host.selinux"),
+        ("firewalld", "host.firewalld"),
+        ("affinity", "placement.affinity"),
+        ("zones", "placement.zones"),
+        ("NetworkPolicy", "policy.volume"),
+        ("CoreDNS cache, NodeLocal DNSCache", "dns.cache"),
+        ("Prometheus and Grafana", "monitoring.export"),
+    ];
+    for (advice, id) in usual {
+        assert!(RULES.iter().copied().flatten().any(|rule| rule.id == id), "{advice}: {id}");
+    }
+}
+
+#[test]
+fn names_from_outside_reach_no_terminal_as_they_are() {
+    let bad = || "\u{1b}[31m\n$(id)".to_owned();
+    let mut snapshot =
+        with_rules(with_signal(quiet(), Signal::NfHook, "input", 90_000), rules(Some(&bad()), 1));
+    snapshot.node.cluster = Some(Cluster {
+        cni: vec![Clue { plugin: "Cilium".to_owned(), from: bad() }],
+        tunnels: vec![Tunnel { interface: bad(), encapsulation: bad(), plugin: Some("Flannel".to_owned()) }],
+        ..Cluster::default()
+    });
+    snapshot.node.nics = Some(vec![Nic {
+        name: bad(),
+        driver: Some(bad()),
+        rx_missed: Some(u64::MAX),
+        coalescing: Some(Coalescing { rx_us: u32::MAX, ..Coalescing::default() }),
+        ..Nic::default()
+    }]);
+    let cpu = CpuReceive { net_rx: u64::MAX, squeezed: u64::MAX, ..CpuReceive::default() };
+    let idle = IdleState { name: bad(), exit_latency_us: u64::MAX, disabled: false };
+    snapshot.node.machine = Some(Machine {
+        receive: vec![cpu, cpu],
+        idle_states: vec![idle],
+        firewalld: Some(bad()),
+        ..Machine::default()
+    });
+    for finding in advise(&snapshot, Profile::Latency) {
+        let text = explain(&finding, &crate::report::Options::default());
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text}");
+    }
 }

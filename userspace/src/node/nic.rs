@@ -1,0 +1,271 @@
+//! Hardware interfaces of the host: driver, link, rings, channels, coalescing, offloads, and which CPUs packets go to.
+//!
+//! Needs: to be in the host's namespace. Yields: a [`Nic`] for each. Sources: sysfs (`/sys/class/net/NAME`), and the ethtool
+//! requests of ioctl(2) that only read (include/uapi/linux/ethtool.h). Those work on all kernels, and unlike generic netlink
+//! they need no family that the kernel might load a module for. What a driver does not tell is none.
+
+use super::NodeLink;
+use crate::files::Files;
+use rustix::net::{AddressFamily, SocketType, socket};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::{
+    io,
+    os::fd::{AsRawFd as _, OwnedFd},
+    path::Path,
+};
+
+const SIOCETHTOOL: libc::Ioctl = 0x8946;
+/// `ETHTOOL_G*`
+const GET_COALESCING: u32 = 0x0e;
+const GET_RINGS: u32 = 0x10;
+const GET_TSO: u32 = 0x1e;
+const GET_GSO: u32 = 0x23;
+const GET_FLAGS: u32 = 0x25;
+const GET_GRO: u32 = 0x2b;
+const GET_CHANNELS: u32 = 0x3c;
+/// Words of the structure of each, the request first.
+const COALESCING_WORDS: usize = 23;
+const RINGS_WORDS: usize = 9;
+const CHANNELS_WORDS: usize = 9;
+/// `ETH_FLAG_LRO`
+const LRO: u32 = 1 << 15;
+
+/// A hardware interface of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Nic {
+    /// Its name.
+    pub name: String,
+    /// Its driver.
+    pub driver: Option<String>,
+    /// Speed of the link, Mbit/s; none where it is down, or the driver does not know, as on most virtual machines.
+    pub speed_mbit_s: Option<u32>,
+    /// `full` or `half`.
+    pub duplex: Option<String>,
+    /// Sizes of the rings, packets.
+    pub rings: Option<Rings>,
+    /// Queues that the hardware serves.
+    pub channels: Option<Channels>,
+    /// For how long the hardware may hold an interrupt back.
+    pub coalescing: Option<Coalescing>,
+    /// Work that is put off to the hardware, or done for many packets at once.
+    pub offloads: Offloads,
+    /// By receive queue, in order: CPUs that packets are handed to (RPS), a mask in hexadecimal; all 0 where it is off.
+    pub rps: Vec<String>,
+    /// By transmit queue, in order: CPUs whose packets go there (XPS), a mask in hexadecimal.
+    pub xps: Vec<String>,
+    /// Packets lost for want of room in a ring, since the driver was loaded: `rx_missed_errors` and `rx_fifo_errors`.
+    pub rx_missed: Option<u64>,
+    /// Requests that the driver does not answer, and why.
+    pub unread: Vec<String>,
+}
+
+/// Sizes of the rings between driver and hardware, packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rings {
+    /// For packets that are received.
+    pub rx: u32,
+    /// What the hardware can have at most.
+    pub rx_max: u32,
+    /// For packets that are sent.
+    pub tx: u32,
+    /// What the hardware can have at most.
+    pub tx_max: u32,
+}
+
+/// Queues that the hardware serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Channels {
+    /// That receive.
+    pub rx: u32,
+    /// That send.
+    pub tx: u32,
+    /// That do both.
+    pub combined: u32,
+    /// How many of either kind it can have at most.
+    pub max: u32,
+}
+
+/// For how long the hardware may hold an interrupt back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Coalescing {
+    /// After a packet was received, us.
+    pub rx_us: u32,
+    /// Packets received, after which it does not wait longer; 0 for no such limit.
+    pub rx_frames: u32,
+    /// After a packet was sent, us.
+    pub tx_us: u32,
+    /// The same of packets sent.
+    pub tx_frames: u32,
+    /// Whether the driver changes the times for receiving by itself.
+    pub adaptive_rx: bool,
+}
+
+/// Work that is put off to the hardware, or done for many packets at once. None where the driver does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Offloads {
+    /// The hardware cuts segments.
+    pub tso: Option<bool>,
+    /// Segments are cut as late as can be.
+    pub gso: Option<bool>,
+    /// Received segments are joined.
+    pub gro: Option<bool>,
+    /// The hardware joins received segments; it must not where packets are forwarded.
+    pub lro: Option<bool>,
+}
+
+/// Hardware among the interfaces of the namespace that this thread is in, which must be the host's.
+pub(super) fn read(root: &Path, links: &[NodeLink]) -> Vec<Nic> {
+    let files = Files::new(root);
+    let hardware = |link: &&NodeLink| link.kind.is_none() && link.name != "lo";
+    links.iter().filter(hardware).map(|link| Nic::read(&files, root, &link.name)).collect()
+}
+
+impl Nic {
+    fn read(files: &Files, root: &Path, name: &str) -> Self {
+        let dir = format!("/sys/class/net/{name}");
+        let of = |what: &str| format!("{dir}/{what}");
+        let driver = std::fs::read_link(root.join(of("device/driver").trim_start_matches('/'))).ok();
+        let driver = driver.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+        // -1 where it is not known; reading fails while the link is down.
+        let known = |what: &str| files.text(&of(what)).ok().filter(|text| text != "unknown");
+        let counter = |what: &str| files.number::<u64>(&of(&format!("statistics/{what}"))).ok();
+        let missed = (counter("rx_missed_errors"), counter("rx_fifo_errors"));
+        let mut nic = Self {
+            name: name.to_owned(),
+            driver,
+            speed_mbit_s: known("speed")
+                .and_then(|text| text.parse().ok())
+                .filter(|speed| *speed != 0 && *speed != u32::MAX),
+            duplex: known("duplex"),
+            rps: masks(files, &dir, "rx-", "rps_cpus"),
+            xps: masks(files, &dir, "tx-", "xps_cpus"),
+            rx_missed: missed.0.zip(missed.1).map(|(a, b)| a.saturating_add(b)),
+            ..Self::default()
+        };
+        match socket(AddressFamily::INET, SocketType::DGRAM, None) {
+            Ok(socket) => nic.ask(&socket),
+            Err(error) => nic.unread.push(format!("ethtool: {error}")),
+        }
+        nic
+    }
+
+    fn ask(&mut self, socket: &OwnedFd) {
+        let (name, unread) = (self.name.clone(), &mut self.unread);
+        let mut asked = |what: &str, words: &mut [u32]| {
+            let answer = ethtool(socket, &name, words);
+            answer.map_err(|error| unread.push(format!("{what}: {error}"))).is_ok()
+        };
+        let mut words = request::<RINGS_WORDS>(GET_RINGS);
+        if asked("rings", &mut words) {
+            self.rings = Some(Rings { rx: words[5], rx_max: words[1], tx: words[8], tx_max: words[4] });
+        }
+        let mut words = request::<CHANNELS_WORDS>(GET_CHANNELS);
+        if asked("channels", &mut words) {
+            let max = words[1].max(words[2]).max(words[4]);
+            self.channels = Some(Channels { rx: words[5], tx: words[6], combined: words[8], max });
+        }
+        let mut words = request::<COALESCING_WORDS>(GET_COALESCING);
+        if asked("coalescing", &mut words) {
+            self.coalescing = Some(Coalescing {
+                rx_us: words[1],
+                rx_frames: words[2],
+                tx_us: words[5],
+                tx_frames: words[6],
+                adaptive_rx: words[10] != 0,
+            });
+        }
+        let mut flag = |what: &str, kind, bits: u32| {
+            let mut words = request::<2>(kind);
+            asked(what, &mut words).then_some(words[1] & bits != 0)
+        };
+        self.offloads = Offloads {
+            tso: flag("tso", GET_TSO, u32::MAX),
+            gso: flag("gso", GET_GSO, u32::MAX),
+            gro: flag("gro", GET_GRO, u32::MAX),
+            lro: flag("lro", GET_FLAGS, LRO),
+        };
+    }
+}
+
+const fn request<const WORDS: usize>(kind: u32) -> [u32; WORDS] {
+    let mut words = [0; WORDS];
+    words[0] = kind;
+    words
+}
+
+/// Asks the driver of an interface. The words are those of the request's structure, into which the answer goes.
+fn ethtool(socket: &OwnedFd, name: &str, words: &mut [u32]) -> io::Result<()> {
+    // SAFETY: all bytes 0 are a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // One byte stays 0, the name's end.
+    if name.len() >= request.ifr_name.len() {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
+    // SAFETY: `request` is an `ifreq` whose data is the structure of the request in its first word, as long as the kernel
+    // takes it to be; both outlive the call.
+    let code = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
+    if code < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A mask for each queue, by the queues' numbers.
+fn masks(files: &Files, dir: &str, begin: &str, file: &str) -> Vec<String> {
+    let names = files.names(&format!("{dir}/queues")).unwrap_or_default();
+    let number = |name: &String| name.strip_prefix(begin)?.parse::<u32>().ok();
+    let mut queues: Vec<_> = names.iter().filter_map(|name| Some((number(name)?, name))).collect();
+    queues.sort_unstable();
+    let mask = |(_, name): (u32, &String)| files.text(&format!("{dir}/queues/{name}/{file}")).ok();
+    queues.into_iter().filter_map(mask).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn sysfs_tells_of_hardware() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("sys/class/net/eth0");
+        let texts = [
+            ("speed", "25000\n"),
+            ("duplex", "full\n"),
+            ("statistics/rx_missed_errors", "7\n"),
+            ("statistics/rx_fifo_errors", "1\n"),
+            ("queues/rx-10/rps_cpus", "3\n"),
+            ("queues/rx-2/rps_cpus", "0\n"),
+            ("queues/tx-0/xps_cpus", "f\n"),
+        ];
+        for (path, text) in texts {
+            fs::create_dir_all(dir.join(path).parent().unwrap()).unwrap();
+            fs::write(dir.join(path), text).unwrap();
+        }
+        fs::create_dir_all(dir.join("device")).unwrap();
+        std::os::unix::fs::symlink("../../drivers/mlx5_core", dir.join("device/driver")).unwrap();
+        let link = |name: &str, kind: Option<&str>| NodeLink {
+            name: name.to_owned(),
+            kind: kind.map(str::to_owned),
+            ..NodeLink::default()
+        };
+        let nics = read(root.path(), &[link("lo", None), link("eth0", None), link("br0", Some("bridge"))]);
+        let [nic] = &nics[..] else { panic!("{nics:?}") };
+        assert_eq!((nic.driver.as_deref(), nic.speed_mbit_s), (Some("mlx5_core"), Some(25_000)));
+        assert_eq!((nic.rps.join(","), nic.xps.join(",")), ("0,3".to_owned(), "f".to_owned()));
+        assert_eq!((nic.duplex.as_deref(), nic.rx_missed), (Some("full"), Some(8)));
+        fs::write(dir.join("speed"), "-1\n").unwrap();
+        assert_eq!(Nic::read(&Files::new(root.path()), root.path(), "eth0").speed_mbit_s, None);
+    }
+
+    #[test]
+    fn requests_that_are_not_answered_say_why() {
+        let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap();
+        let mut words = request::<2>(GET_GRO);
+        ethtool(&socket, "lo", &mut words).unwrap();
+        assert!(ethtool(&socket, "lo", &mut request::<2>(u32::MAX)).is_err());
+        assert!(ethtool(&socket, "a-name-that-is-too-long", &mut words).is_err());
+    }
+}
