@@ -10,7 +10,6 @@ use super::{
 use crate::{
     btf,
     preflight::{BTF_HINT, NO_MEMLOCK, Problem, Release},
-    probes::Hook,
     report::units,
     snapshot::ConntrackTable,
 };
@@ -99,40 +98,37 @@ fn kernel(facts: &Facts, problems: &[Problem], signals: &Signals) -> Vec<Check> 
     let version = version.unless(problems, |p| {
         matches!(p, Problem::KernelTooOld(_) | Problem::KernelUnknown { .. } | Problem::Arch(_))
     });
-    let kprobes = Check::of(Area::Kernel, "kprobes", &facts.kprobes, |there| yes(*there));
-    let unused = |check: Check, what| {
-        // Nothing is lost where it is not there or not known.
-        let state = State::Ok;
-        let reason =
-            check.reason.clone().map_or_else(|| what_for(what), |r| format!("{r}; {}", what_for(what)));
-        Check { state, ..check }.because(reason)
-    };
     vec![
         version,
         types(facts, problems),
         members(facts, signals),
         tcx(&facts.release),
-        unused(kprobes, "kprobes"),
+        kprobes(facts),
         fentry(facts),
         clock(&facts.clock, &facts.clocks),
     ]
 }
 
-/// What has a tracepoint since 6.3 is measured at its function before.
-fn fentry(facts: &Facts) -> Check {
-    const USE: &str = "used before Linux 6.3, for rx.stack, rx.socket and rx.total";
-    let check = Check::of(Area::Kernel, "fentry", &facts.fentry, |there| {
-        if *there { "built in" } else { "no" }.to_owned()
-    });
-    let release = facts.release.known().and_then(|text| Release::parse(text));
-    let needed = Hook::TpBtf("sk_data_ready").since().is_some_and(|since| release.is_some_and(|r| r < since));
-    let state = if needed && check.value == "no" { State::Note } else { State::Ok };
-    let reason = check.reason.clone().map_or_else(|| USE.to_owned(), |r| format!("{r}; {USE}"));
-    Check { state, ..check }.because(reason)
+/// Functions of modules are reached by these alone.
+fn kprobes(facts: &Facts) -> Check {
+    const USE: &str =
+        "used for ct.clash and ct.full, and where fentry does not reach for nf.hook, ct.in and ct.confirm";
+    used(Check::of(Area::Kernel, "kprobes", &facts.kprobes, |there| yes(*there)), USE)
 }
 
-fn what_for(what: &str) -> String {
-    format!("nettrace uses no {what}")
+/// What has a tracepoint since 6.3 is measured at its function before.
+fn fentry(facts: &Facts) -> Check {
+    const USE: &str = "used for ip.fragmenting, ip.defragmenting and nf.hook; before Linux 6.3 for rx.stack, rx.socket and \
+                       rx.total too";
+    let built_in = |there: &bool| if *there { "built in" } else { "no" }.to_owned();
+    used(Check::of(Area::Kernel, "fentry", &facts.fentry, built_in), USE)
+}
+
+/// What is not there is worth a note, and so is what it is for; what is not known loses nothing.
+fn used(check: Check, what_for: &str) -> Check {
+    let state = if check.value == "no" { State::Note } else { State::Ok };
+    let reason = check.reason.clone().map_or_else(|| what_for.to_owned(), |r| format!("{r}; {what_for}"));
+    Check { state, ..check }.because(reason)
 }
 
 fn yes(is: bool) -> String {
