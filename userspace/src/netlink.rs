@@ -86,6 +86,10 @@ pub(crate) fn take<M: NetlinkDeserializable>(
             NetlinkPayload::Error(error) if error.code.is_some() => {
                 return Err(DumpError::Refused(error.to_io()));
             }
+            // An error that ends a dump is in its last message.
+            NetlinkPayload::Done(done) if done.code < 0 => {
+                return Err(DumpError::Refused(io::Error::from_raw_os_error(done.code.saturating_neg())));
+            }
             NetlinkPayload::Done(_) => return Ok(true),
             _ => {}
         }
@@ -116,4 +120,21 @@ pub(crate) fn attributes_of(attributes: &[(u16, &[u8])]) -> Vec<u8> {
         bytes.extend(*value);
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rtnetlink::packet_route::RouteNetlinkMessage;
+
+    #[test]
+    fn a_dump_that_ends_with_an_error_is_none() {
+        const DONE: u16 = 3;
+        let end = |code: i32| {
+            take::<RouteNetlinkMessage>(&message(DONE, &code.to_ne_bytes(), &[]), &mut Vec::new())
+        };
+        assert!(end(0).unwrap());
+        let Err(DumpError::Refused(error)) = end(-2) else { panic!("an empty success") };
+        assert_eq!(error.raw_os_error(), Some(2));
+    }
 }

@@ -2,10 +2,11 @@
 //!
 //! Needs: to be in the host's namespace. Yields: a [`Nic`] for each. Sources: sysfs (`/sys/class/net/NAME`), and the ethtool
 //! requests of ioctl(2) that only read (include/uapi/linux/ethtool.h). Those work on all kernels, and unlike generic netlink
-//! they need no family that the kernel might load a module for. What a driver does not tell is none.
+//! need no family that the kernel might load a module for. What a driver does not tell is none.
 
 use super::NodeLink;
 use crate::files::Files;
+use caps::{CapSet, Capability};
 use rustix::net::{AddressFamily, SocketType, socket};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -114,15 +115,46 @@ pub struct Offloads {
     pub lro: Option<bool>,
 }
 
-/// Hardware among the interfaces of the namespace that this thread is in, which must be the host's.
+/// What has the kernel look for a module of an interface's name, where there is no interface of that name any more
+/// (`dev_load` in net/core/dev_ioctl.c).
+const LOADING: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_SYS_MODULE];
+
+/// Hardware among the interfaces of the namespace that this thread is in, which must be the host's. This thread gives up the
+/// privileges by which a question could load a module, and is to end afterwards.
 pub(super) fn read(root: &Path, links: &[NodeLink]) -> Vec<Nic> {
     let files = Files::new(root);
+    let harmless = LOADING.iter().try_for_each(|capability| caps::drop(None, CapSet::Effective, *capability));
     let hardware = |link: &&NodeLink| link.kind.is_none() && link.name != "lo";
-    links.iter().filter(hardware).map(|link| Nic::read(&files, root, &link.name)).collect()
+    links.iter().filter(hardware).map(|link| Nic::read(&files, root, link, harmless.is_ok())).collect()
 }
 
 impl Nic {
-    fn read(files: &Files, root: &Path, name: &str) -> Self {
+    fn read(files: &Files, root: &Path, link: &NodeLink, may_ask: bool) -> Self {
+        let mut nic = Self { name: link.name.clone(), ..Self::default() };
+        // sysfs shows the interfaces of the namespace that it was mounted in.
+        let index = files.number::<u32>(&format!("/sys/class/net/{}/ifindex", link.name)).ok();
+        if index == Some(link.ifindex) {
+            nic = Self::of_sysfs(files, root, &link.name);
+        } else {
+            nic.unread.push("/sys/class/net is not of this network namespace".to_owned());
+        }
+        let power = format!("/sys/class/net/{}/device/power/runtime_status", link.name);
+        if files.text(&power).is_ok_and(|status| status == "suspended") {
+            nic.unread.push("ethtool: the device sleeps, and a question would wake it".to_owned());
+            return nic;
+        }
+        if !may_ask {
+            nic.unread.push("ethtool: a question could load a module".to_owned());
+            return nic;
+        }
+        match socket(AddressFamily::INET, SocketType::DGRAM, None) {
+            Ok(socket) => nic.ask(&socket),
+            Err(error) => nic.unread.push(format!("ethtool: {error}")),
+        }
+        nic
+    }
+
+    fn of_sysfs(files: &Files, root: &Path, name: &str) -> Self {
         let dir = format!("/sys/class/net/{name}");
         let of = |what: &str| format!("{dir}/{what}");
         let driver = std::fs::read_link(root.join(of("device/driver").trim_start_matches('/'))).ok();
@@ -131,7 +163,7 @@ impl Nic {
         let known = |what: &str| files.text(&of(what)).ok().filter(|text| text != "unknown");
         let counter = |what: &str| files.number::<u64>(&of(&format!("statistics/{what}"))).ok();
         let missed = (counter("rx_missed_errors"), counter("rx_fifo_errors"));
-        let mut nic = Self {
+        Self {
             name: name.to_owned(),
             driver,
             speed_mbit_s: known("speed")
@@ -142,12 +174,7 @@ impl Nic {
             xps: masks(files, &dir, "tx-", "xps_cpus"),
             rx_missed: missed.0.zip(missed.1).map(|(a, b)| a.saturating_add(b)),
             ..Self::default()
-        };
-        match socket(AddressFamily::INET, SocketType::DGRAM, None) {
-            Ok(socket) => nic.ask(&socket),
-            Err(error) => nic.unread.push(format!("ethtool: {error}")),
         }
-        nic
     }
 
     fn ask(&mut self, socket: &OwnedFd) {
@@ -232,6 +259,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("sys/class/net/eth0");
         let texts = [
+            ("ifindex", "2\n"),
             ("speed", "25000\n"),
             ("duplex", "full\n"),
             ("statistics/rx_missed_errors", "7\n"),
@@ -249,6 +277,7 @@ mod tests {
         let link = |name: &str, kind: Option<&str>| NodeLink {
             name: name.to_owned(),
             kind: kind.map(str::to_owned),
+            ifindex: 2,
             ..NodeLink::default()
         };
         let nics = read(root.path(), &[link("lo", None), link("eth0", None), link("br0", Some("bridge"))]);
@@ -257,7 +286,13 @@ mod tests {
         assert_eq!((nic.rps.join(","), nic.xps.join(",")), ("0,3".to_owned(), "f".to_owned()));
         assert_eq!((nic.duplex.as_deref(), nic.rx_missed), (Some("full"), Some(8)));
         fs::write(dir.join("speed"), "-1\n").unwrap();
-        assert_eq!(Nic::read(&Files::new(root.path()), root.path(), "eth0").speed_mbit_s, None);
+        assert_eq!(read(root.path(), &[link("eth0", None)])[0].speed_mbit_s, None);
+        // Of another namespace's interface by that name nothing is told.
+        fs::write(dir.join("speed"), "25000\n").unwrap();
+        fs::write(dir.join("ifindex"), "3\n").unwrap();
+        let nics = read(root.path(), &[link("eth0", None)]);
+        assert_eq!((nics[0].speed_mbit_s, nics[0].driver.as_deref()), (None, None));
+        assert!(nics[0].unread.iter().any(|why| why.contains("not of this network namespace")), "{nics:?}");
     }
 
     #[test]

@@ -66,7 +66,10 @@ impl Routes {
         let mut question = RouteMessage::default();
         question.header.address_family = family;
         dump_each(NETLINK_ROUTE, RouteNetlinkMessage::GetRoute(question), |answer| {
-            if let RouteNetlinkMessage::NewRoute(route) = answer {
+            // A kernel without a family answers with those of all others.
+            if let RouteNetlinkMessage::NewRoute(route) = answer
+                && route.header.address_family == family
+            {
                 self.take(&route);
             }
             ControlFlow::Continue(())

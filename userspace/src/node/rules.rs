@@ -81,9 +81,11 @@ impl PacketRules {
             Err(error) => rules.unread.push(format!("nftables: {error}")),
         }
         for family in legacy::FAMILIES {
-            match legacy::tables(family) {
-                Ok(tables) => rules.tables.extend(tables),
-                Err(error) => rules.unread.push(format!("{}: {error}", family.engine)),
+            for table in legacy::tables(family).unwrap_or_else(|error| vec![Err(error)]) {
+                match table {
+                    Ok(table) => rules.tables.push(table),
+                    Err(error) => rules.unread.push(format!("{}: {error}", family.engine)),
+                }
             }
         }
         match File::open(IPVS) {

@@ -62,18 +62,18 @@ const TARGET_NAME: usize = 2;
 /// What a target says behind its head, for `ERROR`: the name of the chain that begins there.
 const TARGET_DATA: usize = 32;
 
-/// Tables of the namespace that this thread is in.
+/// Tables of the namespace that this thread is in, and those that cannot be read.
 ///
 /// # Errors
-/// When the kernel does not answer.
-pub(super) fn tables(family: &Family) -> io::Result<Vec<RuleTable>> {
+/// When they cannot be listed.
+pub(super) fn tables(family: &Family) -> io::Result<Vec<io::Result<RuleTable>>> {
     let names = match fs::read_to_string(family.names) {
         Ok(names) => names,
         // Not loaded: no table.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    names.lines().map(|name| table(family, name)).collect()
+    Ok(names.lines().map(|name| table(family, name)).collect())
 }
 
 fn table(family: &Family, name: &str) -> io::Result<RuleTable> {
