@@ -205,7 +205,7 @@ fn prerouting_ns(lab: &Lab, count: u32, map: bool) -> Result<u64> {
         },
         |lab| flows(lab, FLOWS),
     )?;
-    truth::nft_script(&lab.node().netns, "delete table ip services")?;
+    truth::nft_script(&lab.node().netns, "delete table ip nat")?;
     let snapshot = &finished.snapshot;
     assert_eq!(count_in(snapshot, Signal::NfHook, "prerouting"), FLOWS);
     let row = snapshot.signals.iter().find(|row| row.signal == "nf.hook" && row.scope == "prerouting");

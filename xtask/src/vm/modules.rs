@@ -49,6 +49,7 @@ pub(super) const WANTED: &[&str] = &[
     "nft_reject_inet",
     "nft_numgen",
     "nft_compat",
+    "nft_objref",
     "nft_queue",
     "nfnetlink_queue",
     "iptable_filter",
