@@ -12,6 +12,7 @@ use nettrace::{
 };
 use nettrace_common::Signal;
 use nettrace_tests::{captured_in, in_guest, lost, only, truth};
+use std::{thread::sleep, time::Duration};
 
 const SIGNALS: [Signal; 4] = [Signal::NetRtt, Signal::TcpConnect, Signal::TcpSrtt, Signal::DnsLatency];
 
@@ -49,6 +50,8 @@ fn exchange(lab: &Lab, ms: u64) -> Result<u64> {
     for role in [Role::Server, Role::Dns] {
         delay(lab.pod(role), ms)?;
     }
+    // The capture hears of it, and is not to take the only CPU when packets pass.
+    sleep(Duration::from_millis(200));
     let path = lab.path(Role::Client, Role::Server, Family::V4)?;
     // tcp.srtt takes one segment in eight by chance: so many that no delay has much more of them than another.
     let requests = RequestResponse { requests: 120, ..RequestResponse::default() };

@@ -177,6 +177,8 @@ fn queued(lab: &Lab, queues: &[&str], count: u32) -> Result<SignalData> {
             let mut received = 0;
             for queue in queues {
                 in_pod(lab, Role::Client, &format!("tc qdisc replace dev eth0 root {queue}"))?;
+                // The capture hears of it, and is not to take the only CPU when packets leave.
+                sleep(Duration::from_millis(200));
                 let path = lab.path(Role::Client, Role::Server, Family::V4)?;
                 let what = Datagrams { count, bytes: 958, rate: None, port: 7000, ..Datagrams::default() };
                 received += udp::datagrams(&path, &what)?.received;
