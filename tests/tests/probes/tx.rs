@@ -170,7 +170,8 @@ fn queued(lab: &Lab, queues: &[&str], count: u32) -> Result<SignalData> {
     let (finished, received) = captured_in(
         lab,
         |options| {
-            only("tx.qdisc")(options);
+            // With what sees the end of a packet: else the next one at its address seems to be the same.
+            only("tx")(options);
             options.programs.filter = filter::parse("udp and port 7000").unwrap();
         },
         |lab| {
@@ -190,7 +191,9 @@ fn queued(lab: &Lab, queues: &[&str], count: u32) -> Result<SignalData> {
     let row = rows.find(|r| r.signal == "tx.qdisc" && r.scope == "client/eth0");
     let row = row.with_context(|| format!("{queues:?}: nothing was measured"))?;
     let measured = row.hist.count();
-    ensure!(measured == received && received == u64::from(count) * queues.len() as u64, "{measured}");
+    ensure!(received == u64::from(count) * queues.len() as u64, "{received} arrived");
+    // One that is freed unseen may lend its place to an ARP message.
+    ensure!(measured.abs_diff(received) <= 2, "{measured} of {received}");
     Ok(row)
 }
 
