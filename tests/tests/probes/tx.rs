@@ -192,8 +192,7 @@ fn queued(lab: &Lab, queues: &[&str], count: u32) -> Result<SignalData> {
     let row = row.with_context(|| format!("{queues:?}: nothing was measured"))?;
     let measured = row.hist.count();
     ensure!(received == u64::from(count) * queues.len() as u64, "{received} arrived");
-    // One that is freed unseen may lend its place to an ARP message.
-    ensure!(measured.abs_diff(received) <= 2, "{measured} of {received}");
+    ensure!(measured == received, "{measured} measured of {received}");
     Ok(row)
 }
 
