@@ -101,9 +101,7 @@ impl Btf {
     /// # Errors
     /// When it cannot be read or is malformed.
     pub fn open(path: &Path) -> Result<Self, BtfError> {
-        let raw =
-            fs::read(path).map_err(|error| BtfError::Read { path: path.display().to_string(), error })?;
-        Self::parse(raw)
+        Self::parse(read(path)?)
     }
 
     /// From bytes.
@@ -122,9 +120,7 @@ impl Btf {
     /// # Errors
     /// When the file cannot be read or is malformed, or these types are joined to a module's already.
     pub fn with_module(&self, path: &Path) -> Result<Self, BtfError> {
-        let module =
-            fs::read(path).map_err(|error| BtfError::Read { path: path.display().to_string(), error })?;
-        self.joined(&module)
+        self.joined(&read(path)?)
     }
 
     fn joined(&self, module: &[u8]) -> Result<Self, BtfError> {
@@ -258,6 +254,10 @@ impl Btf {
         }
         None
     }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, BtfError> {
+    fs::read(path).map_err(|error| BtfError::Read { path: path.display().to_string(), error })
 }
 
 /// Where the two sections of BTF are, bytes from its start.

@@ -18,6 +18,7 @@ pub mod immediates;
 pub mod kernel_state;
 pub mod lab;
 pub mod load;
+mod modules;
 mod netlink;
 pub mod node;
 pub mod offsets;

@@ -99,6 +99,15 @@ pub(crate) fn take<M: NetlinkDeserializable>(
     Ok(false)
 }
 
+/// `struct nfgenmsg`, before the attributes of each message of nfnetlink: family, version, resource.
+pub(crate) const NFGENMSG_BYTES: usize = 4;
+
+/// That head of a message, and its attributes.
+pub(crate) fn nfgenmsg(payload: &[u8]) -> Result<(&[u8; NFGENMSG_BYTES], &[u8]), DecodeError> {
+    let parts = payload.split_first_chunk();
+    parts.ok_or_else(|| DecodeError::from(format!("an answer of {} bytes", payload.len())))
+}
+
 /// A message as the kernel sends it, with a body and attributes behind that.
 #[cfg(test)]
 pub(crate) fn message(kind: u16, body: &[u8], attributes: &[(u16, &[u8])]) -> Vec<u8> {

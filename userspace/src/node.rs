@@ -173,8 +173,7 @@ impl Node {
     #[must_use]
     pub fn link(&self, scope: &str) -> Option<&NodeLink> {
         let (netns, name) = scope.rsplit_once('/').unwrap_or(("host", scope));
-        let namespace = self.namespaces.iter().find(|s| s.netns == netns)?;
-        namespace.links.iter().find(|link| link.name == name)
+        self.namespace(netns)?.links.iter().find(|link| link.name == name)
     }
 
     /// A namespace that was measured.

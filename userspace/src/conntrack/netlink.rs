@@ -3,7 +3,7 @@
 //! Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, nf_conntrack_netlink.c.
 
 use crate::{
-    netlink::{DumpError, dump},
+    netlink::{DumpError, NFGENMSG_BYTES, dump, nfgenmsg},
     snapshot::ConntrackCounts,
 };
 use rtnetlink::{
@@ -31,9 +31,6 @@ pub(super) enum StatsError {
 
 /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET_STATS_CPU`
 const GET_STATS_CPU: u16 = 1 << 8 | 4;
-/// `struct nfgenmsg`: family, version, resource id (the CPU, in network byte order).
-const NFGENMSG_BYTES: usize = 4;
-
 /// `CTA_STATS_*`
 const ATTRIBUTES: [(u16, &str); 8] = [
     (4, "invalid"),
@@ -72,9 +69,8 @@ impl NetlinkDeserializable for Message {
     type Error = DecodeError;
 
     fn deserialize(_: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
-        let Some((head, attributes)) = payload.split_at_checked(NFGENMSG_BYTES) else {
-            return Err(DecodeError::from(format!("an answer of {} bytes", payload.len())));
-        };
+        let (head, attributes) = nfgenmsg(payload)?;
+        // The resource is the CPU, in network byte order.
         let cpu = u32::from(u16::from_be_bytes([head[2], head[3]]));
         let mut counts = ConntrackCounts { cpu, ..ConntrackCounts::default() };
         for attribute in NlasIterator::new(attributes) {

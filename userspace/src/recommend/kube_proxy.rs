@@ -1,6 +1,8 @@
 //! Packet rules: kube-proxy's, those of network policies, and exemption from connection tracking.
 
-use super::{Confidence, Judgement, Risk, Rule, Seen, by_hand, path::ENOUGH, path::slowest, path::too_few};
+use super::{
+    Confidence, Judgement, Risk, Rule, Seen, by_hand, path::ENOUGH, path::slowest, path::too_few, total,
+};
 use crate::{
     node::{KubeProxy, PacketRules},
     report::units,
@@ -88,7 +90,7 @@ fn kube_proxy(seen: &Seen<'_>) -> Judgement {
             .with("kube-proxy's mode, as its traces show it", format!("{} ({})", proxy.mode, proxy.from))
             .with(
                 "its chains for services",
-                units::count(rules.tables.iter().map(|t| t.service_chains).sum()),
+                units::count(total(rules.tables.iter().map(|t| t.service_chains))),
             ),
         None => judgement,
     };
@@ -137,7 +139,7 @@ fn policies(seen: &Seen<'_>) -> Judgement {
     let Some((row, ns)) = slowest(seen, Signal::NfHook, 0.99, ENOUGH) else {
         return no_hook(seen);
     };
-    let chains = seen.node.rules().fold(0_u64, |sum, (_, rules)| sum.saturating_add(rules.policy_chains()));
+    let chains = total(seen.node.rules().map(|(_, rules)| rules.policy_chains()));
     let judgement = if ns < seen.limits.hook_ns {
         Judgement::not_needed("rules take little time of packets: fewer would save none, and more would not")
     } else if chains == 0 {

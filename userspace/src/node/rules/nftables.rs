@@ -4,7 +4,10 @@
 //! NFT_MSG_GETRULE (include/uapi/linux/netfilter/nf_tables.h).
 
 use super::RuleTable;
-use crate::netlink::{DumpError, dump_each};
+use crate::{
+    modules,
+    netlink::{DumpError, NFGENMSG_BYTES, dump_each, nfgenmsg},
+};
 use rtnetlink::{
     packet_core::{
         DecodeError, DefaultNla, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable, Nla as _,
@@ -12,15 +15,13 @@ use rtnetlink::{
     },
     sys::protocols::NETLINK_NETFILTER,
 };
-use std::{collections::BTreeMap, fs, ops::ControlFlow, path::Path};
+use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
 
 /// `NFNL_SUBSYS_NFTABLES << 8`
 const SUBSYSTEM: u16 = 10 << 8;
 const GET_CHAIN: u16 = SUBSYSTEM | 4;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
 const GET_RULE: u16 = SUBSYSTEM | 7;
-/// `struct nfgenmsg`: family, version, resource id.
-const NFGENMSG_BYTES: usize = 4;
 /// `NFTA_CHAIN_TABLE` and `NFTA_RULE_TABLE`.
 const TABLE: u16 = 1;
 /// `NFTA_CHAIN_NAME`; the same number is a rule's handle.
@@ -74,9 +75,7 @@ impl NetlinkDeserializable for Message {
     type Error = DecodeError;
 
     fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
-        let Some((head, attributes)) = payload.split_at_checked(NFGENMSG_BYTES) else {
-            return Err(DecodeError::from(format!("an answer of {} bytes", payload.len())));
-        };
+        let (head, attributes) = nfgenmsg(payload)?;
         let is_rule = header.message_type == NEW_RULE;
         let (mut table, mut name) = (String::new(), String::new());
         for attribute in NlasIterator::new(attributes) {
@@ -118,7 +117,7 @@ const fn family(number: u8) -> &'static str {
 /// # Errors
 /// When the kernel does not answer, or whether it is loaded is not known.
 pub(super) fn tables() -> Result<Vec<RuleTable>, NftablesError> {
-    if !is_loaded(Path::new("/")).map_err(NftablesError::Unknown)? {
+    if !modules::is_there(Path::new("/"), "nf_tables").map_err(NftablesError::Unknown)? {
         return Ok(Vec::new());
     }
     let mut tables = BTreeMap::new();
@@ -139,21 +138,6 @@ fn count(tables: &mut BTreeMap<String, RuleTable>, message: Message) {
         Message::Question(_) => {}
         Message::Chain { table, name } => of(table, &|table| table.chain(&name)),
         Message::Rule { table } => of(table, &|table| table.rules += 1),
-    }
-}
-
-/// A question to a part of nfnetlink that is not there makes the kernel load its module. The module has a directory in sysfs
-/// when it is loaded; what is built in is listed beside the modules, and a kernel that has no modules loads none.
-fn is_loaded(root: &Path) -> std::io::Result<bool> {
-    if root.join("sys/module/nf_tables").exists() || !root.join("proc/modules").exists() {
-        return Ok(true);
-    }
-    let release = fs::read_to_string(root.join("proc/sys/kernel/osrelease"))?;
-    let builtin = root.join("lib/modules").join(release.trim()).join("modules.builtin");
-    match fs::read_to_string(builtin) {
-        Ok(list) => Ok(list.lines().any(|line| line.ends_with("/nf_tables.ko"))),
-        // A container has no list: what is built in does not show otherwise.
-        Err(error) => Err(error),
     }
 }
 
@@ -182,26 +166,5 @@ mod tests {
         for len in 17..20 {
             assert!(take::<Message>(&bytes[..len], &mut Vec::new()).is_err(), "{len} bytes");
         }
-    }
-
-    #[test]
-    fn a_module_that_is_not_loaded_is_not_asked() {
-        let root = tempfile::tempdir().unwrap();
-        let at = |path: &str| root.path().join(path);
-        assert!(is_loaded(root.path()).unwrap(), "a kernel without modules");
-        for dir in ["proc/sys/kernel", "lib/modules/6.1", "sys/module"] {
-            fs::create_dir_all(at(dir)).unwrap();
-        }
-        fs::write(at("proc/modules"), "").unwrap();
-        assert!(is_loaded(root.path()).is_err(), "the kernel's release is not known");
-        fs::write(at("proc/sys/kernel/osrelease"), "6.1\n").unwrap();
-        assert!(is_loaded(root.path()).is_err(), "no list: it may be built in");
-        fs::write(at("lib/modules/6.1/modules.builtin"), "kernel/net/netfilter/nfnetlink.ko\n").unwrap();
-        assert!(!is_loaded(root.path()).unwrap(), "a module that is not loaded");
-        fs::write(at("lib/modules/6.1/modules.builtin"), "kernel/net/netfilter/nf_tables.ko\n").unwrap();
-        assert!(is_loaded(root.path()).unwrap(), "built in");
-        fs::remove_file(at("lib/modules/6.1/modules.builtin")).unwrap();
-        fs::create_dir(at("sys/module/nf_tables")).unwrap();
-        assert!(is_loaded(root.path()).unwrap(), "a module that is loaded");
     }
 }

@@ -4,9 +4,12 @@
 //! Source: include/uapi/linux/inet_diag.h, net/ipv4/inet_diag.c, tcp_diag.c; sock_diag(7).
 
 use super::Socket;
-use crate::netlink::{DumpError, dump_each};
+use crate::{
+    modules,
+    netlink::{DumpError, dump_each},
+};
 use rtnetlink::{
-    packet_core::{DecodeError, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable},
+    packet_core::{DecodeError, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable, NlasIterator},
     sys::protocols::NETLINK_SOCK_DIAG,
 };
 use std::{
@@ -28,20 +31,16 @@ const SEND_BUFFER: usize = 3;
 /// `SK_MEMINFO_DROPS`
 const DROPS: usize = 8;
 
-/// Whether the kernel can be asked without loading a module for it, below a root directory: it has the module, or was
-/// built with it, or loads none.
+/// Whether the kernel below a root directory can be asked without loading a module for it.
 ///
 /// # Errors
 /// Why not.
 pub(super) fn there(root: &Path) -> Result<(), String> {
-    let read = |path: &str| std::fs::read_to_string(root.join(path));
-    let release = read("proc/sys/kernel/osrelease").unwrap_or_default();
-    let built_in = read(&format!("lib/modules/{}/modules.builtin", release.trim()));
-    let can = root.join("sys/module/tcp_diag").exists()
-        || built_in.is_ok_and(|list| list.contains("/tcp_diag.ko"))
-        || !root.join("proc/modules").exists()
-        || read("proc/sys/kernel/modules_disabled").is_ok_and(|value| value.trim() == "1");
-    if can { Ok(()) } else { Err("the module tcp_diag is not loaded".to_owned()) }
+    match modules::is_there(root, "tcp_diag") {
+        Ok(true) => Ok(()),
+        Ok(false) => Err("the module tcp_diag is not loaded".to_owned()),
+        Err(error) => Err(format!("whether the module tcp_diag is loaded cannot be told: {error}")),
+    }
 }
 
 /// Either way.
@@ -108,16 +107,10 @@ fn address(family: u8, bytes: &[u8]) -> Option<IpAddr> {
 }
 
 /// One of the numbers of that attribute.
-fn memory(mut attributes: &[u8], place: usize) -> Option<u32> {
-    while let Some((head, rest)) = attributes.split_first_chunk::<4>() {
-        let len = usize::from(u16::from_ne_bytes([head[0], head[1]])).checked_sub(4)?;
-        if u16::from_ne_bytes([head[2], head[3]]) == MEMORY {
-            let words = rest.get(..len)?.get(4 * place..)?;
-            return Some(u32::from_ne_bytes(*words.first_chunk()?));
-        }
-        attributes = rest.get(len.next_multiple_of(4)..)?;
-    }
-    None
+fn memory(attributes: &[u8], place: usize) -> Option<u32> {
+    let mut known = NlasIterator::new(attributes).map_while(Result::ok);
+    let words = known.find(|attribute| attribute.kind() == MEMORY)?;
+    Some(u32::from_ne_bytes(*words.value().get(4 * place..)?.first_chunk()?))
 }
 
 /// Looks at the sockets of one family in these states (a bit each) until `each` has seen enough.
@@ -170,23 +163,5 @@ mod tests {
             assert_eq!(memory(bytes, DROPS), None);
         }
         assert_eq!(memory(&attributes_of(&[(MEMORY, &[1; 36])]), DROPS), Some(0x0101_0101));
-    }
-
-    #[test]
-    fn no_module_is_loaded() {
-        let root = tempfile::tempdir().unwrap();
-        let make = |path: &str, text: &str| {
-            let path = root.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        };
-        assert_eq!(there(root.path()), Ok(()), "a kernel without modules");
-        make("proc/modules", "");
-        assert!(there(root.path()).unwrap_err().contains("tcp_diag"));
-        make("proc/sys/kernel/osrelease", "6.1.0\n");
-        make("lib/modules/6.1.0/modules.builtin", "kernel/net/ipv4/udp_diag.ko\n");
-        assert!(there(root.path()).is_err());
-        make("lib/modules/6.1.0/modules.builtin", "kernel/net/ipv4/tcp_diag.ko\n");
-        assert_eq!(there(root.path()), Ok(()), "built in");
     }
 }

@@ -256,8 +256,10 @@ fn each_setting_of_the_usual_advice_has_a_rule() {
 #[test]
 fn names_from_outside_reach_no_terminal_as_they_are() {
     let bad = || "\u{1b}[31m\n$(id)".to_owned();
-    let mut snapshot =
-        with_rules(with_signal(quiet(), Signal::NfHook, "input", 90_000), rules(Some(&bad()), 1));
+    let mut hostile = rules(Some(&bad()), u64::MAX);
+    hostile.tables[0].service_chains = u64::MAX;
+    hostile.tables.push(hostile.tables[0].clone());
+    let mut snapshot = with_rules(with_signal(quiet(), Signal::NfHook, "input", 90_000), hostile);
     snapshot.node.cluster = Some(Cluster {
         cni: vec![Clue { plugin: "Cilium".to_owned(), from: bad() }],
         tunnels: vec![Tunnel { interface: bad(), encapsulation: bad(), plugin: Some("Flannel".to_owned()) }],
