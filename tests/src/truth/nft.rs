@@ -53,7 +53,7 @@ pub fn nft_script(netns: &Netns, script: &str) -> Result<()> {
 }
 
 /// Rules as kube-proxy has them for so many Services, none of them with an address of the lab: one rule each, or one map
-/// for all. Without a chain that translates, connections would not be tracked.
+/// for all. Without a chain that translates, connections would not be tracked: one is there without any Service, too.
 #[must_use]
 pub fn services(count: u32, map: bool) -> String {
     let each = |line: fn(u32, String) -> String| -> String {
@@ -67,7 +67,7 @@ pub fn services(count: u32, map: bool) -> String {
         each(|n, address| format!("ip daddr {address} udp dport 80 jump KUBE-SVC-{n}\n"))
     };
     format!(
-        "table ip nat {{\n{chains}chain KUBE-SERVICES {{\n{rules}}}\nchain PREROUTING {{\n\
+        "table ip nat {{\nchain other {{ dnat to 10.244.200.1; }}\n{chains}chain KUBE-SERVICES {{\n{rules}}}\nchain PREROUTING {{\n\
          type nat hook prerouting priority -100;\njump KUBE-SERVICES\n}}\n}}\n"
     )
 }
