@@ -361,6 +361,11 @@ fn count_tcp(
     }
 }
 
+/// The node's name.
+pub(crate) fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 fn in_use(probes: &[Probe], name: &str) -> bool {
     probes.iter().any(|p| p.name == name && p.source.is_some())
 }
@@ -418,7 +423,7 @@ fn meta(options: &Options) -> Meta {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         start_unix_ns: nanos(start),
         duration_ns: 0,
-        hostname: uname.nodename().to_string_lossy().into_owned(),
+        hostname: hostname(),
         kernel: uname.release().to_string_lossy().into_owned(),
         arch: uname.machine().to_string_lossy().into_owned(),
         cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),

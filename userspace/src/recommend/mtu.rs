@@ -195,6 +195,7 @@ fn mismatch(seen: &Seen<'_>) -> Judgement {
         scope: wide_netns.to_owned(),
         apply: set(narrow.mtu_bytes),
         undo: set(wide.mtu_bytes),
+        setting: Some(format!("mtu:{}={}", wide.name, narrow.mtu_bytes)),
         owner: Some("the CNI: new pods get its MTU".to_owned()),
     })
 }

@@ -142,7 +142,7 @@ fn fair_queue(scope: &str, kind: Option<&str>) -> Change {
         ),
         None => ("see with `tc -s qdisc` which queue is long".to_owned(), "as before".to_owned()),
     };
-    Change { scope: netns.to_owned(), apply, undo, owner: None }
+    Change { scope: netns.to_owned(), apply, undo, setting: None, owner: None }
 }
 
 fn softirq(seen: &Seen<'_>) -> Judgement {

@@ -103,6 +103,7 @@ fn change(tight: &Tight<'_>) -> Change {
         scope: tight.netns.to_owned(),
         apply: set(tight.fits_bytes),
         undo: set(tight.link.mtu_bytes),
+        setting: None,
         owner: Some("the CNI: it makes the tunnel, and pods' interfaces should take no more".to_owned()),
     }
 }
