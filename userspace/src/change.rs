@@ -26,7 +26,7 @@ pub use engine::{Engine, Recovered, Undone, now_of};
 pub use error::ChangeError;
 pub use guard::{start as start_guard, watch};
 pub use journal::{Journal, JournalError};
-pub use kinds::{KINDS, Kind, Setting};
+pub use kinds::{KINDS, Kind, Setting, offered};
 pub use lock::LockError;
 pub use place::Place;
 pub use plan::{Plan, Request, plan};

@@ -162,13 +162,7 @@ pub enum Command {
   sudo nettrace keep
 
   # In a pod, two settings together or none
-  sudo nettrace apply --inside pod1 --set sysctl:net.core.somaxconn=4096 \\
-    --set sysctl:net.ipv4.tcp_max_syn_backlog=4096
-
-Settings for --set:
-  sysctl:NAME=VALUE            mtu:INTERFACE=BYTES        qdisc:INTERFACE=KIND
-  route-mtu:PREFIX=BYTES       ring:INTERFACE:rx=PACKETS  coalesce:INTERFACE:rx-usecs=NUMBER
-  rps:INTERFACE:QUEUE=MASK     tuned=PROFILE              resolv:OPTION=NUMBER|on|off"))]
+  sudo nettrace apply --inside pod1 --set qdisc:eth0=fq --set mtu:eth0=1400"))]
     Apply(ApplyArgs),
     /// Take changes back: those that were named, or those that were not finished.
     #[command(after_help = after_help!(
@@ -195,7 +189,7 @@ Settings for --set:
 "  sudo nettrace status"))]
     Status(ListArgs),
     /// Take changes back when their time is up: started by `apply --until`.
-    #[command(hide = true)]
+    #[command(hide = true, after_help = after_help!("  sudo nettrace guard"))]
     Guard(GuardArgs),
     /// Say whether this node offers what `run` needs, and what each signal is measured from. Attaches nothing.
     #[command(after_help = after_help!(

@@ -4,22 +4,25 @@
 //! measurement ends, with the file of each value, or why it cannot be read. Nothing is changed and no module is loaded.
 //! Cluster objects (ConfigMaps, Services) are to come beside it: advice asks a [`Node`] for names, not for files.
 
+mod before;
 mod cluster;
 mod links;
 mod machine;
 mod nic;
+mod qdiscs;
 mod routes;
 mod rules;
 mod sockets;
 
 pub use crate::cni::Clue;
-pub use cluster::{Cluster, Tunnel};
+pub use before::Before;
+pub use cluster::{Cluster, Tunnel, plugin_of};
 pub use links::NodeLink;
 pub use machine::{CpuReceive, IdleState, Machine, Resolver};
 pub use nic::{Channels, Coalescing, Nic, Offloads, Rings};
-pub use routes::{Routes, TunedRoute};
+pub use routes::{LimitedInterface, Routes, TunedRoute};
 pub use rules::{Ipvs, KubeProxy, PacketRules, RuleTable};
-pub use sockets::{Drops, Listener, NodeSockets, PortUse};
+pub use sockets::{Listener, NodeSockets, PortUse};
 
 use crate::{files::Files, iface::Namespace};
 use schemars::JsonSchema;
@@ -124,6 +127,10 @@ pub struct Settings {
     /// Its routes; none in older snapshots, and of a namespace that could not be entered.
     #[serde(default)]
     pub routes: Option<Routes>,
+    /// Fragments that the kernel made of what is sent here while it was measured (FragCreates of IPv4 and IPv6), of all
+    /// packets, whatever the filter; none where that is not known.
+    #[serde(default)]
+    pub fragments_made: Option<u64>,
 }
 
 /// One setting.
@@ -140,9 +147,9 @@ pub struct Setting {
 }
 
 impl Node {
-    /// Of the machine that this runs on, and these of its namespaces; with what listeners dropped since `before`.
+    /// Of the machine that this runs on, and these of its namespaces; with what came since `before`.
     #[must_use]
-    pub fn read(namespaces: &[Namespace], before: &Drops) -> Self {
+    pub fn read(namespaces: &[Namespace], before: &Before) -> Self {
         let files = HOST_FILES.iter().map(|(name, path)| Setting::file(name, path));
         let root = Path::new("/");
         // Tunnels are the host's, whichever namespaces are measured.
@@ -159,7 +166,7 @@ impl Node {
             host: HOST_SYSCTLS.iter().map(|name| Setting::sysctl(name)).chain(files).collect(),
             namespaces: namespaces.iter().map(|n| Settings::read(n, before)).collect(),
             cluster: Some(cluster),
-            machine: Some(Machine::read(&Files::new(root))),
+            machine: Some(Machine::read(&Files::new(root), &before.receive)),
             nics,
         }
     }
@@ -202,7 +209,7 @@ impl Settings {
     }
 
     /// Of one that cannot be entered, each setting says so.
-    fn read(namespace: &Namespace, before: &Drops) -> Self {
+    fn read(namespace: &Namespace, before: &Before) -> Self {
         let netns = namespace.name.clone();
         let inside = || {
             let sysctls = SYSCTLS.iter().map(|name| Setting::sysctl(name));
@@ -217,8 +224,9 @@ impl Settings {
                 rules: Some(PacketRules::read(&links)),
                 links,
                 links_error,
-                sockets: sockets::read(&netns, before),
+                sockets: sockets::read(&netns, &before.drops),
                 routes: Some(Routes::read()),
+                fragments_made: before.fragments_since(&netns),
             }
         };
         namespace.within(inside).unwrap_or_else(|error| Self {
@@ -228,6 +236,7 @@ impl Settings {
             rules: None,
             sockets: NodeSockets { error: Some(error.to_string()), ..NodeSockets::default() },
             routes: None,
+            fragments_made: None,
             netns: netns.clone(),
         })
     }
@@ -289,7 +298,7 @@ mod tests {
 
     #[test]
     fn what_is_there_is_read_and_what_is_not_says_why() {
-        let node = Node::read(&[Namespace::host()], &Drops::default());
+        let node = Node::read(&[Namespace::host()], &Before::default());
         assert_eq!(node.namespaces.len(), 1);
         let (netns, value) = node.of_each("net.core.somaxconn").next().unwrap();
         assert_eq!(netns, "host");

@@ -92,7 +92,7 @@ impl Kind {
 }
 
 /// Kinds that can be asked for by name.
-pub(super) fn offered() -> impl Iterator<Item = &'static Kind> {
+pub fn offered() -> impl Iterator<Item = &'static Kind> {
     KINDS.iter().filter(|kind| kind.name != INNER)
 }
 

@@ -21,8 +21,8 @@ pub struct ApplyArgs {
     /// All findings that say `apply` and whose change risks nothing that works now
     #[arg(long, conflicts_with = "ids")]
     pub all_safe: bool,
-    /// A setting by hand, KIND:KEY=VALUE; several are made together, or none of them
-    #[arg(long, value_name = "SETTING", conflicts_with_all = ["ids", "all_safe"])]
+    /// A setting by hand, KIND:KEY=VALUE; several are made together, or none of them. --help lists the kinds
+    #[arg(long, value_name = "SETTING", conflicts_with_all = ["ids", "all_safe"], long_help = settings())]
     pub set: Vec<String>,
     /// Network namespace of --set: a name as in `ip netns`, or a path [default: this one]
     #[arg(long, value_name = "NETNS", requires = "set")]
@@ -51,6 +51,13 @@ pub struct ApplyArgs {
     /// What is measured.
     #[command(flatten)]
     pub capture: CaptureArgs,
+}
+
+/// What `--set` takes: a line for each kind of change.
+fn settings() -> String {
+    let kinds = crate::change::offered();
+    let lines: String = kinds.map(|kind| format!("\n  {}\n      {}", kind.syntax(), kind.about)).collect();
+    format!("A setting by hand; several are made together, or none of them:{lines}")
 }
 
 /// `rollback`.

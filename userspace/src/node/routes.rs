@@ -1,7 +1,8 @@
 //! Routes that set something of the connections by them: MTU, segment size, first window, quick acknowledgements, features.
 //!
-//! Needs: to be in the namespace. Yields: [`Routes`], with the rows that set something, in the kernel's order, and the number of
-//! all. Source: RTM_GETROUTE (rtnetlink(7)); what ICMP messages taught the kernel is in `ip.learnt` of the snapshot.
+//! Needs: to be in the namespace. Yields: [`Routes`], with the rows that set something, in the kernel's order, the number of
+//! all, and interfaces of which all routes set an MTU. Source: RTM_GETROUTE (rtnetlink(7)); what ICMP messages taught the
+//! kernel is in `ip.learnt` of the snapshot.
 
 use crate::{
     aggregate::ROWS,
@@ -16,7 +17,7 @@ use rtnetlink::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::ops::ControlFlow;
+use std::{collections::BTreeMap, ops::ControlFlow};
 
 /// Routes of one network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -27,9 +28,25 @@ pub struct Routes {
     pub tuned_routes: u64,
     /// The first of these.
     pub tuned: Vec<TunedRoute>,
+    /// Interfaces of which every route sets an MTU, so that it is not theirs that limits what is sent; without routes to
+    /// addresses of the link alone. None where not all routes could be listed, and in older snapshots.
+    #[serde(default)]
+    pub limited: Vec<LimitedInterface>,
     /// Why they could not all be listed; none when they were.
     pub error: Option<String>,
 }
+
+/// An interface of which every route sets an MTU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LimitedInterface {
+    /// Index of the interface.
+    pub ifindex: u32,
+    /// The largest of these, bytes.
+    pub mtu_bytes: u32,
+}
+
+/// By interface the largest MTU that its routes set; none where one of them sets none.
+type Widest = BTreeMap<u32, Option<u32>>;
 
 /// A route that sets something.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -54,15 +71,19 @@ impl Routes {
     /// Of the namespace that this thread is in.
     pub(super) fn read() -> Self {
         let mut routes = Self::default();
+        let mut widest = Widest::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            if let Err(error) = routes.add(family) {
+            if let Err(error) = routes.add(family, &mut widest) {
                 routes.error = Some(error.to_string());
             }
+        }
+        if routes.error.is_none() {
+            routes.limited = limited(widest);
         }
         routes
     }
 
-    fn add(&mut self, family: AddressFamily) -> Result<(), DumpError> {
+    fn add(&mut self, family: AddressFamily, widest: &mut Widest) -> Result<(), DumpError> {
         let mut question = RouteMessage::default();
         question.header.address_family = family;
         dump_each(NETLINK_ROUTE, RouteNetlinkMessage::GetRoute(question), |answer| {
@@ -70,23 +91,53 @@ impl Routes {
             if let RouteNetlinkMessage::NewRoute(route) = answer
                 && route.header.address_family == family
             {
-                self.take(&route);
+                self.take(&route, widest);
             }
             ControlFlow::Continue(())
         })
     }
 
-    fn take(&mut self, message: &RouteMessage) {
+    fn take(&mut self, message: &RouteMessage, widest: &mut Widest) {
         if message.header.kind != RouteType::Unicast {
             return;
         }
         self.routes += 1;
-        let Some(route) = tuned(message) else { return };
+        let route = tuned(message);
+        widen(widest, message, route.as_ref().and_then(|route| route.mtu_bytes));
+        let Some(route) = route else { return };
         self.tuned_routes += 1;
         if self.tuned.len() < ROWS {
             self.tuned.push(route);
         }
     }
+}
+
+fn widen(widest: &mut Widest, message: &RouteMessage, mtu_bytes: Option<u32>) {
+    // The kernel makes a route to fe80::/64 for each interface; by it go neighbour discovery and routing protocols.
+    let of_link = |attribute: &RouteAttribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet6(to)) => to.is_unicast_link_local(),
+        _ => false,
+    };
+    if message.attributes.iter().any(of_link) {
+        return;
+    }
+    for attribute in &message.attributes {
+        let by = match attribute {
+            RouteAttribute::Oif(index) => vec![*index],
+            RouteAttribute::MultiPath(hops) => hops.iter().map(|hop| hop.interface_index).collect(),
+            _ => Vec::new(),
+        };
+        for index in by {
+            let row = widest.entry(index).or_insert(mtu_bytes);
+            *row = row.zip(mtu_bytes).map(|(one, other)| one.max(other));
+        }
+    }
+}
+
+fn limited(widest: Widest) -> Vec<LimitedInterface> {
+    let limited =
+        |(ifindex, mtu_bytes): (u32, Option<u32>)| Some(LimitedInterface { ifindex, mtu_bytes: mtu_bytes? });
+    widest.into_iter().filter_map(limited).collect()
 }
 
 /// None of a route that sets nothing of these.
@@ -124,6 +175,7 @@ fn tuned(message: &RouteMessage) -> Option<TunedRoute> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rtnetlink::packet_route::route::RouteNextHop;
 
     #[test]
     fn routes_that_set_something_are_kept() {
@@ -137,15 +189,53 @@ mod tests {
         let to = || RouteAttribute::Destination(RouteAddress::Inet([10, 0, 0, 0].into()));
         let metrics = |metrics| RouteAttribute::Metrics(metrics);
         let mut routes = Routes::default();
-        routes.take(&route(RouteType::Unicast, vec![to(), RouteAttribute::Oif(2)]));
-        routes.take(&route(RouteType::Local, vec![to(), metrics(vec![RouteMetric::Mtu(1400)])]));
-        routes.take(&route(RouteType::Unicast, vec![metrics(vec![RouteMetric::Hoplimit(3)])]));
-        routes.take(&route(RouteType::Unicast, vec![to(), metrics(vec![RouteMetric::Mtu(1400)])]));
+        let mut take = |route| routes.take(&route, &mut Widest::new());
+        take(route(RouteType::Unicast, vec![to(), RouteAttribute::Oif(2)]));
+        take(route(RouteType::Local, vec![to(), metrics(vec![RouteMetric::Mtu(1400)])]));
+        take(route(RouteType::Unicast, vec![metrics(vec![RouteMetric::Hoplimit(3)])]));
+        take(route(RouteType::Unicast, vec![to(), metrics(vec![RouteMetric::Mtu(1400)])]));
         assert_eq!((routes.routes, routes.tuned_routes), (3, 1));
         assert_eq!(
             (routes.tuned[0].destination.as_str(), routes.tuned[0].mtu_bytes),
             ("10.0.0.0/8", Some(1400))
         );
+    }
+
+    #[test]
+    fn interfaces_are_limited_where_every_route_sets_an_mtu() {
+        let route = |to: RouteAddress, by: RouteAttribute, mtu: Option<u32>| {
+            let mut message = RouteMessage::default();
+            message.header.kind = RouteType::Unicast;
+            message.attributes = vec![RouteAttribute::Destination(to), by];
+            message.attributes.extend(mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
+            message
+        };
+        let pods = || RouteAddress::Inet([10, 0, 0, 0].into());
+        let by = |index| RouteAttribute::Oif(index);
+        let hops = |indices: [u32; 2]| {
+            let hop = |interface_index| {
+                let mut hop = RouteNextHop::default();
+                hop.interface_index = interface_index;
+                hop
+            };
+            RouteAttribute::MultiPath(indices.map(hop).to_vec())
+        };
+        let mut widest = Widest::new();
+        for message in [
+            route(pods(), by(2), Some(1400)),
+            route(pods(), by(2), Some(1450)),
+            route(RouteAddress::Inet6("fe80::".parse().unwrap()), by(2), None),
+            route(pods(), by(3), Some(1400)),
+            route(pods(), by(3), None),
+            route(pods(), by(4), None),
+            route(pods(), hops([5, 6]), Some(1300)),
+            route(pods(), by(6), Some(1280)),
+            route(pods(), hops([7, 4]), None),
+        ] {
+            Routes::default().take(&message, &mut widest);
+        }
+        let found: Vec<_> = limited(widest).iter().map(|row| (row.ifindex, row.mtu_bytes)).collect();
+        assert_eq!(found, [(2, 1450), (5, 1300), (6, 1300)]);
     }
 
     #[test]

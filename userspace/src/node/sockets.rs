@@ -116,12 +116,11 @@ struct Socket {
 
 /// How often listeners had dropped, by namespace and socket; none for a namespace where that is not known.
 #[derive(Debug, Default)]
-pub struct Drops(HashMap<String, HashMap<u64, u32>>);
+pub(super) struct Drops(HashMap<String, HashMap<u64, u32>>);
 
 impl Drops {
     /// Of these namespaces, as they are now.
-    #[must_use]
-    pub fn read(namespaces: &[Namespace]) -> Self {
+    pub(super) fn read(namespaces: &[Namespace]) -> Self {
         let of = |namespace: &Namespace| Some((namespace.name.clone(), namespace.within(drops).ok()??));
         Self(namespaces.iter().filter_map(of).collect())
     }
