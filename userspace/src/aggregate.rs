@@ -22,7 +22,8 @@ use crate::{
     },
     recording::WriteError,
     snapshot::{
-        self, Exemplar, Interface, Ip, LossCount, Meta, Overhead, PathMtu, Probe, Ring, SignalData, Snapshot,
+        self, Exemplar, Hist, Interface, Ip, LossCount, Meta, Overhead, PathMtu, Probe, Ring, SignalData,
+        Snapshot,
     },
 };
 use bytes::Bytes;
@@ -221,6 +222,15 @@ impl Aggregator {
         if !self.conntrack.feed(t) {
             self.bad += 1;
         }
+    }
+
+    /// The distributions of the event lane so far, by signal and scope.
+    #[must_use]
+    pub fn histograms(&self) -> BTreeMap<(u8, u16), Hist> {
+        let mut all: BTreeMap<_, _> =
+            self.measures.iter().map(|(key, book)| (*key, book.hist.clone())).collect();
+        all.insert((Signal::DnsLatency as u8, SCOPE_OTHER), self.dns.latency().clone());
+        all
     }
 
     /// Closes the books.

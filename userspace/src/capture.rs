@@ -25,13 +25,13 @@ use crate::{
     probes::{self, CONNTRACK, Forced, PATH_MTU, TCP_COUNTERS},
     recording::{WriteError, Writer, WriterOptions},
     ring::{RingError, RingReader},
-    snapshot::{Interface, Meta, Probe, TcpCounters},
+    snapshot::{Hist, Interface, Meta, Probe, TcpCounters},
 };
 use aya::maps::{Array, Map, MapError};
 use collector::{Collected, Collector};
 use duty::Duty;
 use netstat::TcpCounts;
-use nettrace_common::Loss;
+use nettrace_common::{Loss, Signal};
 use overhead::Meter;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -177,6 +177,30 @@ pub struct EndFrame {
     pub overhead: crate::snapshot::Overhead,
 }
 
+/// Distributions at one time of a capture.
+#[derive(Clone, Debug, Default)]
+pub struct Histograms {
+    all: BTreeMap<(u8, u16), Hist>,
+    scopes: BTreeMap<u16, String>,
+}
+
+impl Histograms {
+    /// What a signal counted since `before`, ns; of one scope, or of all.
+    #[must_use]
+    pub fn since(&self, before: &Self, signal: Signal, scope: Option<&str>) -> Hist {
+        let mut sum = Hist::new();
+        let is_scope =
+            |n: &u16| scope.is_none_or(|name| self.scopes.get(n).is_some_and(|known| known == name));
+        for (key, now) in self.all.iter().filter(|((s, n), _)| *s == signal as u8 && is_scope(n)) {
+            match before.all.get(key) {
+                Some(before) => sum.merge(&now.since(before)),
+                None => sum.merge(now),
+            }
+        }
+        sum
+    }
+}
+
 /// A capture that runs.
 pub struct Capture {
     loaded: Arc<Mutex<Loaded>>,
@@ -280,6 +304,20 @@ impl Capture {
     #[must_use]
     pub fn interfaces(&self) -> Vec<Interface> {
         lock(&self.table).interfaces()
+    }
+
+    /// The distributions so far: of two of these, the difference is what came in between.
+    ///
+    /// # Errors
+    /// When the kernel's histograms cannot be read, or the collector is gone.
+    pub fn histograms(&self) -> Result<Histograms, CaptureError> {
+        let kernel = kernel_state::signals(&lock(&self.loaded))?;
+        let mut all = self.collector.histograms().ok_or(CaptureError::Collector)?;
+        // Of what the kernel counts itself, the event lane has a part only.
+        all.retain(|(signal, _), _| usize::from(*signal) >= Signal::IN_KERNEL);
+        all.extend(kernel.into_iter().map(|s| ((s.signal, s.scope), s.hist)));
+        let (_, scopes) = rows(&self.table);
+        Ok(Histograms { all, scopes })
     }
 
     /// Keeps the books on cost; to be called now and then.

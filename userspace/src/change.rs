@@ -31,7 +31,23 @@ pub use lock::LockError;
 pub use place::Place;
 pub use plan::{Plan, Request, plan};
 pub use record::{Begin, Entry, State, Step, Until};
+pub use rtnl::transferred_bytes;
 pub use state::StateDir;
+
+/// A plan that needs no privilege: of a file.
+#[cfg(test)]
+pub(crate) fn test_plan(file: &std::path::Path, text: &str) -> Plan {
+    let key = file.display().to_string();
+    let step = Step {
+        place: Place::find("host").unwrap(),
+        kind: "file".to_owned(),
+        before: format!("text:{}", std::fs::read_to_string(file).unwrap()),
+        after: format!("text:{text}"),
+        key,
+        owners: Vec::new(),
+    };
+    Plan { id: "test".to_owned(), why: "a test".to_owned(), steps: vec![step], already: Vec::new() }
+}
 
 /// The word nearest to one that was mistyped, if one is near.
 #[must_use]

@@ -15,11 +15,12 @@ mod recommend;
 mod run;
 #[cfg(test)]
 mod tests;
+mod tune;
 mod undo;
 mod value;
 
 pub use capture::{CaptureArgs, Exemplar};
-pub use change_args::{ApplyArgs, GuardArgs, KeepArgs, ListArgs, RollbackArgs, StateArgs};
+pub use change_args::{ApplyArgs, GuardArgs, KeepArgs, ListArgs, RollbackArgs, StateArgs, TuneArgs};
 pub use commands::main;
 pub use docs::{completions, man_page, man_pages};
 
@@ -164,6 +165,14 @@ pub enum Command {
   # In a pod, two settings together or none
   sudo nettrace apply --inside pod1 --set qdisc:eth0=fq --set mtu:eth0=1400"))]
     Apply(ApplyArgs),
+    /// Try changes under the load that there is, and keep only those that help.
+    #[command(after_help = after_help!(
+"  # Which of the findings help the latency of DNS, without harm to throughput?
+  sudo nettrace tune --objective 'p95 of dns.latency'
+
+  # Does a fair queue help this service, and does another congestion control?
+  sudo nettrace tune --filter 'port 8080' --set qdisc:eth0=fq --set sysctl:net.ipv4.tcp_congestion_control=bbr"))]
+    Tune(TuneArgs),
     /// Take changes back: those that were named, or those that were not finished.
     #[command(after_help = after_help!(
 "  # The last ones, by number or by finding

@@ -3,10 +3,14 @@
 //! Needs a [`Cli`]; yields a [`Config`], or a [`UsageError`] (exit code 2). It looks at nothing but the arguments
 //! and the page size: whether the machine can do it is [`crate::preflight`]'s business.
 
+mod change;
+
+pub use change::{Apply, MAX_WINDOW, MIN_WINDOW, Tune, Wanted};
+
 use crate::{
     cli::{
-        ApplyArgs, CaptureArgs, Cli, Command, CompletionShell, Exemplar, Exit, Format, OutputArgs,
-        RecommendArgs, RecordArgs, Topology,
+        CaptureArgs, Cli, Command, CompletionShell, Exemplar, Exit, Format, OutputArgs, RecommendArgs,
+        RecordArgs, Topology,
     },
     filter::{self, FilterError},
     iface::Selection,
@@ -75,6 +79,13 @@ pub enum Action {
         capture: Capture,
         /// What is to be changed, and how.
         apply: Apply,
+    },
+    /// Try changes.
+    Tune {
+        /// What is measured.
+        capture: Capture,
+        /// What is tried, and how.
+        tune: Tune,
     },
     /// Take changes back.
     Rollback {
@@ -148,43 +159,6 @@ pub struct Advice {
     pub fail_on: Option<Verdict>,
     /// What it is written as.
     pub format: recommend::Format,
-}
-
-/// What is to be changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// These findings.
-    Findings(Vec<String>),
-    /// Findings that say `apply`, and risk nothing.
-    AllSafe,
-    /// Settings as they were typed.
-    Settings {
-        /// `KIND:KEY=VALUE` each.
-        settings: Vec<String>,
-        /// Where.
-        netns: String,
-    },
-}
-
-/// What is to be changed, and how.
-#[derive(Clone, Debug)]
-pub struct Apply {
-    /// What.
-    pub wanted: Wanted,
-    /// The measurement of findings; none for one that is made now.
-    pub from: Option<PathBuf>,
-    /// What the node is to be good at.
-    pub profile: Profile,
-    /// Whether it is only shown.
-    pub dry_run: bool,
-    /// Whether nobody is asked.
-    pub yes: bool,
-    /// When it is taken back by itself.
-    pub until: Option<Duration>,
-    /// Whether it outlives a reboot.
-    pub persist: bool,
-    /// Directory of the journal, if one was named.
-    pub state_dir: Option<PathBuf>,
 }
 
 /// What is measured, and how.
@@ -285,6 +259,9 @@ pub enum UsageError {
     /// `--dns-timeout 0`.
     #[error("--dns-timeout 0: every query would be given up at once")]
     DnsTimeout,
+    /// `--window` is too short or too long.
+    #[error("--window {0:?}: must be from {MIN_WINDOW:?} to {MAX_WINDOW:?}")]
+    Window(Duration),
     /// `--until 0`.
     #[error("--until 0: it would be taken back at once")]
     Until,
@@ -341,7 +318,8 @@ pub fn resolve(cli: Cli, page_bytes: u64) -> Result<Config, UsageError> {
             let advice = Advice { from, all, explain, profile, fail_on, format };
             Action::Recommend { capture: capture(measured, page_bytes)?, advice }
         }
-        Command::Apply(args) => apply(args, page_bytes)?,
+        Command::Apply(args) => change::apply(args, page_bytes)?,
+        Command::Tune(args) => change::tune(args, page_bytes)?,
         Command::Rollback(args) => Action::Rollback {
             changes: args.changes,
             all: args.all,
@@ -360,36 +338,6 @@ pub fn resolve(cli: Cli, page_bytes: u64) -> Result<Config, UsageError> {
         Command::Man(args) => Action::Man(args.dir),
     };
     Ok(Config { verbosity: cli.verbose, action })
-}
-
-fn apply(args: ApplyArgs, page_bytes: u64) -> Result<Action, UsageError> {
-    let ApplyArgs {
-        ids,
-        all_safe,
-        set,
-        inside,
-        from,
-        profile,
-        dry_run,
-        yes,
-        until,
-        persist,
-        state,
-        capture: measured,
-    } = args;
-    if until.is_some_and(|time| time.is_zero()) {
-        return Err(UsageError::Until);
-    }
-    let wanted = if !set.is_empty() {
-        Wanted::Settings { settings: set, netns: inside.unwrap_or_else(|| "host".to_owned()) }
-    } else if all_safe {
-        Wanted::AllSafe
-    } else {
-        Wanted::Findings(ids)
-    };
-    let state_dir = state.state_dir;
-    let apply = Apply { wanted, from, profile, dry_run, yes, until, persist, state_dir };
-    Ok(Action::Apply { capture: capture(measured, page_bytes)?, apply })
 }
 
 fn capture(args: CaptureArgs, page_bytes: u64) -> Result<Capture, UsageError> {

@@ -122,7 +122,7 @@ impl KernelState {
 /// When a map is missing or the kernel refuses to read it.
 pub fn read(loaded: &Loaded) -> Result<KernelState, StateError> {
     let ebpf = &loaded.ebpf;
-    let mut state = KernelState { signals: signals(ebpf, loaded.scopes)?, ..KernelState::default() };
+    let mut state = KernelState { signals: signals(loaded)?, ..KernelState::default() };
     let books: PerCpuArray<_, Books> = open(ebpf, "BOOKS", PerCpuArray::try_from)?;
     state.counters = vec![0; Counter::COUNT];
     for cpu in books.get(&0, 0).map_err(|e| StateError::Read("BOOKS", e))?.iter() {
@@ -159,8 +159,13 @@ fn open<'a, T>(
     convert(ebpf.map(name).ok_or(StateError::Missing(name))?).map_err(|e| StateError::Read(name, e))
 }
 
-fn signals(ebpf: &Ebpf, scopes: u32) -> Result<Vec<KernelSignal>, StateError> {
-    let map: PerCpuArray<_, KernelHist> = open(ebpf, "HIST", PerCpuArray::try_from)?;
+/// The histograms as they are now, of those that counted anything.
+///
+/// # Errors
+/// When the map is missing or the kernel refuses to read it.
+pub fn signals(loaded: &Loaded) -> Result<Vec<KernelSignal>, StateError> {
+    let scopes = loaded.scopes;
+    let map: PerCpuArray<_, KernelHist> = open(&loaded.ebpf, "HIST", PerCpuArray::try_from)?;
     let mut signals = Vec::new();
     let mut counts = vec![0_u64; BUCKETS];
     for scope in 0..scopes as u16 {

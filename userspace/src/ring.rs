@@ -21,7 +21,7 @@ const BUSY: u32 = 1 << 31;
 /// The producer gave the record up.
 pub const DISCARDED: u32 = 1 << 30;
 /// At most so much is copied at a time, which bounds memory.
-const MAX_BATCH: usize = 4 << 20;
+pub const MAX_BATCH: usize = 4 << 20;
 
 /// The ring cannot be mapped.
 #[derive(Debug, thiserror::Error)]

@@ -6,3 +6,4 @@ mod crash;
 mod dumps;
 mod guard;
 mod round_trip;
+mod tune;

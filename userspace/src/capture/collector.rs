@@ -3,15 +3,18 @@
 use super::{EndFrame, StartFrame};
 use crate::{
     aggregate::Aggregator,
+    iface::lock,
     recording::{Kind, WriteError, Writer},
-    ring::RingReader,
+    ring::{MAX_BATCH, RingReader},
+    snapshot::Hist,
 };
 use bytes::BytesMut;
 use serde::Serialize;
 use std::{
+    collections::BTreeMap,
     io,
     sync::{
-        Arc,
+        Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -46,7 +49,17 @@ pub(super) struct Collected {
 struct Shared {
     stop: AtomicBool,
     received: AtomicU64,
+    /// Whether somebody waits for the distributions, and the latest of them.
+    asked: AtomicBool,
+    histograms: Mutex<Option<Histograms>>,
+    answered: Condvar,
 }
+
+/// Distributions of the event lane, by signal and scope.
+pub(super) type Histograms = BTreeMap<(u8, u16), Hist>;
+
+/// How long the thread may take to answer: it is asleep for [`IDLE`], or at work on a full ring.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// The thread.
 pub(super) struct Collector {
@@ -62,7 +75,13 @@ impl Collector {
         writer: Option<Writer>,
         start: &StartFrame,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared { stop: AtomicBool::new(false), received: AtomicU64::new(0) });
+        let shared = Arc::new(Shared {
+            stop: AtomicBool::new(false),
+            received: AtomicU64::new(0),
+            asked: AtomicBool::new(false),
+            histograms: Mutex::new(None),
+            answered: Condvar::new(),
+        });
         let mut work =
             Work { ring, kernel_log, buffer: BytesMut::new(), aggregator, writer, unwritten: None };
         work.write_json(Kind::Start, start);
@@ -74,6 +93,15 @@ impl Collector {
 
     pub(super) fn received(&self) -> u64 {
         self.shared.received.load(Ordering::Relaxed)
+    }
+
+    /// The distributions so far, of everything that was emitted before. None when the thread is gone.
+    pub(super) fn histograms(&self) -> Option<Histograms> {
+        let mut answer = lock(&self.shared.histograms);
+        *answer = None;
+        self.shared.asked.store(true, Ordering::Release);
+        let waited = self.shared.answered.wait_timeout_while(answer, ANSWER, |answer| answer.is_none());
+        waited.unwrap_or_else(PoisonError::into_inner).0.take()
     }
 
     /// Empties the ring for the last time. None when the thread panicked.
@@ -111,12 +139,19 @@ impl Work {
             }
             // Read before the look: what was emitted before the stop is then seen by this look or the next one.
             let last = shared.stop.load(Ordering::Acquire);
-            let found = self.look();
+            let asked = shared.asked.load(Ordering::Acquire);
+            let bytes = self.look();
+            // After a look that began when the question was there already, and that came to the ring's end.
+            if asked && bytes < MAX_BATCH {
+                shared.asked.store(false, Ordering::Relaxed);
+                *lock(&shared.histograms) = Some(self.aggregator.histograms());
+                shared.answered.notify_all();
+            }
             if let Some(log) = &mut self.kernel_log {
                 log.flush();
             }
             shared.received.store(self.aggregator.received(), Ordering::Relaxed);
-            match (found, last) {
+            match (bytes > 0, last) {
                 (false, true) => break,
                 (false, false) => std::thread::sleep(IDLE),
                 (true, false) => std::thread::sleep(BUSY),
@@ -126,14 +161,16 @@ impl Work {
         Collected { aggregator: self.aggregator, writer: self.writer, unwritten: self.unwritten }
     }
 
-    fn look(&mut self) -> bool {
-        if self.ring.drain(&mut self.buffer) == 0 {
-            return false;
+    /// Takes what there is; how much, bytes.
+    fn look(&mut self) -> usize {
+        let bytes = self.ring.drain(&mut self.buffer);
+        if bytes == 0 {
+            return 0;
         }
         let batch = self.buffer.split().freeze();
         self.write(Kind::Batch, &batch);
         self.aggregator.feed(batch);
-        true
+        bytes
     }
 
     /// A sign of life, with which the recording so far goes to its file.

@@ -19,7 +19,7 @@ const SELF: &str = "/proc/self/exe";
 const READY: &str = "ready";
 /// How often it looks whether a change was kept or taken back.
 const POLL: Duration = Duration::from_millis(200);
-/// How long it waits for the change that it was started for.
+/// How long it stays while nothing has a time limit: `tune` puts changes on and takes them off.
 const NO_CHANGE: Duration = Duration::from_secs(60);
 
 /// Starts the process, and waits until it watches. To be called before the change: from its first moment on, somebody has to
@@ -71,13 +71,11 @@ pub fn watch(dir: &StateDir, mut said: impl FnMut(&Recovered)) -> Result<(), Cha
             // What could not be taken back is told by the next command; trying it for ever brings nothing.
             return Ok(());
         }
-        if !limited.is_empty() {
-            waited = NO_CHANGE;
-        } else if waited >= NO_CHANGE {
+        waited = if limited.is_empty() { waited + POLL } else { Duration::ZERO };
+        if waited >= NO_CHANGE {
             return Ok(());
         }
         thread::sleep(POLL);
-        waited += POLL;
     }
 }
 

@@ -13,6 +13,7 @@ use std::io;
 
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_STATS64: u16 = 23;
 const IFLA_MIN_MTU: u16 = 50;
 const IFLA_MAX_MTU: u16 = 51;
 /// `struct ifinfomsg`, bytes.
@@ -150,6 +151,22 @@ pub(super) fn link(name: &str) -> Result<Link, ChangeError> {
         min_mtu: of(IFLA_MIN_MTU).unwrap_or(0),
         max_mtu: of(IFLA_MAX_MTU).filter(|most| *most > 0),
     })
+}
+
+/// Bytes that the interfaces of this thread's namespace have sent and received since they were made, without the loopback.
+///
+/// # Errors
+/// When they cannot be listed.
+pub fn transferred_bytes() -> io::Result<u64> {
+    let all = dump("list interfaces", libc::RTM_GETLINK, ifinfomsg(0)).map_err(io::Error::other)?;
+    let of = |raw: &Raw| {
+        let loopback = raw.payload.get(8..).and_then(word).unwrap_or(0) & libc::IFF_LOOPBACK.cast_unsigned();
+        let stats = attributes(&raw.payload, IFINFOMSG_BYTES).find(|(kind, _)| *kind == IFLA_STATS64)?.1;
+        let at = |n: usize| Some(u64::from_ne_bytes(*stats.get(n * 8..)?.first_chunk()?));
+        // `struct rtnl_link_stats64`: packets received and sent, and then bytes.
+        (loopback == 0).then_some(at(2)?.saturating_add(at(3)?))
+    };
+    Ok(all.iter().filter_map(of).fold(0, u64::saturating_add))
 }
 
 /// Whether an interface has addresses of IPv6.

@@ -17,10 +17,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 /// Plans, shows, asks and applies.
 pub(super) fn apply(capture: &Capture, apply: &Apply) -> Result<Exit, Failure> {
     let dir = StateDir::new(apply.state_dir.as_deref());
-    // A typing error is better known before the measurement than after it.
-    if let Wanted::Findings(ids) = &apply.wanted {
-        ids.iter().try_for_each(|id| check_id(id))?;
-    }
+    check(apply)?;
     undo::recover(&dir)?;
     let plans = plans(capture, apply)?;
     let asked: Vec<_> = plans.into_iter().filter(|plan| !plan.steps.is_empty()).collect();
@@ -33,11 +30,33 @@ pub(super) fn apply(capture: &Capture, apply: &Apply) -> Result<Exit, Failure> {
         say("nothing was changed (--dry-run)");
         return Ok(Exit::Ok);
     }
-    if !apply.yes && !agreed()? {
+    if !agreed(apply)? {
         say("nothing was changed");
         return Ok(Exit::Ok);
     }
     make(&dir, &asked, apply)
+}
+
+/// A typing error is better known before the measurement than after it.
+pub(super) fn check(apply: &Apply) -> Result<(), Failure> {
+    match &apply.wanted {
+        Wanted::Findings(ids) => ids.iter().try_for_each(|id| check_id(id)),
+        _ => Ok(()),
+    }
+}
+
+/// What is to be tried, each by itself.
+pub(super) fn each(capture: &Capture, apply: &Apply) -> Result<Vec<Plan>, Failure> {
+    let Wanted::Settings { settings, netns } = &apply.wanted else {
+        let plans = plans(capture, apply)?;
+        return Ok(plans.into_iter().filter(|plan| !plan.steps.is_empty()).collect());
+    };
+    let one = |setting: &String| {
+        let request = Request { netns: netns.clone(), setting: setting.clone() };
+        Ok(told(plan(setting, "asked for", &[request], false)?))
+    };
+    let plans = settings.iter().map(one).collect::<Result<Vec<_>, ChangeError>>()?;
+    Ok(plans.into_iter().filter(|plan| !plan.steps.is_empty()).collect())
 }
 
 /// One change after the other: what was made before one fails stays, and is told.
@@ -111,7 +130,9 @@ fn findings(capture: &Capture, apply: &Apply) -> Result<Vec<Finding>, Failure> {
 fn chosen<'a>(findings: &'a [Finding], apply: &Apply) -> Result<Vec<&'a Finding>, Failure> {
     let Wanted::Findings(ids) = &apply.wanted else {
         let safe = |f: &&Finding| f.verdict == Verdict::Apply && f.risk == Risk::Low;
-        return Ok(findings.iter().filter(safe).collect());
+        let proposed = |f: &&Finding| f.verdict.is_urgent() && f.changes.iter().any(|c| c.setting.is_some());
+        let all = matches!(apply.wanted, Wanted::Proposed);
+        return Ok(findings.iter().filter(|f| if all { proposed(f) } else { safe(f) }).collect());
     };
     let mut chosen = Vec::new();
     for id in ids {
@@ -161,7 +182,7 @@ fn unknown(id: &str) -> Failure {
     ))
 }
 
-fn show(out: &mut dyn io::Write, plan: &Plan) -> io::Result<()> {
+pub(super) fn show(out: &mut dyn io::Write, plan: &Plan) -> io::Result<()> {
     writeln!(out, "{}: {}", plan.id, plan.why)?;
     for step in &plan.steps {
         let kind = KINDS.iter().find(|kind| kind.name == step.kind);
@@ -176,8 +197,11 @@ fn show(out: &mut dyn io::Write, plan: &Plan) -> io::Result<()> {
     Ok(())
 }
 
-/// Asks; without a terminal there is nobody to be asked.
-fn agreed() -> Result<bool, Failure> {
+/// Asks, unless that is not wanted; without a terminal there is nobody to be asked.
+pub(super) fn agreed(apply: &Apply) -> Result<bool, Failure> {
+    if apply.yes {
+        return Ok(true);
+    }
     if !io::stdin().is_terminal() {
         return Err(Failure::usage(anyhow!(
             "there is no terminal to ask at; --yes for scripts, --dry-run to only look. Nothing was changed"

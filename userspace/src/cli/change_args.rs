@@ -1,6 +1,7 @@
 //! Arguments of the commands that change settings and take changes back.
 
 use super::{CaptureArgs, Profile, value};
+use crate::tune::Objective;
 use clap::Args;
 use std::{path::PathBuf, time::Duration};
 
@@ -51,6 +52,72 @@ pub struct ApplyArgs {
     /// What is measured.
     #[command(flatten)]
     pub capture: CaptureArgs,
+}
+
+/// `tune`.
+#[derive(Clone, Debug, Args)]
+pub struct TuneArgs {
+    /// Findings to be tried, by their ids [default: all that have a change nettrace can make]
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+    /// A setting to be tried, KIND:KEY=VALUE; each by itself. --help of `apply` lists the kinds
+    #[arg(long, value_name = "SETTING", conflicts_with = "ids")]
+    pub set: Vec<String>,
+    /// Network namespace of --set: a name as in `ip netns`, or a path [default: this one]
+    #[arg(long, value_name = "NETNS", requires = "set")]
+    pub inside: Option<String>,
+    /// What is to get better: a quantile of a signal, or `throughput`
+    #[arg(long, value_name = "WHAT", default_value = "p95 of tcp.srtt")]
+    pub objective: Objective,
+    /// What must not get worse, in the same words; may be repeated
+    #[arg(long = "guard", value_name = "WHAT", default_value = "throughput")]
+    pub guards: Vec<Objective>,
+    /// Rounds for each change, of one window without it and one with it
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(5..=200))]
+    pub rounds: u32,
+    /// Length of a window
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = value::duration)]
+    pub window: Duration,
+    /// Time after a change that is not measured
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = value::duration)]
+    pub settle: Duration,
+    /// How sure it has to be, of all changes together, that none is kept that brings nothing
+    #[arg(long, value_name = "SHARE", default_value_t = 0.95, value_parser = confidence)]
+    pub confidence: f64,
+    /// What an improvement has to be worth, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 2.0, value_parser = percent)]
+    pub least_effect: f64,
+    /// Findings of this JSON snapshot or recording of this node, instead of measuring first
+    #[arg(long, value_name = "FILE", conflicts_with = "set")]
+    pub from: Option<PathBuf>,
+    /// What the node is to be good at
+    #[arg(long, value_enum, default_value_t)]
+    pub profile: Profile,
+    /// Only show what would be tried
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Write JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// Where the journal is.
+    #[command(flatten)]
+    pub state: StateArgs,
+    /// What is measured.
+    #[command(flatten)]
+    pub capture: CaptureArgs,
+}
+
+fn confidence(text: &str) -> Result<f64, String> {
+    let share = text.parse::<f64>().ok().filter(|share| (0.5..1.0).contains(share));
+    share.ok_or_else(|| "expected a share from 0.5 to below 1, like 0.95".to_owned())
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let percent = text.trim_end_matches('%').trim().parse::<f64>().ok().filter(|p| (0.0..=100.0).contains(p));
+    percent.ok_or_else(|| "expected a number of percent, like 2".to_owned())
 }
 
 /// What `--set` takes: a line for each kind of change.

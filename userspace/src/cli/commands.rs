@@ -1,6 +1,8 @@
 //! From the command line to an exit code: one clear line for every failure.
 
-use super::{Cli, Exit, apply, completions, doctor, input, lab, man_page, man_pages, recommend, run, undo};
+use super::{
+    Cli, Exit, apply, completions, doctor, input, lab, man_page, man_pages, recommend, run, tune, undo,
+};
 use crate::{
     capture::CaptureError,
     config::{self, Action, Output},
@@ -147,6 +149,7 @@ fn dispatch(action: Action) -> Result<Exit, Failure> {
             Ok(Exit::Ok)
         }
         Action::Apply { capture, apply } => apply::apply(&capture, &apply),
+        Action::Tune { capture, tune } => tune::tune(&capture, &tune),
         Action::Rollback { changes, all, force, state_dir } => {
             undo::rollback(state_dir.as_deref(), &changes, all, force)
         }

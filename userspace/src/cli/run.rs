@@ -52,6 +52,21 @@ pub(super) fn measure(
     Ok(capture.stop()?)
 }
 
+/// A capture that runs until it is stopped, without a lab.
+pub(super) fn start(config: &config::Capture) -> Result<Capture, Failure> {
+    let map_bytes = u64::from(config.ring_bytes) + MAP_BYTES;
+    preflight::check(&Host, Needs { namespaces: !config.netns.is_empty(), map_bytes })?;
+    Ok(Capture::start(options(config, None, None))?)
+}
+
+/// Namespaces that are measured, without a lab.
+pub(super) fn namespaces(config: &config::Capture) -> Vec<Namespace> {
+    match &config.netns[..] {
+        [] => vec![Namespace::host()],
+        named_ones => named_ones.iter().map(|n| named(&n.path())).collect(),
+    }
+}
+
 /// How long the lab's traffic lasts when nothing but Ctrl-C ends it.
 const UNTIL_INTERRUPTED: Duration = Duration::from_secs(24 * 3600);
 /// Kernel maps besides the ring, roughly, bytes: for the memory lock limit of kernels before 5.11.
@@ -65,8 +80,7 @@ fn options(
 ) -> Options {
     let namespaces = match lab {
         Some(lab) => lab.namespaces(),
-        None if config.netns.is_empty() => vec![Namespace::host()],
-        None => config.netns.iter().map(|n| named(&n.path())).collect(),
+        None => namespaces(config),
     };
     // A recording is of every packet unless it is told otherwise.
     let sample_every = if record.is_some() { config.sample_every.max(1) } else { config.sample_every };

@@ -25,7 +25,7 @@ fn every_help_ends_with_exit_codes_and_examples() {
     command.build();
     let names: Vec<_> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
     let mut lines: Vec<_> = names.iter().filter(|n| *n != "help").map(|n| format!("{n} --help")).collect();
-    assert_eq!(lines.len(), 14);
+    assert_eq!(lines.len(), 15);
     lines.push("--help".into());
     for line in lines {
         let help = parse(&line).unwrap_err();
@@ -131,6 +131,7 @@ fn there_is_a_manual_page_for_every_command_that_is_shown() {
             "nettrace-rollback.1",
             "nettrace-run.1",
             "nettrace-status.1",
+            "nettrace-tune.1",
             "nettrace.1"
         ]
     );

@@ -144,6 +144,12 @@ impl DnsTracker {
         }
     }
 
+    /// `dns.latency` of the transactions that were answered so far, ns.
+    #[must_use]
+    pub const fn latency(&self) -> &Hist {
+        self.pairs.latency()
+    }
+
     /// Takes a record and the captured bytes after it. Bytes beyond the message's own length are ignored.
     pub fn feed(&mut self, record: &DnsMessage, payload: &[u8]) {
         let wire_len = record.payload_len as usize;

@@ -85,6 +85,17 @@ impl Hist {
         }
     }
 
+    /// What was counted since `before`, an earlier state of the same.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let mut since = Self::new();
+        for v in self.0.iter_recorded() {
+            let value = v.value_iterated_to();
+            since.record_n(value, v.count_at_value().saturating_sub(before.0.count_at(value)));
+        }
+        since
+    }
+
     /// Latencies counted.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -1,6 +1,7 @@
 //! The queue of what an interface sends.
 //!
-//! A kernel default can be restored by taking away what is in its place; a queue without classes by its kind, handle and
+//! The key is an interface, for the queue at its root, or an interface and a class, `eth0:1:10`, for one that somebody put
+//! below a shaper, which stays. A kernel default can be restored by taking away what is in its place; a queue without classes by its kind, handle and
 //! options as the kernel told them. Any other is left as it is. Where an interface has several queues, each gets one of the
 //! new kind, below `mq`: one queue at the root would have all CPUs wait for each other.
 
@@ -11,7 +12,7 @@ use std::io;
 
 pub(super) const KIND: Kind = Kind {
     name: "qdisc",
-    key: "INTERFACE",
+    key: "INTERFACE[:CLASS]",
     value: "fq|fq_codel|cake|sfq|pfifo_fast|prio|pfifo LIMIT",
     about: "The queue of what an interface sends; of each of its queues, where it has several.",
     example: "qdisc:eth0=fq_codel",
@@ -73,6 +74,15 @@ fn parse(raw: &Raw) -> Option<(i32, Qdisc)> {
     Some((at(4)?.cast_signed(), Qdisc { kind, handle: at(8)?, parent: at(12)?, options }))
 }
 
+/// Interface, and the place at it: its root, or a class `MAJOR:MINOR`, in hexadecimal.
+fn place(key: &str) -> Result<(&str, u32), ChangeError> {
+    let Some((link, class)) = key.split_once(':') else { return Ok((key, ROOT)) };
+    let number = |text: &str| u32::from_str_radix(text, 16).ok().filter(|n| *n <= 0xffff);
+    let parent = class.split_once(':').and_then(|(major, minor)| Some(number(major)? << 16 | number(minor)?));
+    let form = || ChangeError::Form { found: format!("qdisc:{key}"), expected: KIND.syntax() };
+    parent.map(|parent| (link, parent)).ok_or_else(form)
+}
+
 /// All queues of an interface.
 fn all(link: &str) -> Result<Vec<Qdisc>, ChangeError> {
     let index = rtnl::link(link)?.index;
@@ -81,10 +91,15 @@ fn all(link: &str) -> Result<Vec<Qdisc>, ChangeError> {
     Ok(dumped.iter().filter_map(parse).filter(|(of, _)| *of == index).map(|(_, qdisc)| qdisc).collect())
 }
 
-/// The one at the root, and those right below it.
-fn root_and_leaves(link: &str) -> Result<(Qdisc, Vec<Qdisc>), ChangeError> {
-    let (mut roots, rest): (Vec<_>, Vec<_>) = all(link)?.into_iter().partition(|q| q.parent == ROOT);
-    let missing = || ChangeError::Missing { what: what(link), error: io::ErrorKind::NotFound.into() };
+/// The one at a place, and those right below it.
+fn root_and_leaves(key: &str) -> Result<(Qdisc, Vec<Qdisc>), ChangeError> {
+    let (link, place) = place(key)?;
+    let (mut roots, rest): (Vec<_>, Vec<_>) = all(link)?.into_iter().partition(|q| q.parent == place);
+    // The kernel does not tell of what a class has by default.
+    let missing = || ChangeError::Missing {
+        what: what(key),
+        error: io::Error::other("nobody put a queue there, and what the kernel did could not be put back"),
+    };
     let root = roots.pop().ok_or_else(missing)?;
     let below = |q: &Qdisc| q.parent >> 16 == root.handle >> 16;
     let leaves = rest.into_iter().filter(below).collect();
@@ -132,7 +147,7 @@ fn plan(link: &str, wanted: &str, now: &str) -> Result<String, ChangeError> {
         _ => return Err(refuse(format!("{kind} is taken as it is, without options"))),
     }
     restorable(link, now)?;
-    if !rtnl::link(link)?.up {
+    if !rtnl::link(place(link)?.0)?.up {
         return Err(refuse("the interface is down, and gets its queue when it comes up".to_owned()));
     }
     let (root, leaves) = root_and_leaves(link)?;
@@ -166,6 +181,8 @@ fn restorable(link: &str, now: &str) -> Result<(), ChangeError> {
     let no = |why: String| Err(ChangeError::Unrestorable { what: what(link), why });
     let mut words = now.split_whitespace();
     match (words.next(), words.next()) {
+        // Taking one away from a class leaves the class without any, and all its packets lost.
+        (Some(DEFAULT), _) if link.contains(':') => no("nobody put a queue there".to_owned()),
         (Some(DEFAULT), Some("noop")) => no("the interface is down".to_owned()),
         (Some(DEFAULT), _) => Ok(()),
         (_, Some(kind)) if RESTORABLE.contains(&kind) => Ok(()),
@@ -176,11 +193,12 @@ fn restorable(link: &str, now: &str) -> Result<(), ChangeError> {
     }
 }
 
-fn write(link: &str, _: &str, value: &str) -> Result<(), ChangeError> {
+fn write(key: &str, _: &str, value: &str) -> Result<(), ChangeError> {
+    let (link, place) = place(key)?;
     let failed = |error| ChangeError::of_write(&what(link), &shown(value), error);
     let index = rtnl::link(link)?.index;
     if value.starts_with(DEFAULT) {
-        return rtnl::request(libc::RTM_DELQDISC, 0, tcmsg(index, 0, ROOT)).map_err(failed);
+        return rtnl::request(libc::RTM_DELQDISC, 0, tcmsg(index, 0, place)).map_err(failed);
     }
     let (handle, kind, options) =
         taken_apart(value).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
@@ -194,11 +212,11 @@ fn write(link: &str, _: &str, value: &str) -> Result<(), ChangeError> {
         rtnl::request(libc::RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, payload)
     };
     let Some(kind) = kind.strip_prefix("mq of ") else {
-        return set(ROOT, handle, kind, &options).map_err(failed);
+        return set(place, handle, kind, &options).map_err(failed);
     };
-    set(ROOT, handle, "mq", &[]).map_err(failed)?;
+    set(place, handle, "mq", &[]).map_err(failed)?;
     // Each of the queues that are in use; `mq` has just given them what it gives by default.
-    let (_, leaves) = root_and_leaves(link)?;
+    let (_, leaves) = root_and_leaves(key)?;
     leaves.iter().try_for_each(|leaf| set(leaf.parent, 0, kind, &options)).map_err(failed)
 }
 

@@ -180,6 +180,11 @@ impl Settled {
 }
 
 impl Books {
+    /// Of the transactions that were answered so far, ns.
+    pub(super) const fn latency(&self) -> &Hist {
+        &self.latency.hist
+    }
+
     /// Empty ones.
     pub(super) fn new(config: DnsConfig) -> Self {
         Self {

@@ -20,6 +20,7 @@
 use super::message::{Message, Question};
 use super::report::{Answered, Books, Rows, Settled};
 use super::{DnsConfig, DnsOutcome, Transport, Vantage};
+use crate::snapshot::Hist;
 use nettrace_common::wire::Direction;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -240,6 +241,11 @@ impl Pairs {
             self.recent.remove(&due);
             self.forget(due, &key);
         }
+    }
+
+    /// Of the transactions that were answered so far, ns.
+    pub(super) const fn latency(&self) -> &Hist {
+        self.books.latency()
     }
 
     /// Closes the books, see [`super::DnsTracker::finish`].

@@ -1,0 +1,83 @@
+//! `nettrace tune`: tries changes under the load that there is, and keeps those that help.
+
+use super::{
+    Exit, apply,
+    commands::{Failure, print, say},
+    run, undo,
+};
+use crate::{
+    change::{StateDir, start_guard},
+    config::{Capture, Tune},
+    tune::{self, CaptureMeter, Trial, TuneError},
+};
+use anyhow::Context as _;
+use std::sync::atomic::Ordering;
+
+/// Plans, asks, measures and keeps.
+pub(super) fn tune(capture: &Capture, tune: &Tune) -> Result<Exit, Failure> {
+    let dir = StateDir::new(tune.apply.state_dir.as_deref());
+    apply::check(&tune.apply)?;
+    undo::recover(&dir)?;
+    let plans = apply::each(capture, &tune.apply)?;
+    if plans.is_empty() {
+        say("there is nothing to be tried");
+        return Ok(Exit::Ok);
+    }
+    print(|out| plans.iter().try_for_each(|plan| apply::show(out, plan)))?;
+    let options = &tune.options;
+    let one = (options.window + options.settle) * 2 * options.rounds;
+    say(&format!(
+        "each is tried {} times, by {}; that takes some {} s",
+        options.rounds,
+        options.objective,
+        (one * plans.len() as u32).as_secs().max(1)
+    ));
+    if tune.apply.dry_run || !apply::agreed(&tune.apply)? {
+        say("nothing was changed");
+        return Ok(Exit::Ok);
+    }
+    dir.create()?;
+    start_guard(&dir)?;
+    let trials = tried(capture, tune, &dir, &plans)?;
+    let text =
+        if tune.json { tune::json(&trials).context("cannot write JSON")? } else { tune::text(&trials) };
+    print(|out| out.write_all(text.as_bytes()))?;
+    let kept = trials.iter().filter_map(|t| Some((t.change?, &t.id)));
+    kept.for_each(|(n, id)| say(&format!("change {n}, {id}: kept; `nettrace rollback {n}` takes it back")));
+    if trials.len() < plans.len() {
+        say(&format!(
+            "{} of {} were not tried to their end, and are as before",
+            plans.len() - trials.len(),
+            plans.len()
+        ));
+    }
+    Ok(Exit::Ok)
+}
+
+fn tried(
+    capture: &Capture,
+    tune: &Tune,
+    dir: &StateDir,
+    plans: &[crate::change::Plan],
+) -> Result<Vec<Trial>, Failure> {
+    let options = &tune.options;
+    let objectives: Vec<_> = std::iter::once(&options.objective).chain(&options.guards).cloned().collect();
+    // Only what is needed: measuring has a cost of its own.
+    let mut signals: Vec<_> = objectives.iter().filter_map(|o| Some(o.signal()?.name().to_owned())).collect();
+    if signals.is_empty() {
+        signals.push("tcp.srtt".to_owned());
+    }
+    let interrupted = run::interrupt()?;
+    let capture = Capture { signals, ..capture.clone() };
+    let running = run::start(&capture)?;
+    let mut meter = CaptureMeter::new(running, run::namespaces(&capture), objectives);
+    let stop = || interrupted.load(Ordering::Relaxed);
+    let said = |trial: &Trial| say(&format!("{}: {}, {}", trial.id, trial.verdict.name(), trial.because));
+    let trials = tune::tune(dir, plans, options, &mut meter, &stop, said).map_err(|error| match error {
+        TuneError::Change(error) => Failure::from(error),
+        TuneError::Meter(error) => anyhow::Error::new(error).into(),
+    });
+    // What was measured is in the trials already.
+    meter.stop()?;
+    trials
+}

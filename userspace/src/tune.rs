@@ -1,0 +1,348 @@
+//! Guarded tuning: a change stays only if it was measured to help, under the load that there is.
+//!
+//! Needs: changes that could help ([`crate::change`]), and something that measures. For each of them, rounds of two equal
+//! windows, one with the change and one without, in an order chosen by lot, so that what drifts does not count for either.
+//! What differs between the windows of a round goes to [`crate::stats`]. A change is kept when the objective got better with
+//! the stated confidence, by as much as is asked for, and no guard got worse; else it is taken back. Each setting and taking
+//! back is in the journal, with a time limit: if this process dies, the change goes.
+//!
+//! Of several changes each is judged at a confidence that makes the stated one hold for all of them together (Bonferroni).
+
+mod meter;
+mod objective;
+mod report;
+
+pub use meter::{CaptureMeter, Meter, MeterError, Reading};
+pub use objective::{Objective, ObjectiveError};
+pub use report::{json, text};
+
+use crate::{
+    change::{ChangeError, Engine, Plan, StateDir, Until},
+    stats::Estimate,
+};
+use serde::Serialize;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How a tuning is done.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What is to get better.
+    pub objective: Objective,
+    /// What must not get worse.
+    pub guards: Vec<Objective>,
+    /// Rounds of two windows for each change.
+    pub rounds: u32,
+    /// Length of a window.
+    pub window: Duration,
+    /// After a change, before its window: what was on the way is not measured.
+    pub settle: Duration,
+    /// How sure it is that nothing is kept that brings nothing: of all changes together.
+    pub confidence: f64,
+    /// From here on an improvement is worth a change, as a share: 0.02 for 2 %.
+    pub least_effect: f64,
+    /// A guard may seem to get worse by as much, as a share.
+    pub tolerance: f64,
+    /// Decides the order in rounds.
+    pub seed: u64,
+}
+
+/// What became of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It helped, and stays.
+    Kept,
+    /// It was shown to bring nothing or to do harm, and is taken back.
+    Reverted,
+    /// Neither was shown; it is taken back.
+    Undecided,
+    /// It could not be made.
+    Failed,
+}
+
+impl Verdict {
+    /// As reports write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::Reverted => "reverted",
+            Self::Undecided => "undecided",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// How an objective did: with the change, as a share of without.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Effect {
+    /// The objective, as it was typed.
+    pub objective: String,
+    /// Its middle over the windows without the change, in its unit; none where no window told.
+    pub without: Option<f64>,
+    /// With it.
+    pub with: Option<f64>,
+    /// Middle of the ratios; below 1 is less.
+    pub ratio: Option<f64>,
+    /// The ratio is not below this, at `confidence`; none where there are too few rounds.
+    pub low: Option<f64>,
+    /// It is not above this.
+    pub high: Option<f64>,
+    /// That of each bound.
+    pub confidence: f64,
+    /// Rounds that told.
+    pub rounds: u32,
+}
+
+/// One change, and what became of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Trial {
+    /// What the change is called.
+    pub id: String,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Why.
+    pub because: String,
+    /// Its number in the journal, where it stays.
+    pub change: Option<u64>,
+    /// What it did: the objective first, then guards.
+    pub effects: Vec<Effect>,
+}
+
+/// Why a tuning does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TuneError {
+    /// What is set cannot be taken back.
+    #[error("a change cannot be taken back: {0}")]
+    Change(#[from] ChangeError),
+    /// It cannot be measured.
+    #[error(transparent)]
+    Meter(#[from] MeterError),
+}
+
+/// Tries each change. `stop` is asked between windows; what was not tried then is not in the answer.
+///
+/// # Errors
+/// When something cannot be measured, or taken back.
+pub fn tune(
+    dir: &StateDir,
+    plans: &[Plan],
+    options: &Options,
+    meter: &mut dyn Meter,
+    stop: &dyn Fn() -> bool,
+    mut told: impl FnMut(&Trial),
+) -> Result<Vec<Trial>, TuneError> {
+    let mut trials = Vec::new();
+    let mut coin = Coin(options.seed | 1);
+    for plan in plans {
+        let mut switch = Switch { dir, plan, change: None, limit: limit(options) };
+        let rounds = measured(&mut switch, options, meter, stop, &mut coin);
+        // However it ended, what was tried is not in force any more.
+        let back = switch.off();
+        let trial = match (rounds, back) {
+            (_, Err(error)) => return Err(error.into()),
+            (Err(Interrupted::Stopped), Ok(())) => break,
+            (Err(Interrupted::Meter(error)), Ok(())) => return Err(error.into()),
+            (Err(Interrupted::Change(error)), Ok(())) => Trial {
+                id: plan.id.clone(),
+                verdict: Verdict::Failed,
+                because: error.to_string(),
+                change: None,
+                effects: Vec::new(),
+            },
+            (Ok(rounds), Ok(())) => keep(dir, plan, judge(&plan.id, &rounds, options, plans.len())),
+        };
+        told(&trial);
+        trials.push(trial);
+    }
+    Ok(trials)
+}
+
+/// How long a change may stay without being looked at: much longer than a window.
+fn limit(options: &Options) -> Duration {
+    (options.window + options.settle) * 3 + Duration::from_secs(30)
+}
+
+/// Makes a change for good that is to be kept.
+fn keep(dir: &StateDir, plan: &Plan, trial: Trial) -> Trial {
+    if trial.verdict != Verdict::Kept {
+        return trial;
+    }
+    match Engine::open(dir).and_then(|(mut engine, _)| engine.apply(plan, None)) {
+        Ok(change) => Trial { change: Some(change), ..trial },
+        Err(error) => {
+            Trial { verdict: Verdict::Failed, because: format!("it helped, and then: {error}"), ..trial }
+        }
+    }
+}
+
+enum Interrupted {
+    Stopped,
+    Change(ChangeError),
+    Meter(MeterError),
+}
+
+/// A change that is put on and taken off.
+struct Switch<'a> {
+    dir: &'a StateDir,
+    plan: &'a Plan,
+    change: Option<u64>,
+    limit: Duration,
+}
+
+impl Switch<'_> {
+    fn set(&mut self, on: bool) -> Result<(), ChangeError> {
+        if on { self.on() } else { self.off() }
+    }
+
+    fn on(&mut self) -> Result<(), ChangeError> {
+        if self.change.is_none() {
+            let (mut engine, _) = Engine::open(self.dir)?;
+            self.change = Some(engine.apply(self.plan, Some(Until::after(self.limit)))?);
+        }
+        Ok(())
+    }
+
+    fn off(&mut self) -> Result<(), ChangeError> {
+        if let Some(change) = self.change {
+            Engine::open(self.dir)?.0.undo(change, "tuning", false)?;
+            self.change = None;
+        }
+        Ok(())
+    }
+}
+
+/// Fair enough for an order (xorshift64, Marsaglia 2003).
+struct Coin(u64);
+
+impl Coin {
+    const fn toss(&mut self) -> bool {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 >> 63 == 1
+    }
+}
+
+/// One round: readings without and with the change.
+type Round = [Reading; 2];
+
+fn measured(
+    switch: &mut Switch<'_>,
+    options: &Options,
+    meter: &mut dyn Meter,
+    stop: &dyn Fn() -> bool,
+    coin: &mut Coin,
+) -> Result<Vec<Round>, Interrupted> {
+    let mut rounds = Vec::new();
+    for _ in 0..options.rounds {
+        let first = coin.toss();
+        let mut round: [Option<Reading>; 2] = [None, None];
+        for on in [first, !first] {
+            if stop() {
+                return Err(Interrupted::Stopped);
+            }
+            switch.set(on).map_err(Interrupted::Change)?;
+            settle(options.settle);
+            round[usize::from(on)] = Some(meter.window(options.window).map_err(Interrupted::Meter)?);
+        }
+        if let [Some(without), Some(with)] = round {
+            rounds.push([without, with]);
+        }
+    }
+    Ok(rounds)
+}
+
+fn settle(time: Duration) {
+    let until = Instant::now() + time;
+    thread::sleep(until.saturating_duration_since(Instant::now()));
+}
+
+/// What rounds prove.
+fn judge(id: &str, rounds: &[Round], options: &Options, changes: usize) -> Trial {
+    let all = std::iter::once(&options.objective).chain(&options.guards);
+    let shared = 1.0 - (1.0 - options.confidence) / changes.max(1) as f64;
+    let effects: Vec<_> = all
+        .enumerate()
+        .map(|(n, objective)| effect(n, objective, rounds, if n == 0 { shared } else { options.confidence }))
+        .collect();
+    let (verdict, because) = verdict(&effects, options);
+    Trial {
+        id: id.to_owned(),
+        verdict,
+        because,
+        change: None,
+        effects: effects.into_iter().map(|(effect, _)| effect).collect(),
+    }
+}
+
+/// An objective's effect, and what its logarithms prove: negative is better.
+fn effect(n: usize, objective: &Objective, rounds: &[Round], confidence: f64) -> (Effect, Option<Estimate>) {
+    let value = |reading: &Reading| reading.values.get(n).copied().flatten().filter(|v| *v > 0.0);
+    let pairs: Vec<_> =
+        rounds.iter().filter_map(|[without, with]| Some((value(without)?, value(with)?))).collect();
+    let logs: Vec<_> = pairs.iter().map(|(without, with)| (with / without).ln()).collect();
+    let estimate = Estimate::of(&logs, confidence);
+    let ratio = |log: f64| Some(log.exp()).filter(|r| r.is_finite() && *r > 0.0);
+    let told = Effect {
+        objective: objective.to_string(),
+        without: middle(pairs.iter().map(|p| p.0).collect()),
+        with: middle(pairs.iter().map(|p| p.1).collect()),
+        ratio: estimate.and_then(|e| ratio(e.middle)),
+        low: estimate.and_then(|e| ratio(e.low)),
+        high: estimate.and_then(|e| ratio(e.high)),
+        confidence,
+        rounds: pairs.len() as u32,
+    };
+    let toward = |e: Estimate| if objective.more_is_better() { e.mirrored() } else { e };
+    (told, estimate.map(toward))
+}
+
+fn middle(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let n = values.len();
+    Some(f64::midpoint(*values.get(n.checked_sub(1)? / 2)?, *values.get(n / 2)?))
+}
+
+fn verdict(effects: &[(Effect, Option<Estimate>)], options: &Options) -> (Verdict, String) {
+    let Some(((objective, estimate), guards)) = effects.split_first() else {
+        return (Verdict::Undecided, "nothing was measured".to_owned());
+    };
+    let Some(e) = estimate.filter(|_| objective.rounds > options.rounds / 2) else {
+        let (told, of) = (objective.rounds, options.rounds);
+        return (
+            Verdict::Undecided,
+            format!("{told} of {of} rounds had enough traffic to tell {}", objective.objective),
+        );
+    };
+    let least = options.least_effect.ln_1p();
+    let worse = |(_, e): &&(Effect, Option<Estimate>)| {
+        e.is_some_and(|e| e.low > 0.0 || e.middle > options.tolerance.ln_1p())
+    };
+    if e.low > 0.0 {
+        return (Verdict::Reverted, format!("{} got worse", objective.objective));
+    }
+    if e.high >= 0.0 {
+        return if e.low > -least {
+            (Verdict::Reverted, format!("it brings no {:.0} %", options.least_effect * 100.0))
+        } else {
+            (Verdict::Undecided, format!("{} rounds do not show that it helps", objective.rounds))
+        };
+    }
+    if let Some((guard, _)) = guards.iter().find(worse) {
+        return (Verdict::Reverted, format!("it helps, but {} got worse", guard.objective));
+    }
+    if e.middle > -least {
+        return (
+            Verdict::Reverted,
+            format!("it helps, but by less than {:.0} %", options.least_effect * 100.0),
+        );
+    }
+    (Verdict::Kept, format!("{} got better", objective.objective))
+}
+
+#[cfg(test)]
+mod tests;
