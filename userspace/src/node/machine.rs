@@ -82,6 +82,11 @@ impl Machine {
         machine
     }
 
+    /// Of a machine of which nothing was read.
+    pub(super) fn unread(error: &std::io::Error) -> Self {
+        Self { unread: vec![error.to_string()], ..Self::default() }
+    }
+
     /// The CPU that ran most receive softirqs, and its share of all, from 0 to 1; none of a machine with one CPU.
     #[must_use]
     pub fn busiest_receiver(&self) -> Option<(CpuReceive, f64)> {

@@ -5,7 +5,8 @@
 
 use crate::{
     aggregate::ROWS,
-    netlink::{DumpError, dump_each},
+    deadline::Deadline,
+    netlink::{dump_each, settled},
 };
 use rtnetlink::{
     packet_route::{
@@ -18,10 +19,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 
+/// Routes of one family are looked at up to so many, a second or so: a route reflector has a million.
+const MAX_ROUTES: u64 = 200_000;
+
 /// Routes of one network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Routes {
-    /// Routes to others (unicast), in all tables.
+    /// Routes to others (unicast), in all tables; `error` says where there are more.
     pub routes: u64,
     /// How many of them set something.
     pub tuned_routes: u64,
@@ -52,28 +56,46 @@ pub struct TunedRoute {
 
 impl Routes {
     /// Of the namespace that this thread is in.
-    pub(super) fn read() -> Self {
-        let mut routes = Self::default();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            if let Err(error) = routes.add(family) {
-                routes.error = Some(error.to_string());
-            }
-        }
+    pub(super) fn read(deadline: Deadline) -> Self {
+        let [mut v4, v6] =
+            [AddressFamily::Inet, AddressFamily::Inet6].map(|family| Self::of(family, MAX_ROUTES, deadline));
+        v4.add(v6);
+        v4
+    }
+
+    /// Up to `most` of one family, whatever they are to: the kernel's own addresses are among them.
+    fn of(family: AddressFamily, most: u64, deadline: Deadline) -> Self {
+        let mut looked_at = 0;
+        let (mut routes, error) = settled(Self::default, |routes| {
+            looked_at = 0_u64;
+            let mut question = RouteMessage::default();
+            question.header.address_family = family;
+            dump_each(NETLINK_ROUTE, RouteNetlinkMessage::GetRoute(question), deadline, |answer| {
+                looked_at += 1;
+                if looked_at > most {
+                    return ControlFlow::Break(());
+                }
+                // A kernel without a family answers with those of all others.
+                if let RouteNetlinkMessage::NewRoute(route) = answer
+                    && route.header.address_family == family
+                {
+                    routes.take(&route);
+                }
+                ControlFlow::Continue(())
+            })
+        });
+        let cut =
+            (looked_at > most).then(|| format!("routes after the first {most} of a family are not counted"));
+        routes.error = error.map(|error| error.to_string()).or(cut);
         routes
     }
 
-    fn add(&mut self, family: AddressFamily) -> Result<(), DumpError> {
-        let mut question = RouteMessage::default();
-        question.header.address_family = family;
-        dump_each(NETLINK_ROUTE, RouteNetlinkMessage::GetRoute(question), |answer| {
-            // A kernel without a family answers with those of all others.
-            if let RouteNetlinkMessage::NewRoute(route) = answer
-                && route.header.address_family == family
-            {
-                self.take(&route);
-            }
-            ControlFlow::Continue(())
-        })
+    fn add(&mut self, other: Self) {
+        self.routes = self.routes.saturating_add(other.routes);
+        self.tuned_routes = self.tuned_routes.saturating_add(other.tuned_routes);
+        self.tuned.extend(other.tuned);
+        self.tuned.truncate(ROWS);
+        self.error = self.error.take().or(other.error);
     }
 
     fn take(&mut self, message: &RouteMessage) {
@@ -150,6 +172,15 @@ mod tests {
 
     #[test]
     fn the_kernel_answers() {
-        assert_eq!(Routes::read().error, None);
+        let soon = Deadline::after(std::time::Duration::from_secs(60));
+        assert_eq!(Routes::read(soon).error, None);
+        // The loopback's own address is a route, too.
+        let cut = Routes::of(AddressFamily::Inet, 0, soon);
+        assert_eq!(
+            (cut.routes, cut.error.as_deref()),
+            (0, Some("routes after the first 0 of a family are not counted"))
+        );
+        let late = Routes::read(Deadline::after(std::time::Duration::ZERO));
+        assert_eq!(late.error.as_deref(), Some("netlink: not all was read within 0ns"));
     }
 }
