@@ -1,5 +1,6 @@
 mod cluster;
 mod proofs;
+mod qualified;
 
 use super::*;
 use crate::{
