@@ -10,7 +10,7 @@ use crate::{
 };
 use nettrace_common::Signal;
 
-fn with_signal(mut snapshot: Snapshot, signal: Signal, scope: &str, ns: u64) -> Snapshot {
+pub(super) fn with_signal(mut snapshot: Snapshot, signal: Signal, scope: &str, ns: u64) -> Snapshot {
     let mut hist = Hist::new();
     hist.record_n(ns, 1000);
     snapshot.signals.push(SignalData {
@@ -25,7 +25,7 @@ fn with_signal(mut snapshot: Snapshot, signal: Signal, scope: &str, ns: u64) -> 
 }
 
 /// The host, whose rules these are.
-fn with_rules(mut snapshot: Snapshot, rules: PacketRules) -> Snapshot {
+pub(super) fn with_rules(mut snapshot: Snapshot, rules: PacketRules) -> Snapshot {
     let host = Settings { netns: "host".to_owned(), rules: Some(rules), ..Settings::default() };
     snapshot.node.namespaces = vec![host];
     snapshot

@@ -1,11 +1,12 @@
 //! What looks the same as a fault, and what was not seen well enough to be ruled out.
 
-use super::{find, quiet, verdict};
+use super::{cluster::with_rules, cluster::with_signal, find, quiet, verdict};
 use crate::{
-    node::{Listener, Machine, NodeSockets, Resolver, Settings},
+    node::{KubeProxy, Listener, Machine, NodeSockets, PacketRules, Resolver, RuleTable, Settings},
     recommend::Verdict,
     snapshot::{DnsServer, DnsTransaction, Hist, Snapshot},
 };
+use nettrace_common::Signal;
 use std::net::IpAddr;
 
 const POD: &str = "10.244.1.7";
@@ -134,4 +135,56 @@ fn a_slow_server_by_tcp_is_asked_by_whom_a_cache_does_not_help() {
     assert_eq!(verdict(vec![tcp()]), Verdict::CannotTell);
     assert_eq!(verdict(vec![tcp(), server("10.96.0.11", "udp", 0, 1000)]), Verdict::CannotTell);
     assert_eq!(verdict(vec![tcp(), slow(80)]), Verdict::Apply);
+}
+
+/// Rules of kube-proxy and of policies, so many, and how long packets take at some hooks, ns.
+fn late(rules: u64, hooks: &[(&str, u64)]) -> Snapshot {
+    let table = RuleTable {
+        engine: "nftables".to_owned(),
+        table: "ip nat".to_owned(),
+        rules,
+        policy_chains: 3,
+        ..RuleTable::default()
+    };
+    let kube_proxy = Some(KubeProxy { mode: "iptables".to_owned(), from: "a trace".to_owned() });
+    let rules = PacketRules { tables: vec![table], kube_proxy, ..PacketRules::default() };
+    let timed = hooks.iter().fold(quiet(), |s, (hook, ns)| with_signal(s, Signal::NfHook, hook, *ns));
+    with_rules(timed, rules)
+}
+
+#[test]
+fn a_sender_without_a_cpu_is_not_a_list_of_rules() {
+    for id in ["kube-proxy.mode", "policy.volume"] {
+        let of = |rules, hooks: &[(&str, u64)]| verdict(&late(rules, hooks), id);
+        let quick = ("prerouting", 900);
+        for hook in ["output", "postrouting"] {
+            let slow = (hook, 4_000_000);
+            assert_eq!(of(30, &[quick, slow]), Verdict::NotNeeded, "{id}: hardly a rule is there");
+            assert_eq!(of(9_000, &[quick, slow]), Verdict::CannotTell, "{id} {hook}");
+            assert_eq!(of(9_000, &[slow]), Verdict::CannotTell, "{id} {hook}");
+            // That another hook is slower hides nothing.
+            assert_eq!(of(9_000, &[("prerouting", 90_000), slow]), Verdict::Consider, "{id} {hook}");
+        }
+        for hook in ["prerouting", "input", "forward"] {
+            assert_eq!(of(499, &[(hook, 90_000)]), Verdict::NotNeeded, "{id} {hook}");
+            assert_eq!(of(500, &[(hook, 90_000)]), Verdict::Consider, "{id} {hook}");
+        }
+        assert_eq!(of(9_000, &[("output", 900)]), Verdict::NotNeeded, "{id}: packets are quick");
+        // Rules that were not counted may be many.
+        let mut unread = late(30, &[("prerouting", 90_000)]);
+        unread.node.namespaces[0].rules.as_mut().unwrap().unread = vec!["nftables: too late".to_owned()];
+        assert_eq!(verdict(&unread, id), Verdict::CannotTell, "{id}");
+    }
+    let mut old = late(9_000, &[("prerouting", 90_000)]);
+    for (kernel, mode) in [
+        (
+            "5.10.0-28-amd64",
+            "mode: nftables, with Linux 5.13 or newer; until then mode: ipvs, which is deprecated",
+        ),
+        ("5.13.0", "mode: nftables"),
+        ("what?", "mode: nftables"),
+    ] {
+        old.meta.kernel = kernel.to_owned();
+        assert_eq!(find(&old, "kube-proxy.mode").changes[0].apply, mode, "{kernel}");
+    }
 }
