@@ -2,9 +2,12 @@
 
 use super::{cluster::with_rules, cluster::with_signal, find, quiet, verdict};
 use crate::{
-    node::{KubeProxy, Listener, Machine, NodeSockets, PacketRules, Resolver, RuleTable, Settings},
-    recommend::Verdict,
-    snapshot::{DnsServer, DnsTransaction, Hist, Snapshot},
+    node::{
+        Clue, Cluster, Coalescing, KubeProxy, Listener, Machine, Nic, NodeSockets, PacketRules, Resolver,
+        RuleTable, Settings, Tunnel,
+    },
+    recommend::{Confidence, Verdict},
+    snapshot::{DnsServer, DnsTransaction, Hist, Rotated, Snapshot},
 };
 use nettrace_common::Signal;
 use std::net::IpAddr;
@@ -187,4 +190,99 @@ fn a_sender_without_a_cpu_is_not_a_list_of_rules() {
         old.meta.kernel = kernel.to_owned();
         assert_eq!(find(&old, "kube-proxy.mode").changes[0].apply, mode, "{kernel}");
     }
+}
+
+#[test]
+fn of_events_that_are_missing_nothing_is_ruled_out() {
+    let mut snapshot = asked(POD, vec![server(SLOW, "udp", 0, 1000)]);
+    snapshot.ring.emitted = 10_000;
+    let of = |lost, snapshot: &mut Snapshot| {
+        snapshot.ring.lost = lost;
+        let finding = find(snapshot, "dns.cache");
+        (finding.verdict, finding.confidence)
+    };
+    assert_eq!(of(0, &mut snapshot), (Verdict::NotNeeded, Confidence::High));
+    assert_eq!(of(99, &mut snapshot), (Verdict::NotNeeded, Confidence::Low));
+    assert!(find(&snapshot, "dns.cache").because.ends_with(", but 99 events of all could not be kept"));
+    assert_eq!(of(100, &mut snapshot).0, Verdict::CannotTell);
+    let finding = find(&snapshot, "dns.cache");
+    assert_eq!(finding.because, "of the events 100 of 10,000 (1.00 %) could not be kept");
+    assert!(finding.to_tell.is_some() && !finding.evidence.is_empty(), "{finding:?}");
+    assert_eq!(of(u64::MAX, &mut snapshot).0, Verdict::CannotTell);
+    // What the kernel counts itself does not come by the ring.
+    let counted = find(&snapshot, "tcp.accept-queue");
+    assert_eq!((counted.verdict, counted.confidence), (Verdict::NotNeeded, Confidence::High));
+    // What was found is found all the same.
+    snapshot.dns.servers = vec![slow(80)];
+    assert_eq!(verdict(&snapshot, "dns.cache"), Verdict::Apply);
+    // A recording without its start.
+    snapshot.dns.servers = vec![server(SLOW, "udp", 0, 1000)];
+    snapshot.ring.lost = 0;
+    snapshot.meta.rotated = Some(Rotated { files: 3, size_bytes: 1 << 20 });
+    let finding = find(&snapshot, "dns.cache");
+    assert_eq!(finding.verdict, Verdict::CannotTell);
+    assert!(finding.because.contains("rotated away (3 files)"), "{}", finding.because);
+    assert_eq!(verdict(&snapshot, "tcp.accept-queue"), Verdict::NotNeeded);
+    // A filter says so, and no more.
+    snapshot.meta.rotated = None;
+    snapshot.meta.filter = Some("udp".to_owned());
+    let finding = find(&snapshot, "dns.cache");
+    assert_eq!((finding.verdict, finding.confidence), (Verdict::NotNeeded, Confidence::Low));
+    assert!(finding.because.ends_with(", in the traffic of the filter `udp`"), "{}", finding.because);
+}
+
+#[test]
+fn every_probe_that_is_known_by_events_is_one() {
+    for name in crate::recommend::BY_EVENTS {
+        assert!(crate::probes::PROBES.iter().any(|probe| probe.name == *name), "{name}");
+    }
+}
+
+#[test]
+fn a_few_round_trips_tell_nothing() {
+    let tunnel = Tunnel { interface: "vx7".to_owned(), encapsulation: "vxlan".to_owned(), plugin: None };
+    let coalescing = Some(Coalescing { rx_us: 8, ..Coalescing::default() });
+    let with = |round_trips| {
+        let mut snapshot = with_signal(quiet(), Signal::TxDriver, "vx7", 4_000);
+        snapshot.node.cluster = Some(Cluster { tunnels: vec![tunnel.clone()], ..Cluster::default() });
+        snapshot.node.nics = Some(vec![Nic { name: "eth0".to_owned(), coalescing, ..Nic::default() }]);
+        snapshot.signals.retain(|row| row.signal != Signal::NetRtt.name());
+        snapshot = with_signal(snapshot, Signal::NetRtt, "all", 200_000);
+        let row = snapshot.signals.last_mut().unwrap();
+        row.hist = Hist::new();
+        row.hist.record_n(200_000, round_trips);
+        snapshot
+    };
+    for id in ["cni.encapsulation", "nic.coalescing"] {
+        assert_eq!(verdict(&with(99), id), Verdict::CannotTell, "{id}");
+        assert_eq!(verdict(&with(100), id), Verdict::NotNeeded, "{id}");
+    }
+    let because = find(&with(99), "nic.coalescing").because;
+    assert_eq!(because, "net.rtt was measured 99 times, 100 are needed");
+}
+
+#[test]
+fn who_connects_the_pods_is_to_be_known() {
+    let with = |plugin: &str, from: &str| {
+        let mut snapshot = quiet();
+        let clue = Clue { plugin: plugin.to_owned(), from: from.to_owned() };
+        snapshot.node.cluster = Some(Cluster { cni: vec![clue], ..Cluster::default() });
+        snapshot.meta.kernel = "6.1.0-28-amd64".to_owned();
+        snapshot
+    };
+    for id in ["cni.calico-bgp", "cni.flannel"] {
+        let of = |plugin, from| verdict(&with(plugin, from), id);
+        // A bridge of this name is Flannel's, too, where its routes go by no tunnel.
+        assert_eq!(of("bridge plugin", "interface cni0"), Verdict::CannotTell, "{id}");
+        assert_eq!(of("kube-proxy (IPVS)", "interface kube-ipvs0"), Verdict::CannotTell, "{id}");
+        assert_eq!(of("Antrea", "interface antrea-gw0"), Verdict::NotNeeded, "{id}");
+        assert_eq!(of("some-cni", "/etc/cni/net.d/10-some.conf"), Verdict::NotNeeded, "{id}");
+    }
+    let mut nothing = with("", "");
+    nothing.node.cluster = Some(Cluster::default());
+    assert_eq!(verdict(&nothing, "cni.flannel"), Verdict::CannotTell);
+    let cilium = find(&with("Cilium", "interface cilium_host"), "cni.cilium");
+    assert_eq!(cilium.verdict, Verdict::CannotTell);
+    let possible = cilium.evidence.iter().find(|e| e.what == "of these it is new enough for").unwrap();
+    assert_eq!(possible.value, "eBPF host routing, bandwidth manager with BBR, BIG TCP of IPv6");
 }
