@@ -19,7 +19,7 @@ use crate::{
     iface::{Namespace, Selection, Table, TableError, WatchError, Watcher, lock},
     kernel_state::{self, KernelState, StateError},
     load::{self, LoadError, Loaded, ProgramOptions},
-    node::{Drops, Node},
+    node::{self, Node},
     path_mtu::Learnt,
     probes::dns::DnsConfig,
     probes::{self, CONNTRACK, Forced, PATH_MTU, TCP_COUNTERS},
@@ -187,7 +187,7 @@ pub struct Capture {
     meter: Meter,
     duty: Duty,
     tcp: TcpCounts,
-    listeners: Drops,
+    before: node::Before,
     conntrack: Option<(Way, Reading)>,
     options: Options,
     meta: Meta,
@@ -234,7 +234,7 @@ impl Capture {
             ring_bytes: u64::from(options.programs.ring_bytes),
         };
         let tcp = TcpCounts::read(&options.namespaces, options.programs.others);
-        let listeners = Drops::read(&options.namespaces);
+        let before = node::Before::read(&options.namespaces);
         let conntrack =
             conntrack_way(&attached.probes).map(|way| (way, Reading::of(&options.namespaces, way)));
         let collector =
@@ -256,7 +256,7 @@ impl Capture {
             meter,
             duty,
             tcp,
-            listeners,
+            before,
             conntrack,
             options,
             meta,
@@ -315,7 +315,7 @@ impl Capture {
         kernel.packets.budget_per_cpu_per_s = self.options.programs.packets_per_second;
         kernel.conntrack = conntrack.unwrap_or_default();
         kernel.learnt = learnt.unwrap_or_default();
-        kernel.node = Node::read(&self.options.namespaces, &self.listeners);
+        kernel.node = Node::read(&self.options.namespaces, &self.before);
         // These counters know no filter, and what they would be read with does.
         let unfiltered = self.options.programs.filter.is_empty();
         let others = unfiltered && in_use(&self.attached.probes, TCP_COUNTERS);
@@ -359,6 +359,11 @@ fn count_tcp(
     } else {
         kernel.tcp_namespaces.iter_mut().for_each(|n| n.counters = TcpCounters::default());
     }
+}
+
+/// The node's name.
+pub(crate) fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn in_use(probes: &[Probe], name: &str) -> bool {
@@ -418,7 +423,7 @@ fn meta(options: &Options) -> Meta {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         start_unix_ns: nanos(start),
         duration_ns: 0,
-        hostname: uname.nodename().to_string_lossy().into_owned(),
+        hostname: hostname(),
         kernel: uname.release().to_string_lossy().into_owned(),
         arch: uname.machine().to_string_lossy().into_owned(),
         cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),

@@ -3,7 +3,9 @@
 //! Needs the arguments; yields a [`Cli`] or a message and [`Exit::Usage`]. Single values are checked here, so that
 //! errors name the option; what they mean together is [`crate::config`]'s business.
 
+mod apply;
 mod capture;
+mod change_args;
 mod commands;
 mod docs;
 mod doctor;
@@ -13,9 +15,11 @@ mod recommend;
 mod run;
 #[cfg(test)]
 mod tests;
+mod undo;
 mod value;
 
 pub use capture::{CaptureArgs, Exemplar};
+pub use change_args::{ApplyArgs, GuardArgs, KeepArgs, ListArgs, RollbackArgs, StateArgs};
 pub use commands::main;
 pub use docs::{completions, man_page, man_pages};
 
@@ -144,6 +148,49 @@ pub enum Command {
   # In a pipeline: exit code 4 when something is to be changed
   nettrace recommend --from before.json --fail-on apply"))]
     Recommend(RecommendArgs),
+    /// Change settings as findings say, or as typed: journaled before, read back after, taken back by `rollback`.
+    #[command(after_help = after_help!(
+"  # What would be changed?
+  sudo nettrace apply --all-safe --dry-run
+
+  # One finding of a measurement made before; asks first
+  sudo nettrace recommend -d 1m
+  sudo nettrace apply conntrack.max
+
+  # On the connection that you are logged in by: back in two minutes unless you say that it works
+  sudo nettrace apply --set mtu:eth0=9000 --until 2m
+  sudo nettrace keep
+
+  # In a pod, two settings together or none
+  sudo nettrace apply --inside pod1 --set qdisc:eth0=fq --set mtu:eth0=1400"))]
+    Apply(ApplyArgs),
+    /// Take changes back: those that were named, or those that were not finished.
+    #[command(after_help = after_help!(
+"  # The last ones, by number or by finding
+  sudo nettrace changes
+  sudo nettrace rollback 3
+  sudo nettrace rollback conntrack.max
+
+  # Everything that nettrace ever changed
+  sudo nettrace rollback --all"))]
+    Rollback(RollbackArgs),
+    /// Say that changes with a time limit stay.
+    #[command(after_help = after_help!(
+"  sudo nettrace apply --set qdisc:eth0=fq --until 5m
+  sudo nettrace keep"))]
+    Keep(KeepArgs),
+    /// List what was changed, when, why, and what became of it.
+    #[command(after_help = after_help!(
+"  sudo nettrace changes
+  sudo nettrace changes --json"))]
+    Changes(ListArgs),
+    /// Say what is changed now, and whether it is still as it was set; exit code 1 when not.
+    #[command(after_help = after_help!(
+"  sudo nettrace status"))]
+    Status(ListArgs),
+    /// Take changes back when their time is up: started by `apply --until`.
+    #[command(hide = true, after_help = after_help!("  sudo nettrace guard"))]
+    Guard(GuardArgs),
     /// Say whether this node offers what `run` needs, and what each signal is measured from. Attaches nothing.
     #[command(after_help = after_help!(
 "  # Would it work here, and with which signals?

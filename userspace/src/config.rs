@@ -5,8 +5,8 @@
 
 use crate::{
     cli::{
-        CaptureArgs, Cli, Command, CompletionShell, Exemplar, Exit, Format, OutputArgs, RecommendArgs,
-        RecordArgs, Topology,
+        ApplyArgs, CaptureArgs, Cli, Command, CompletionShell, Exemplar, Exit, Format, OutputArgs,
+        RecommendArgs, RecordArgs, Topology,
     },
     filter::{self, FilterError},
     iface::Selection,
@@ -69,6 +69,50 @@ pub enum Action {
         /// What is said of it.
         advice: Advice,
     },
+    /// Change settings.
+    Apply {
+        /// What is measured, where findings are asked for.
+        capture: Capture,
+        /// What is to be changed, and how.
+        apply: Apply,
+    },
+    /// Take changes back.
+    Rollback {
+        /// By numbers or ids.
+        changes: Vec<String>,
+        /// All that is in force.
+        all: bool,
+        /// Also what somebody else changed since.
+        force: bool,
+        /// Directory of the journal, if one was named.
+        state_dir: Option<PathBuf>,
+    },
+    /// Take the time limit off changes.
+    Keep {
+        /// By numbers or ids; empty for all.
+        changes: Vec<String>,
+        /// Directory of the journal, if one was named.
+        state_dir: Option<PathBuf>,
+    },
+    /// List changes.
+    Changes {
+        /// Whether the answer is JSON.
+        json: bool,
+        /// Directory of the journal, if one was named.
+        state_dir: Option<PathBuf>,
+    },
+    /// Look at what is changed now.
+    Status {
+        /// Whether the answer is JSON.
+        json: bool,
+        /// Directory of the journal, if one was named.
+        state_dir: Option<PathBuf>,
+    },
+    /// Take changes back when their time is up.
+    Guard {
+        /// Directory of the journal, if one was named.
+        state_dir: Option<PathBuf>,
+    },
     /// Look at the node.
     Doctor {
         /// Whether the answer is JSON.
@@ -104,6 +148,43 @@ pub struct Advice {
     pub fail_on: Option<Verdict>,
     /// What it is written as.
     pub format: recommend::Format,
+}
+
+/// What is to be changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// These findings.
+    Findings(Vec<String>),
+    /// Findings that say `apply`, and risk nothing.
+    AllSafe,
+    /// Settings as they were typed.
+    Settings {
+        /// `KIND:KEY=VALUE` each.
+        settings: Vec<String>,
+        /// Where.
+        netns: String,
+    },
+}
+
+/// What is to be changed, and how.
+#[derive(Clone, Debug)]
+pub struct Apply {
+    /// What.
+    pub wanted: Wanted,
+    /// The measurement of findings; none for one that is made now.
+    pub from: Option<PathBuf>,
+    /// What the node is to be good at.
+    pub profile: Profile,
+    /// Whether it is only shown.
+    pub dry_run: bool,
+    /// Whether nobody is asked.
+    pub yes: bool,
+    /// When it is taken back by itself.
+    pub until: Option<Duration>,
+    /// Whether it outlives a reboot.
+    pub persist: bool,
+    /// Directory of the journal, if one was named.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// What is measured, and how.
@@ -204,6 +285,9 @@ pub enum UsageError {
     /// `--dns-timeout 0`.
     #[error("--dns-timeout 0: every query would be given up at once")]
     DnsTimeout,
+    /// `--until 0`.
+    #[error("--until 0: it would be taken back at once")]
+    Until,
     /// `--rotate-size` does not fit.
     #[error(
         "--rotate-size: a file of {file} bytes does not fit a recording of {total} bytes; it must be from \
@@ -257,6 +341,17 @@ pub fn resolve(cli: Cli, page_bytes: u64) -> Result<Config, UsageError> {
             let advice = Advice { from, all, explain, profile, fail_on, format };
             Action::Recommend { capture: capture(measured, page_bytes)?, advice }
         }
+        Command::Apply(args) => apply(args, page_bytes)?,
+        Command::Rollback(args) => Action::Rollback {
+            changes: args.changes,
+            all: args.all,
+            force: args.force,
+            state_dir: args.state.state_dir,
+        },
+        Command::Keep(args) => Action::Keep { changes: args.changes, state_dir: args.state.state_dir },
+        Command::Changes(args) => Action::Changes { json: args.json, state_dir: args.state.state_dir },
+        Command::Status(args) => Action::Status { json: args.json, state_dir: args.state.state_dir },
+        Command::Guard(args) => Action::Guard { state_dir: args.state.state_dir },
         Command::Doctor(args) => Action::Doctor { json: args.json },
         Command::Lab(args) => {
             Action::Lab { topology: args.topology, duration: limit(args.duration), serve: args.serve }
@@ -265,6 +360,36 @@ pub fn resolve(cli: Cli, page_bytes: u64) -> Result<Config, UsageError> {
         Command::Man(args) => Action::Man(args.dir),
     };
     Ok(Config { verbosity: cli.verbose, action })
+}
+
+fn apply(args: ApplyArgs, page_bytes: u64) -> Result<Action, UsageError> {
+    let ApplyArgs {
+        ids,
+        all_safe,
+        set,
+        inside,
+        from,
+        profile,
+        dry_run,
+        yes,
+        until,
+        persist,
+        state,
+        capture: measured,
+    } = args;
+    if until.is_some_and(|time| time.is_zero()) {
+        return Err(UsageError::Until);
+    }
+    let wanted = if !set.is_empty() {
+        Wanted::Settings { settings: set, netns: inside.unwrap_or_else(|| "host".to_owned()) }
+    } else if all_safe {
+        Wanted::AllSafe
+    } else {
+        Wanted::Findings(ids)
+    };
+    let state_dir = state.state_dir;
+    let apply = Apply { wanted, from, profile, dry_run, yes, until, persist, state_dir };
+    Ok(Action::Apply { capture: capture(measured, page_bytes)?, apply })
 }
 
 fn capture(args: CaptureArgs, page_bytes: u64) -> Result<Capture, UsageError> {

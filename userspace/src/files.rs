@@ -126,3 +126,11 @@ impl Files {
         self.at(path).exists()
     }
 }
+
+/// A counter of `/proc/net/snmp` or `/proc/net/netstat`, where each group is two lines: names, then values.
+pub(crate) fn counter(text: &str, group: &str, wanted: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|l| l.strip_prefix(group));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let at = names.split(' ').position(|n| n == wanted)?;
+    values.split(' ').nth(at)?.parse().ok()
+}

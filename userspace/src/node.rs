@@ -4,22 +4,25 @@
 //! measurement ends, with the file of each value, or why it cannot be read. Nothing is changed and no module is loaded.
 //! Cluster objects (ConfigMaps, Services) are to come beside it: advice asks a [`Node`] for names, not for files.
 
+mod before;
 mod cluster;
 mod links;
 mod machine;
 mod nic;
+mod qdiscs;
 mod routes;
 mod rules;
 mod sockets;
 
 pub use crate::cni::Clue;
-pub use cluster::{Cluster, Tunnel};
+pub use before::Before;
+pub use cluster::{Cluster, Tunnel, plugin_of};
 pub use links::NodeLink;
 pub use machine::{CpuReceive, IdleState, Machine, Resolver};
 pub use nic::{Channels, Coalescing, Nic, Offloads, Rings};
-pub use routes::{Routes, TunedRoute};
+pub use routes::{LimitedInterface, Routes, TunedRoute};
 pub use rules::{Ipvs, KubeProxy, PacketRules, RuleTable};
-pub use sockets::{Drops, Listener, NodeSockets, PortUse};
+pub use sockets::{Listener, NodeSockets, PortUse};
 
 use crate::{
     deadline::{self, Deadline, PATIENCE, Pending},
@@ -128,6 +131,10 @@ pub struct Settings {
     /// Its routes; none in older snapshots, and of a namespace that could not be entered.
     #[serde(default)]
     pub routes: Option<Routes>,
+    /// Fragments that the kernel made of what is sent here while it was measured (FragCreates of IPv4 and IPv6), of all
+    /// packets, whatever the filter; none where that is not known.
+    #[serde(default)]
+    pub fragments_made: Option<u64>,
 }
 
 /// One setting.
@@ -144,29 +151,30 @@ pub struct Setting {
 }
 
 impl Node {
-    /// Of the machine that this runs on, and these of its namespaces; with what listeners dropped since `before`. What cannot be
-    /// read within some seconds says so.
+    /// Of the machine that this runs on, and these of its namespaces; with what came since `before`. What cannot be read within
+    /// some seconds says so.
     #[must_use]
-    pub fn read(namespaces: &[Namespace], before: &Drops) -> Self {
+    pub fn read(namespaces: &[Namespace], before: &Before) -> Self {
         Self::read_by(Deadline::after(PATIENCE), namespaces, before)
     }
 
     /// Each part has a thread, so that none waits for one that hangs. Tunnels and NICs are the host's, whichever namespaces are
     /// measured.
-    fn read_by(deadline: Deadline, namespaces: &[Namespace], before: &Drops) -> Self {
+    fn read_by(deadline: Deadline, namespaces: &[Namespace], before: &Before) -> Self {
         let host = Namespace::host();
         let root = Path::new("/");
         let values = deadline::start(&host, || {
             let files = HOST_FILES.iter().map(|(name, path)| Setting::file(name, path));
             HOST_SYSCTLS.iter().map(|name| Setting::sysctl(name)).chain(files).collect()
         });
-        let machine = deadline::start(&host, move || Machine::read(&Files::new(root)));
+        let receive = before.receive.clone();
+        let machine = deadline::start(&host, move || Machine::read(&Files::new(root), &receive));
         let cluster = deadline::start(&host, move || {
-            let (links, error) = links::read(deadline);
+            let (links, error) = links::list(deadline);
             Cluster::read(root, &links, error.as_deref())
         });
         let nics = deadline::start(&host, move || {
-            let (links, error) = links::read(deadline);
+            let (links, error) = links::list(deadline);
             (error.is_none() || !links.is_empty()).then(|| nic::read(root, &links))
         });
         let start = |namespace| (namespace, Settings::start(namespace, before, deadline));
@@ -227,10 +235,12 @@ impl Settings {
     }
 
     /// Has those of a namespace read.
-    fn start(namespace: &Namespace, before: &Drops, deadline: Deadline) -> Pending<Self> {
+    fn start(namespace: &Namespace, before: &Before, deadline: Deadline) -> Pending<Self> {
         let netns = namespace.name.clone();
         let before = before.of(&netns);
         deadline::start(namespace, move || {
+            // Of the time that was measured: whatever else takes long is not.
+            let fragments_made = before.fragments_since();
             let sysctls = SYSCTLS.iter().map(|name| Setting::sysctl(name));
             let values = sysctls.chain([Setting::time_wait()]).collect();
             let (links, links_error) = links::read(deadline);
@@ -238,12 +248,13 @@ impl Settings {
                 netns,
                 values,
                 addresses: links::addresses(deadline),
-                sockets: sockets::read(before.as_ref(), deadline),
+                sockets: sockets::read(before.drops.as_ref(), deadline),
                 // What may be much comes last, so that it leaves time for the rest.
                 routes: Some(Routes::read(deadline)),
                 rules: Some(PacketRules::read(&links, deadline)),
                 links,
                 links_error,
+                fragments_made,
             }
         })
     }
@@ -318,18 +329,19 @@ mod tests {
 
     #[test]
     fn what_is_there_is_read_and_what_is_not_says_why() {
-        let node = Node::read(&[Namespace::host()], &Drops::default());
+        let host = [Namespace::host()];
+        let node = Node::read(&host, &Before::read(&host));
         assert_eq!(node.namespaces.len(), 1);
+        assert!(node.namespaces[0].fragments_made.is_some(), "it was read before");
         let (netns, value) = node.of_each("net.core.somaxconn").next().unwrap();
         assert_eq!(netns, "host");
         assert_eq!(value, std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim());
         for setting in node.host.iter().chain(&node.namespaces[0].values) {
             assert_ne!(setting.value.is_some(), setting.error.is_some(), "{setting:?}");
         }
-        assert!(
-            node.machine
-                .is_some_and(|machine| !machine.unread.iter().any(|why| why.contains("not all was read")))
-        );
+        let machine = node.machine.unwrap();
+        assert!(!machine.unread.iter().any(|why| why.contains("not all was read")));
+        assert_eq!(machine.received.len(), machine.receive.len());
         let missing = Setting::file("x", "/proc/sys/net/no/such");
         assert!(missing.value.is_none() && missing.error.unwrap().contains("No such file"));
     }
@@ -338,7 +350,7 @@ mod tests {
     fn what_is_not_read_in_time_says_so_part_by_part() {
         let begun = std::time::Instant::now();
         let deadline = Deadline::after(Duration::ZERO);
-        let node = Node::read_by(deadline, &[Namespace::host()], &Drops::default());
+        let node = Node::read_by(deadline, &[Namespace::host()], &Before::default());
         assert!(begun.elapsed() < PATIENCE);
         let late = |why: &Option<String>| {
             why.as_ref().is_some_and(|why| why.contains("not all was read within 0ns"))

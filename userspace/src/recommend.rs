@@ -147,6 +147,9 @@ pub struct Change {
     pub apply: String,
     /// How it is undone.
     pub undo: String,
+    /// The same as `nettrace apply --set` takes it; none for what is done by hand.
+    #[serde(default)]
+    pub setting: Option<String>,
     /// Who sets the value otherwise, and would set it back; none where nobody is known to.
     pub owner: Option<String>,
 }
@@ -415,7 +418,13 @@ impl Judgement {
 /// `sysctl -w NAME=VALUE` in a namespace, and back to what it was.
 fn sysctl(netns: &str, name: &str, value: &str, before: &str, owner: Option<&str>) -> Change {
     let set = |value: &str| format!("sysctl -w {name}={}", quoted(value));
-    Change { scope: netns.to_owned(), apply: set(value), undo: set(before), owner: owner.map(str::to_owned) }
+    Change {
+        scope: netns.to_owned(),
+        apply: set(value),
+        undo: set(before),
+        setting: Some(format!("sysctl:{name}={value}")),
+        owner: owner.map(str::to_owned),
+    }
 }
 
 /// A word for a shell: names of interfaces and values come from outside, and may be anything.
@@ -429,7 +438,13 @@ fn quoted(word: &str) -> String {
 
 /// A change that is no setting of the kernel.
 fn by_hand(scope: &str, apply: &str, undo: &str) -> Change {
-    Change { scope: scope.to_owned(), apply: apply.to_owned(), undo: undo.to_owned(), owner: None }
+    Change {
+        scope: scope.to_owned(),
+        apply: apply.to_owned(),
+        undo: undo.to_owned(),
+        setting: None,
+        owner: None,
+    }
 }
 
 /// Findings of all rules, most urgent first; those of one verdict in the table's order.

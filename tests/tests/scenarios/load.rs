@@ -63,8 +63,14 @@ pub(crate) enum Load {
     Tc { pod: Place, args: String },
     /// Datagrams through the node, each of a connection of its own.
     Flows { count: u32 },
-    /// A tunnel (VXLAN) from the client to the server, and datagrams through it.
-    Tunnel { mtu: u32, count: u32, bytes: usize },
+    /// A tunnel (VXLAN) from the client to the server, and datagrams through it; with `route_mtu` its only route has that MTU.
+    Tunnel {
+        mtu: u32,
+        count: u32,
+        bytes: usize,
+        #[serde(default)]
+        route_mtu: Option<u32>,
+    },
     /// Rules of so many Services on the node.
     Services { count: u32 },
     /// Rules.
@@ -157,7 +163,9 @@ impl Load {
                 truth::nft(netns, &truth::Nft { hook, rules: &rules })?;
             }
             Self::Flows { count } => flows(&path, *count)?,
-            Self::Tunnel { mtu, count, bytes } => tunnel(&path, *mtu, *count, *bytes)?,
+            Self::Tunnel { mtu, count, bytes, route_mtu } => {
+                tunnel(&path, *mtu, *route_mtu, (*count, *bytes))?;
+            }
             Self::Services { count } => {
                 truth::nft_script(&lab.node().netns, &truth::services(*count, false))?;
             }
@@ -166,18 +174,21 @@ impl Load {
     }
 }
 
-fn tunnel(path: &Path<'_>, mtu: u32, count: u32, bytes: usize) -> Result<()> {
+fn tunnel(path: &Path<'_>, mtu: u32, route_mtu: Option<u32>, (count, bytes): (u32, usize)) -> Result<()> {
     const ENDS: [&str; 2] = ["10.88.0.1", "10.88.0.2"];
     let below = [path.client_address(0).ip(), path.server_address(0).ip()];
     for (pod, own, other) in [(path.from(), 0, 1), (path.to(), 1, 0)] {
-        let lines = [
+        // The route that comes with an address has no MTU.
+        let kernels_route = if route_mtu.is_some() { " noprefixroute" } else { "" };
+        let mut lines = vec![
             format!(
                 "link add vx0 mtu {mtu} type vxlan id 7 dstport 4789 local {} remote {}",
                 below[own], below[other]
             ),
-            format!("addr add {}/24 dev vx0", ENDS[own]),
+            format!("addr add {}/24 dev vx0{kernels_route}", ENDS[own]),
             "link set vx0 up".to_owned(),
         ];
+        lines.extend(route_mtu.map(|mtu| format!("route add 10.88.0.0/24 dev vx0 mtu {mtu}")));
         for line in lines {
             let args: Vec<_> = line.split(' ').collect();
             truth::output(&pod.netns, "ip", "iproute2", &args)?;

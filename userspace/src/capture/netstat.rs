@@ -5,6 +5,7 @@
 //! Source: net/ipv4/proc.c, tcp_conn_request, tcp_v4_syn_recv_sock, __tcp_transmit_skb.
 
 use crate::{
+    files::counter,
     iface::Namespace,
     snapshot::{TcpCounters, TcpNamespace},
 };
@@ -36,13 +37,13 @@ impl Counts {
     fn parse(netstat: &str, snmp: &str) -> Option<Self> {
         let mut others = TcpCounters::default();
         for (name, field, _) in TcpCounters::ALL {
-            *field(&mut others) = value(netstat, "TcpExt:", name);
+            *field(&mut others) = counter(netstat, "TcpExt:", name);
         }
         Some(Self {
             others,
-            listen_overflows: value(netstat, "TcpExt:", "ListenOverflows")?,
-            listen_drops: value(netstat, "TcpExt:", "ListenDrops")?,
-            segments_sent: value(snmp, "Tcp:", "OutSegs")?,
+            listen_overflows: counter(netstat, "TcpExt:", "ListenOverflows")?,
+            listen_drops: counter(netstat, "TcpExt:", "ListenDrops")?,
+            segments_sent: counter(snmp, "Tcp:", "OutSegs")?,
         })
     }
 }
@@ -141,14 +142,6 @@ fn add_others(rows: &mut HashMap<u64, Row>) {
             rows.extend(counts.map(|counts| (inode, Row { name: None, counts })));
         }
     }
-}
-
-/// Each group is two lines: names, then values.
-fn value(text: &str, group: &str, wanted: &str) -> Option<u64> {
-    let mut lines = text.lines().filter_map(|l| l.strip_prefix(group));
-    let (names, values) = (lines.next()?, lines.next()?);
-    let at = names.split(' ').position(|n| n == wanted)?;
-    values.split(' ').nth(at)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! From the command line to an exit code: one clear line for every failure.
 
-use super::{Cli, Exit, completions, doctor, input, lab, man_page, man_pages, recommend, run};
+use super::{Cli, Exit, apply, completions, doctor, input, lab, man_page, man_pages, recommend, run, undo};
 use crate::{
     capture::CaptureError,
     config::{self, Action, Output},
@@ -34,6 +34,11 @@ impl Failure {
     /// Of an input that is damaged.
     pub(super) fn damaged(error: impl Into<anyhow::Error>) -> Self {
         Self { exit: Exit::Damaged, error: error.into() }
+    }
+
+    /// The same, with more to be said before it.
+    pub(super) fn with(self, what: String) -> Self {
+        Self { error: self.error.context(what), ..self }
     }
 
     /// The error of a type that it comes from.
@@ -141,6 +146,14 @@ fn dispatch(action: Action) -> Result<Exit, Failure> {
             run::say_recorded(&file, &finished.snapshot);
             Ok(Exit::Ok)
         }
+        Action::Apply { capture, apply } => apply::apply(&capture, &apply),
+        Action::Rollback { changes, all, force, state_dir } => {
+            undo::rollback(state_dir.as_deref(), &changes, all, force)
+        }
+        Action::Keep { changes, state_dir } => undo::keep(state_dir.as_deref(), &changes),
+        Action::Changes { json, state_dir } => undo::changes(state_dir.as_deref(), json),
+        Action::Status { json, state_dir } => undo::status(state_dir.as_deref(), json),
+        Action::Guard { state_dir } => undo::guard(state_dir.as_deref()),
         Action::Recommend { capture, advice } => recommend::advise(&capture, &advice),
         Action::Report { file, output } => report_file(&file, &output),
         Action::Doctor { json } => doctor::examine(json),

@@ -25,7 +25,7 @@ fn every_help_ends_with_exit_codes_and_examples() {
     command.build();
     let names: Vec<_> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
     let mut lines: Vec<_> = names.iter().filter(|n| *n != "help").map(|n| format!("{n} --help")).collect();
-    assert_eq!(lines.len(), 8);
+    assert_eq!(lines.len(), 14);
     lines.push("--help".into());
     for line in lines {
         let help = parse(&line).unwrap_err();
@@ -119,13 +119,18 @@ fn there_is_a_manual_page_for_every_command_that_is_shown() {
     assert_eq!(
         names,
         [
+            "nettrace-apply.1",
+            "nettrace-changes.1",
             "nettrace-completions.1",
             "nettrace-doctor.1",
+            "nettrace-keep.1",
             "nettrace-lab.1",
             "nettrace-recommend.1",
             "nettrace-record.1",
             "nettrace-report.1",
+            "nettrace-rollback.1",
             "nettrace-run.1",
+            "nettrace-status.1",
             "nettrace.1"
         ]
     );

@@ -36,10 +36,6 @@ pub struct Tunnel {
     pub plugin: Option<String>,
 }
 
-/// Kinds of interfaces that wrap packets, as `ip -d link` names them.
-const KINDS: &[&str] =
-    &["vxlan", "ipip", "geneve", "wireguard", "gre", "gretap", "ip6gre", "ip6tnl", "sit", "bareudp", "fou"];
-
 /// Whose tunnels are, by the name's begin.
 const PLUGINS: &[(&str, &str)] = &[
     ("flannel", "Flannel"),
@@ -96,13 +92,18 @@ impl Cluster {
 
 /// One that is down is what the kernel makes when the tunnel's module is loaded, and nobody uses.
 fn tunnel(link: &NodeLink) -> Option<Tunnel> {
-    let kind = link.kind.as_deref().filter(|kind| link.up && KINDS.contains(kind))?;
-    let plugin = PLUGINS.iter().find(|(begin, _)| link.name.starts_with(begin)).map(|(_, plugin)| *plugin);
+    let kind = link.kind.as_deref().filter(|_| link.up && link.is_tunnel())?;
     Some(Tunnel {
         interface: link.name.clone(),
         encapsulation: kind.to_owned(),
-        plugin: plugin.map(str::to_owned),
+        plugin: plugin_of(&link.name).map(str::to_owned),
     })
+}
+
+/// Whose a tunnel is, by its name; none where the name is nobody's.
+#[must_use]
+pub fn plugin_of(tunnel: &str) -> Option<&'static str> {
+    PLUGINS.iter().find(|(begin, _)| tunnel.starts_with(begin)).map(|(_, plugin)| *plugin)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! The interfaces of a network namespace: MTU, queue, and what they are joined to; and its addresses.
 //!
 //! Needs: to be in the namespace. Yields: [`NodeLink`] rows, in the kernel's order. Sources: RTM_GETLINK, RTM_GETADDR
-//! (rtnetlink(7)).
+//! (rtnetlink(7)), and of the queues RTM_GETQDISC.
 
+use super::qdiscs::Qdiscs;
 use crate::{
     deadline::Deadline,
     netlink::{dump_each, settled},
@@ -11,7 +12,10 @@ use rtnetlink::{
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressMessage},
-        link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+        link::{
+            InfoData, InfoGeneve, InfoGre, InfoIpTunnel, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
+            LinkMessage,
+        },
     },
     sys::protocols::NETLINK_ROUTE,
 };
@@ -39,16 +43,66 @@ pub struct NodeLink {
     pub mtu_bytes: u32,
     /// What packets that are sent wait in (qdisc).
     pub qdisc: String,
+    /// Kinds of the queues below that qdisc, where it has classes (mq, htb, tbf, ...), or its own; none where they could not be
+    /// read, and in older snapshots.
+    #[serde(default)]
+    pub leaves: Option<Vec<String>>,
+    /// How much that qdisc holds where it is a pfifo, packets, or a bfifo, bytes.
+    #[serde(default)]
+    pub fifo_limit: Option<u32>,
     /// Queues for packets that are sent.
     pub tx_queues: u32,
-    /// Index of the interface at the other end, which may be in another namespace.
+    /// Index of the interface at the other end of a veth, or below a tunnel, which may be in another namespace.
     pub peer_ifindex: Option<u32>,
+    /// The number by which this namespace knows that other namespace (`link-netnsid` of `ip link`); none where it is this one.
+    #[serde(default)]
+    pub peer_netnsid: Option<i32>,
+    /// Whether each packet that it carries is told its way by who sends it (`external` of `ip -d link`): what is below such a
+    /// tunnel is not known.
+    #[serde(default)]
+    pub flow_based: bool,
     /// Index of the bridge or bond that it belongs to.
     pub master_ifindex: Option<u32>,
 }
 
+/// Kinds of interfaces that wrap packets, as `ip -d link` names them, and what each puts before a packet that it carries, bytes:
+/// by IPv4 where it can, by IPv6 it is 20 more, and options come on top, so that this is the least. None where that is not known.
+/// Source: the kinds' own `..._HEADROOM` and `needed_headroom`, wireguard(8).
+const TUNNELS: &[(&str, Option<u32>)] = &[
+    ("vxlan", Some(50)),
+    ("geneve", Some(50)),
+    ("ipip", Some(20)),
+    ("sit", Some(20)),
+    ("gre", Some(24)),
+    ("gretap", Some(38)),
+    ("ip6tnl", Some(40)),
+    ("ip6gre", Some(44)),
+    ("wireguard", Some(60)),
+    ("bareudp", None),
+    ("fou", None),
+];
+
+impl NodeLink {
+    fn tunnel(&self) -> Option<&'static (&'static str, Option<u32>)> {
+        let kind = self.kind.as_deref()?;
+        TUNNELS.iter().find(|(name, _)| *name == kind)
+    }
+
+    /// Whether it wraps packets into others.
+    #[must_use]
+    pub fn is_tunnel(&self) -> bool {
+        self.tunnel().is_some()
+    }
+
+    /// What it puts before each packet that it carries, bytes, at least; none of what is no tunnel, and where it is not known.
+    #[must_use]
+    pub fn overhead_bytes(&self) -> Option<u32> {
+        self.tunnel()?.1
+    }
+}
+
 /// The interfaces of the namespace that this thread is in, and why these are not all.
-pub(super) fn read(deadline: Deadline) -> (Vec<NodeLink>, Option<String>) {
+pub(super) fn list(deadline: Deadline) -> (Vec<NodeLink>, Option<String>) {
     let mut more = false;
     let (links, error) = settled(Vec::new, |links: &mut Vec<NodeLink>| {
         let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
@@ -63,6 +117,20 @@ pub(super) fn read(deadline: Deadline) -> (Vec<NodeLink>, Option<String>) {
     });
     let cut = more.then(|| format!("interfaces after the first {MAX_LINKS} are not listed"));
     (links, error.map(|error| error.to_string()).or(cut))
+}
+
+/// The same, with the queues of each: without them all else is still known.
+pub(super) fn read(deadline: Deadline) -> (Vec<NodeLink>, Option<String>) {
+    let (mut links, error) = list(deadline);
+    let (qdiscs, unread) = Qdiscs::read(deadline);
+    for link in &mut links {
+        link.leaves = qdiscs.leaves(link.ifindex);
+        link.fifo_limit = qdiscs.fifo_limit(link.ifindex);
+    }
+    if let Some(why) = unread {
+        tracing::debug!("not all queues of interfaces are known: {why}");
+    }
+    (links, error)
 }
 
 /// Addresses of the namespace that this thread is in, as far as they can be read: they only tell whose a packet is.
@@ -117,6 +185,7 @@ fn link_of(answer: &RouteNetlinkMessage) -> Option<NodeLink> {
             LinkAttribute::Qdisc(kind) => link.qdisc.clone_from(kind),
             LinkAttribute::NumTxQueues(n) => link.tx_queues = *n,
             LinkAttribute::Link(peer) => link.peer_ifindex = Some(*peer),
+            LinkAttribute::LinkNetNsId(netnsid) => link.peer_netnsid = Some(*netnsid),
             LinkAttribute::Controller(master) => link.master_ifindex = Some(*master),
             LinkAttribute::LinkInfo(infos) => {
                 let kind = |info: &LinkInfo| match info {
@@ -124,6 +193,7 @@ fn link_of(answer: &RouteNetlinkMessage) -> Option<NodeLink> {
                     _ => None,
                 };
                 link.kind = infos.iter().find_map(kind);
+                link.flow_based = infos.iter().any(flow_based);
             }
             _ => {}
         }
@@ -131,9 +201,29 @@ fn link_of(answer: &RouteNetlinkMessage) -> Option<NodeLink> {
     (!link.name.is_empty()).then_some(link)
 }
 
+fn flow_based(info: &LinkInfo) -> bool {
+    let LinkInfo::Data(data) = info else { return false };
+    match data {
+        InfoData::Vxlan(infos) => infos.contains(&InfoVxlan::CollectMetadata(true)),
+        InfoData::Geneve(infos) => infos.contains(&InfoGeneve::CollectMetadata),
+        InfoData::GreTap(infos) | InfoData::GreTun(infos) => infos.contains(&InfoGre::CollectMetadata),
+        InfoData::IpTunnel(infos) => infos.contains(&InfoIpTunnel::CollectMetadata),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tunnels_whose_packets_are_told_their_way_are_known() {
+        let of = |data| flow_based(&LinkInfo::Data(data));
+        assert!(of(InfoData::Vxlan(vec![InfoVxlan::Id(0), InfoVxlan::CollectMetadata(true)])));
+        assert!(!of(InfoData::Vxlan(vec![InfoVxlan::Id(7), InfoVxlan::CollectMetadata(false)])));
+        assert!(of(InfoData::Geneve(vec![InfoGeneve::CollectMetadata])));
+        assert!(!of(InfoData::Other(vec![])));
+    }
 
     #[test]
     fn the_loopback_is_there() {
@@ -143,6 +233,7 @@ mod tests {
         let lo = links.iter().find(|link| link.name == "lo").unwrap();
         assert_eq!((lo.ifindex, lo.kind.as_deref()), (1, None));
         assert!(lo.mtu_bytes >= 1500, "{lo:?}");
+        assert!(lo.leaves.is_some(), "its queue is known: {lo:?}");
         assert!(!lo.up || addresses(soon).contains(&[127, 0, 0, 1].into()));
         let late = Deadline::after(std::time::Duration::ZERO);
         assert!(read(late).1.is_some_and(|error| error.contains("not all was read within")));

@@ -1,7 +1,8 @@
 //! What matters of the machine beside its kernel's settings: who else changes packet rules, how deep CPUs sleep, which CPUs
 //! receive, and where names are asked for.
 //!
-//! Needs: procfs and sysfs of the host. Yields: a [`Machine`]. Counts are the kernel's, since it started.
+//! Needs: procfs and sysfs of the host. Yields: a [`Machine`]. What CPUs received is counted since the kernel
+//! started, and over the time of the measurement.
 
 use crate::files::Files;
 use schemars::JsonSchema;
@@ -21,8 +22,11 @@ pub struct Machine {
     pub firewalld: Option<String>,
     /// Idle states of the first CPU, from the lightest; none where the kernel governs none.
     pub idle_states: Vec<IdleState>,
-    /// What each CPU received.
+    /// What each CPU received, since the kernel started.
     pub receive: Vec<CpuReceive>,
+    /// The same, over the time of the measurement, of the CPUs of which it is known; none in older snapshots.
+    #[serde(default)]
+    pub received: Vec<CpuReceive>,
     /// Where the host asks for names.
     pub resolver: Option<Resolver>,
     /// What could not be read, and why.
@@ -40,7 +44,7 @@ pub struct IdleState {
     pub disabled: bool,
 }
 
-/// What a CPU received since the kernel started.
+/// What a CPU received. The kernel counts in 32 bits, and begins anew at 0 when they are full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CpuReceive {
     /// The CPU.
@@ -70,11 +74,12 @@ pub struct Resolver {
 
 impl Machine {
     /// Of the machine below a root.
-    pub(super) fn read(files: &Files) -> Self {
+    pub(super) fn read(files: &Files, before: &[CpuReceive]) -> Self {
         let mut machine = Self { firewalld: process(files, FIREWALLD), ..Self::default() };
         let unread = &mut machine.unread;
         machine.idle_states = idle_states(files, unread);
         machine.receive = receive(files, unread);
+        machine.received = machine.receive.iter().filter_map(|cpu| cpu.since(before)).collect();
         match files.text(RESOLV) {
             Ok(text) => machine.resolver = Some(Resolver::parse(&text)),
             Err(error) => unread.push(error.to_string()),
@@ -87,12 +92,29 @@ impl Machine {
         Self { unread: vec![error.to_string()], ..Self::default() }
     }
 
-    /// The CPU that ran most receive softirqs, and its share of all, from 0 to 1; none of a machine with one CPU.
+    /// The CPU that ran most receive softirqs while it was measured, and its share of all of that time, from 0 to 1; none of
+    /// a machine with one CPU, and where it is not known.
     #[must_use]
     pub fn busiest_receiver(&self) -> Option<(CpuReceive, f64)> {
-        let most = self.receive.iter().filter(|_| self.receive.len() > 1).max_by_key(|cpu| cpu.net_rx)?;
-        let all: f64 = self.receive.iter().map(|cpu| cpu.net_rx as f64).sum();
+        let most = self.received.iter().filter(|_| self.received.len() > 1).max_by_key(|cpu| cpu.net_rx)?;
+        let all: f64 = self.received.iter().map(|cpu| cpu.net_rx as f64).sum();
         (all > 0.0).then(|| (*most, most.net_rx as f64 / all))
+    }
+}
+
+impl CpuReceive {
+    /// What came since an earlier reading; none of a CPU that is not in it.
+    fn since(&self, before: &[Self]) -> Option<Self> {
+        let before = before.iter().find(|earlier| earlier.cpu == self.cpu)?;
+        // `unsigned int` in the kernel: the lower half is all there is, and it wraps.
+        let since = |now: u64, then: u64| u64::from((now as u32).wrapping_sub(then as u32));
+        Some(Self {
+            cpu: self.cpu,
+            net_rx: since(self.net_rx, before.net_rx),
+            packets: since(self.packets, before.packets),
+            dropped: since(self.dropped, before.dropped),
+            squeezed: since(self.squeezed, before.squeezed),
+        })
     }
 }
 
@@ -135,7 +157,7 @@ fn idle_states(files: &Files, unread: &mut Vec<String>) -> Vec<IdleState> {
 }
 
 /// Source: `show_softirqs` (fs/proc/softirqs.c) and `softnet_seq_show` (net/core/net-procfs.c).
-fn receive(files: &Files, unread: &mut Vec<String>) -> Vec<CpuReceive> {
+pub(super) fn receive(files: &Files, unread: &mut Vec<String>) -> Vec<CpuReceive> {
     let mut text =
         |path| files.text(path).map_err(|error| unread.push(error.to_string())).unwrap_or_default();
     let (softirqs, softnet) = (text(SOFTIRQS), text(SOFTNET));
@@ -223,12 +245,20 @@ mod tests {
                 "# x\nnameserver 10.96.0.10\nsearch a.local b.local # c\noptions ndots:5 edns0\n",
             ),
         ];
-        let machine = Machine::read(&files(root.path(), &texts));
+        // As many softirqs before as make the counter begin anew.
+        let before = [
+            CpuReceive { cpu: 0, ..CpuReceive::default() },
+            CpuReceive { cpu: 2, net_rx: u64::from(u32::MAX), packets: 6, ..CpuReceive::default() },
+        ];
+        let machine = Machine::read(&files(root.path(), &texts), &before);
         assert_eq!(machine.firewalld.as_deref(), Some("/proc/17/comm"));
         let states: Vec<_> = machine.idle_states.iter().map(|s| (s.exit_latency_us, s.disabled)).collect();
         assert_eq!(states, [(0, false), (133, true)]);
         let last = CpuReceive { cpu: 2, net_rx: 30, packets: 16, dropped: 2, squeezed: 3 };
-        assert_eq!(machine.busiest_receiver(), Some((last, 0.75)));
+        assert_eq!(machine.receive[1], last);
+        let since = CpuReceive { net_rx: 31, packets: 10, ..last };
+        assert_eq!(machine.busiest_receiver(), Some((since, 31.0 / 41.0)));
+        assert_eq!(last.since(&before[..1]), None, "a CPU that was not there before");
         let resolver = machine.resolver.unwrap();
         assert_eq!((resolver.ndots, resolver.options.as_slice()), (Some(5), &["edns0".to_owned()][..]));
         assert_eq!(
@@ -241,7 +271,7 @@ mod tests {
     #[test]
     fn a_machine_that_tells_nothing_says_so() {
         let root = tempfile::tempdir().unwrap();
-        let machine = Machine::read(&Files::new(root.path()));
+        let machine = Machine::read(&Files::new(root.path()), &[]);
         assert_eq!(machine.unread.len(), 3, "{:?}", machine.unread);
         assert!(machine.busiest_receiver().is_none());
         for text in ["", "search", "options ndots:x", "nameserver"] {

@@ -5,29 +5,22 @@
 //! need no family that the kernel might load a module for. What a driver does not tell is none.
 
 use super::NodeLink;
-use crate::files::Files;
+use crate::{
+    ethtool::{COALESCING_WORDS, Ethtool, GET_COALESCING, GET_RINGS, RINGS_WORDS, request},
+    files::Files,
+};
 use caps::{CapSet, Capability};
-use rustix::net::{AddressFamily, SocketType, socket};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{
-    io,
-    os::fd::{AsRawFd as _, OwnedFd},
-    path::Path,
-};
+use std::path::Path;
 
-const SIOCETHTOOL: libc::Ioctl = 0x8946;
-/// `ETHTOOL_G*`
-const GET_COALESCING: u32 = 0x0e;
-const GET_RINGS: u32 = 0x10;
+/// `ETHTOOL_G*`, of what is only read.
 const GET_TSO: u32 = 0x1e;
 const GET_GSO: u32 = 0x23;
 const GET_FLAGS: u32 = 0x25;
 const GET_GRO: u32 = 0x2b;
 const GET_CHANNELS: u32 = 0x3c;
-/// Words of the structure of each, the request first.
-const COALESCING_WORDS: usize = 23;
-const RINGS_WORDS: usize = 9;
+/// Words of its structure, the request first.
 const CHANNELS_WORDS: usize = 9;
 /// `ETH_FLAG_LRO`
 const LRO: u32 = 1 << 15;
@@ -147,8 +140,8 @@ impl Nic {
             nic.unread.push("ethtool: a question could load a module".to_owned());
             return nic;
         }
-        match socket(AddressFamily::INET, SocketType::DGRAM, None) {
-            Ok(socket) => nic.ask(&socket),
+        match Ethtool::open() {
+            Ok(ethtool) => nic.ask(&ethtool),
             Err(error) => nic.unread.push(format!("ethtool: {error}")),
         }
         nic
@@ -177,10 +170,10 @@ impl Nic {
         }
     }
 
-    fn ask(&mut self, socket: &OwnedFd) {
+    fn ask(&mut self, ethtool: &Ethtool) {
         let (name, unread) = (self.name.clone(), &mut self.unread);
         let mut asked = |what: &str, words: &mut [u32]| {
-            let answer = ethtool(socket, &name, words);
+            let answer = ethtool.ask(&name, words);
             answer.map_err(|error| unread.push(format!("{what}: {error}"))).is_ok()
         };
         let mut words = request::<RINGS_WORDS>(GET_RINGS);
@@ -213,30 +206,6 @@ impl Nic {
             lro: flag("lro", GET_FLAGS, LRO),
         };
     }
-}
-
-const fn request<const WORDS: usize>(kind: u32) -> [u32; WORDS] {
-    let mut words = [0; WORDS];
-    words[0] = kind;
-    words
-}
-
-/// Asks the driver of an interface. The words are those of the request's structure, into which the answer goes.
-fn ethtool(socket: &OwnedFd, name: &str, words: &mut [u32]) -> io::Result<()> {
-    // SAFETY: all bytes 0 are a valid `ifreq`.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    // One byte stays 0, the name's end.
-    if name.len() >= request.ifr_name.len() {
-        return Err(io::Error::from(io::ErrorKind::InvalidInput));
-    }
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from as libc::c_char;
-    }
-    request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
-    // SAFETY: `request` is an `ifreq` whose data is the structure of the request in its first word, as long as the kernel
-    // takes it to be; both outlive the call.
-    let code = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
-    if code < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// A mask for each queue, by the queues' numbers.
@@ -297,10 +266,10 @@ mod tests {
 
     #[test]
     fn requests_that_are_not_answered_say_why() {
-        let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap();
+        let ethtool = Ethtool::open().unwrap();
         let mut words = request::<2>(GET_GRO);
-        ethtool(&socket, "lo", &mut words).unwrap();
-        assert!(ethtool(&socket, "lo", &mut request::<2>(u32::MAX)).is_err());
-        assert!(ethtool(&socket, "a-name-that-is-too-long", &mut words).is_err());
+        ethtool.ask("lo", &mut words).unwrap();
+        assert!(ethtool.ask("lo", &mut request::<2>(u32::MAX)).is_err());
+        assert!(ethtool.ask("a-name-that-is-too-long", &mut words).is_err());
     }
 }

@@ -1,17 +1,13 @@
 //! The TCP sockets of a network namespace: listeners with their accept queues, and local ports in use towards one peer.
 //!
-//! Needs: to be in the namespace. Yields: [`NodeSockets`], as they are when the measurement ends, and [`Drops`] of
-//! listeners when it begins. Source: sock_diag(7); where asking would load a module `/proc/net/tcp` and `tcp6`, which tell
+//! Needs: to be in the namespace. Yields: [`NodeSockets`], as they are when the measurement ends, and how often listeners had dropped
+//! when it begins. Source: sock_diag(7); where asking would load a module `/proc/net/tcp` and `tcp6`, which tell
 //! neither the limits of queues nor drops.
 
 mod diag;
 mod procfs;
 
-use crate::{
-    deadline::{self, Deadline, PATIENCE},
-    iface::Namespace,
-    netlink::DumpError,
-};
+use crate::{deadline::Deadline, netlink::DumpError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -119,31 +115,8 @@ struct Socket {
     dropped: Option<u32>,
 }
 
-/// How often listeners had dropped, by namespace and socket; none for a namespace where that is not known.
-#[derive(Debug, Default)]
-pub struct Drops(HashMap<String, HashMap<u64, u32>>);
-
-impl Drops {
-    /// Of these namespaces, as they are now.
-    #[must_use]
-    pub fn read(namespaces: &[Namespace]) -> Self {
-        let deadline = Deadline::after(PATIENCE);
-        let start = |namespace: &Namespace| {
-            (namespace.name.clone(), deadline::start(namespace, move || drops(deadline)))
-        };
-        let pending: Vec<_> = namespaces.iter().map(start).collect();
-        let known =
-            pending.into_iter().filter_map(|(netns, drops)| Some((netns, drops.wait(deadline).ok()??)));
-        Self(known.collect())
-    }
-
-    /// Of one namespace.
-    pub(super) fn of(&self, netns: &str) -> Option<HashMap<u64, u32>> {
-        self.0.get(netns).cloned()
-    }
-}
-
-fn drops(deadline: Deadline) -> Option<HashMap<u64, u32>> {
+/// How often listeners of the namespace that this thread is in have dropped, by socket; none where that is not known.
+pub(super) fn drops(deadline: Deadline) -> Option<HashMap<u64, u32>> {
     diag::there(Path::new("/")).ok()?;
     let mut counts = HashMap::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
@@ -330,7 +303,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let both = TcpListener::bind("[::]:0");
         let address = listener.local_addr().unwrap();
-        let before = Drops::read(&[Namespace::host()]);
+        let soon = Deadline::after(std::time::Duration::from_secs(60));
+        let before = drops(soon);
         let clients: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
         let check = |sockets: &NodeSockets| {
             assert_eq!((&sockets.error, &sockets.cut), (&None, &None), "{sockets:?}");
@@ -343,8 +317,7 @@ mod tests {
             assert!(sockets.ports.as_ref().is_some_and(|p| p.ports >= 3), "{sockets:?}");
             found[0].clone()
         };
-        let soon = Deadline::after(std::time::Duration::from_secs(60));
-        let found = check(&read(before.of("host").as_ref(), soon));
+        let found = check(&read(before.as_ref(), soon));
         if diag::there(Path::new("/")).is_ok() && found.limit.is_some() {
             assert_eq!((found.limit.is_some_and(|n| n >= 3), found.dropped), (true, Some(0)), "{found:?}");
         }

@@ -12,7 +12,9 @@ use std::collections::BTreeMap;
 
 const PROBING: &str = "net.ipv4.tcp_mtu_probing";
 /// Fewer fragments are somebody's single large datagram.
-const FRAGMENTS: u64 = 20;
+pub(super) const FRAGMENTS: u64 = 20;
+/// What every link that carries IPv6 takes at least, bytes (RFC 8200, 5).
+const IPV6_MTU: u32 = 1280;
 /// What carries IP everywhere, bytes.
 const ETHERNET_MTU: u32 = 1500;
 
@@ -190,13 +192,29 @@ fn mismatch(seen: &Seen<'_>) -> Judgement {
             "as before",
         ));
     }
-    let set = |bytes| format!("ip link set {} mtu {bytes}", quoted(&wide.name));
-    judgement.change(Change {
-        scope: wide_netns.to_owned(),
-        apply: set(narrow.mtu_bytes),
-        undo: set(wide.mtu_bytes),
-        owner: Some("the CNI: new pods get its MTU".to_owned()),
-    })
+    judgement.change(set(wide_netns, wide, narrow.mtu_bytes, Some("the CNI: new pods get its MTU")))
+}
+
+/// Another MTU for an interface. Below what IPv6 needs the kernel takes that from it, with all of its addresses and routes, and
+/// does not give them back with the MTU: that is no command to hand out.
+pub(super) fn set(netns: &str, link: &NodeLink, mtu_bytes: u32, owner: Option<&str>) -> Change {
+    // After `dev` any name is a name.
+    let command = |bytes| format!("ip link set dev {} mtu {bytes}", quoted(&link.name));
+    let loses_ipv6 = mtu_bytes < IPV6_MTU && link.mtu_bytes >= IPV6_MTU;
+    let (apply, undo) = if loses_ipv6 {
+        (
+            format!(
+                "an MTU of {mtu_bytes} for {}, if nothing there needs IPv6: below {IPV6_MTU} B the kernel removes it from \
+                 the interface; better a wider link",
+                link.name
+            ),
+            format!("{}, and its IPv6 addresses and routes anew", command(link.mtu_bytes)),
+        )
+    } else {
+        (command(mtu_bytes), command(link.mtu_bytes))
+    };
+    let setting = (!loses_ipv6).then(|| format!("mtu:{}={mtu_bytes}", link.name));
+    Change { scope: netns.to_owned(), apply, undo, setting, owner: owner.map(str::to_owned) }
 }
 
 fn path(seen: &Seen<'_>) -> Judgement {
@@ -244,7 +262,7 @@ fn fragments(seen: &Seen<'_>) -> Judgement {
     let datagrams = total([ip.reassembled, ip.incomplete]);
     let judgement = if sent.max(received) < FRAGMENTS {
         Judgement::not_needed("hardly anything is cut into fragments")
-    } else if !tunnel::tight(seen.node).is_empty() {
+    } else if tunnel::cuts(seen) {
         Judgement::not_needed("a tunnel takes more than fits below it: see mtu.tunnel before applications")
             .sure(Confidence::Medium)
     } else {

@@ -1,7 +1,10 @@
 //! Hardware interfaces: link, rings, coalescing.
 
 use super::{Judgement, Risk, Rule, Seen, by_hand, path::ENOUGH, path::ENOUGH_QUEUED, quoted};
-use crate::{node::Nic, report::units};
+use crate::{
+    node::{Nic, Rings},
+    report::units,
+};
 use nettrace_common::Signal;
 
 /// Share of a round trip that an interrupt may be held back, below which it does not show.
@@ -22,7 +25,8 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "nic.rings",
         advice: "enlarge the NIC's rings to their maximum",
-        looks_at: "Packets that a NIC lost for want of room, since its driver was loaded: without any it is not needed.",
+        looks_at: "Packets that each NIC lost for want of room, since its driver was loaded: without any it is not needed, nor \
+                   where all of those that lost some have rings as long as can be.",
         risk: Risk::Medium,
         when_not: "None is lost: longer rings are more delay, and leave the CPU's caches. On many NICs the link goes down for \
                    the change.",
@@ -121,20 +125,29 @@ fn rings(seen: &Seen<'_>) -> Judgement {
         Ok(nics) => nics,
         Err(said) => return *said,
     };
-    let Some(nic) = nics.iter().filter(|nic| nic.rx_missed.is_some()).max_by_key(|nic| nic.rx_missed) else {
+    let is_longest = |rings: Rings| rings.rx >= rings.rx_max;
+    let counted = nics.iter().filter_map(|nic| Some((nic, nic.rx_missed?)));
+    // Of one whose ring can be longer first, however much others lost.
+    let worst = counted.max_by_key(|(nic, missed)| {
+        (*missed > 0, *missed > 0 && !nic.rings.is_some_and(is_longest), *missed)
+    });
+    let Some((nic, missed)) = worst else {
         return Judgement::cannot_tell("what the NICs lost could not be read", "ip -s -s link");
     };
-    let missed = nic.rx_missed.unwrap_or(0);
     let judgement = if missed == 0 {
         Judgement::not_needed("no NIC lost a packet for want of room")
-    } else if nic.rings.is_some_and(|rings| rings.rx >= rings.rx_max) {
+    } else if nic.rings.is_some_and(is_longest) {
         Judgement::not_needed(format!("{} lost packets, and its ring is as long as it can be", nic.name))
     } else {
         let name = quoted(&nic.name);
+        let most = nic.rings.map_or_else(
+            || format!("to what ethtool -g {name} has as its maximum"),
+            |rings| format!("to {} at most", rings.rx_max),
+        );
         Judgement::cannot_tell(
             format!("{} lost packets for want of room; whether it still does is not known", nic.name),
             format!(
-                "ip -s -s link show dev {name}, twice: where `missed` grows, ethtool -G {name} rx, step by step"
+                "ip -s -s link show dev {name}, twice: where `missed` grows, ethtool -G {name} rx, step by step, {most}"
             ),
         )
     };

@@ -1,14 +1,20 @@
 //! A packet's way through this machine: queues of interfaces, softirqs, the backlog.
 
-use super::{Change, Confidence, Judgement, Risk, Rule, Seen, by_hand, quoted, sysctl, total};
-use crate::{report::units, snapshot::SignalData};
+use super::{Change, Confidence, Judgement, Risk, Rule, Seen, Verdict, by_hand, quoted, sysctl, total};
+use crate::{node::NodeLink, report::units, snapshot::SignalData};
 use nettrace_common::Signal;
 
 const BACKLOG: &str = "net.core.netdev_max_backlog";
-/// Fewer packets tell little of the hundredth.
+/// Fewer packets tell little of the hundredth, and prove nothing of the twentieth.
 pub(super) const ENOUGH: u64 = 100;
-/// The same, of one in twenty.
+/// Fewer tell little of the twentieth.
 pub(super) const ENOUGH_QUEUED: u64 = 20;
+/// Qdiscs that are one queue: a flow that fills it delays all others (pfifo_fast has three, by the packets' own priority).
+const ONE_QUEUE: [&str; 3] = ["pfifo_fast", "pfifo", "bfifo"];
+/// Qdiscs that share fairly among flows, and hold those back that are paced.
+const FAIR: [&str; 3] = ["fq", "fq_codel", "cake"];
+/// The kernel keeps it as a signed number of 32 bits (`proc_dointvec`).
+const MAX_BACKLOG: u64 = i32::MAX as u64;
 /// Share of all receive softirqs, from which on one CPU has nearly all.
 const NEARLY_ALL: f64 = 0.9;
 /// Share of a CPU's receive softirqs that left packets over, from which on it has too much to do.
@@ -20,8 +26,9 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "qdisc.queue",
         advice: "give cluster traffic priority with tc",
-        looks_at: "The time in an interface's queue of one packet in twenty: 5 ms (latency profile: 1 ms, throughput profile: \
-                   20 ms).",
+        looks_at: "The time in each interface's queue of one packet in twenty: 5 ms (latency profile: 1 ms, throughput profile: \
+                   20 ms), and what the queue is, below mq and shapers, too. It is proven of pfifo_fast, pfifo and bfifo, from \
+                   100 packets on.",
         risk: Risk::Medium,
         when_not: "The link is not saturated: then nothing waits. A priority qdisc at the root of a NIC with many queues makes \
                    one queue of them.",
@@ -43,8 +50,9 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "nic.rps",
         advice: "switch RPS on",
-        looks_at: "Whether one of several CPUs ran 90 % of the receive softirqs since the start and left packets over in one \
-                   of 1,000, while the softirq waits (as nic.softirq).",
+        looks_at: "Whether one of several CPUs ran 90 % of the receive softirqs while it was measured and left packets over in \
+                   one of 1,000, while the softirq waits (as nic.softirq). Where it waits and these do not say why, it cannot \
+                   be told.",
         risk: Risk::Low,
         when_not: "The NIC has queues enough for all CPUs (RSS): its hardware spreads packets for nothing.",
         source: "https://docs.kernel.org/networking/scaling.html",
@@ -84,65 +92,117 @@ pub(super) fn too_few(signal: Signal) -> Judgement {
     )
 }
 
+/// The interface that calls for a change most, of all with enough packets: another that waits longer may be told to.
 fn queue(seen: &Seen<'_>) -> Judgement {
-    let Some((row, ns)) = slowest(seen, Signal::TxQdisc, 0.95, ENOUGH_QUEUED) else {
+    let rows = seen.snapshot.signals.iter().filter(|row| row.signal == Signal::TxQdisc.name());
+    let timed: Vec<_> = rows.filter(|row| row.hist.count() >= ENOUGH_QUEUED).collect();
+    // All of them together are none that could be changed.
+    let named = timed.iter().copied().filter(|row| row.scope != "all");
+    let all = timed.iter().copied().filter(|_| timed.iter().all(|row| row.scope == "all"));
+    let judged = named.chain(all).map(|row| {
+        let ns = row.hist.quantile_ns(0.95);
+        (queue_of(seen, row, ns), row, ns)
+    });
+    let rank = |verdict| match verdict {
+        Verdict::Apply => 3,
+        Verdict::Consider => 2,
+        Verdict::CannotTell => 1,
+        Verdict::NotNeeded => 0,
+    };
+    let Some((judgement, row, ns)) = judged.max_by_key(|(said, _, ns)| (rank(said.verdict), *ns)) else {
         return if seen.snapshot.signal(Signal::TxDriver).is_some_and(|row| row.hist.count() >= ENOUGH) {
             Judgement::not_needed("packets are handed to drivers at once")
         } else {
             too_few(Signal::TxQdisc)
         };
     };
-    let kind = seen.node.link(&row.scope).map(|link| link.qdisc.as_str());
-    let judgement = if ns < seen.limits.queue_ns {
-        Judgement::not_needed("packets do not wait in queues of interfaces")
-    } else if kind == Some("netem") {
-        Judgement::not_needed("packets wait in netem, which delays them because it is told to")
-    } else if let Some(kind @ ("fq" | "fq_codel" | "cake")) = kind {
-        Judgement::not_needed(format!(
-            "packets wait in {kind}, which shares fairly, and may hold them back for pacing"
-        ))
-        .sure(Confidence::Medium)
+    judgement
+        .seen(
+            &format!("time in the queue of {}, p95", row.scope),
+            units::duration(ns),
+            Some(units::duration(seen.limits.queue_ns)),
+        )
+        .with("packets timed there", units::count(row.hist.count()))
+}
+
+/// What is said of the queue of one interface.
+fn queue_of(seen: &Seen<'_>, row: &SignalData, ns: u64) -> Judgement {
+    if ns < seen.limits.queue_ns {
+        return Judgement::not_needed("packets do not wait in queues of interfaces");
+    }
+    let (netns, name) = row.scope.rsplit_once('/').unwrap_or(("host", &row.scope));
+    let unknown = |what: &str| {
+        Judgement::cannot_tell(
+            format!("packets wait in the queue of {}; {what} is not known", row.scope),
+            format!("tc -s qdisc show dev {}", quoted(name)),
+        )
+    };
+    let Some(link) = seen.node.link(&row.scope) else { return unknown("what it is") };
+    let root = link.qdisc.as_str();
+    // An mq holds no packet, and one that has classes need not: what is below does.
+    let leaves = link.leaves.as_deref().filter(|kinds| kinds.iter().any(|kind| kind != "mq"));
+    let own = [link.qdisc.clone()];
+    let queues = match leaves {
+        Some(leaves) => leaves,
+        None if root == "mq" => return unknown("what is below its mq"),
+        None => &own,
+    };
+    let all = |kinds: &[&str]| queues.iter().all(|kind| kinds.contains(&kind.as_str()));
+    let found = queues.join(", ");
+    if root == "netem" || all(&["netem"]) {
+        return Judgement::not_needed("packets wait in netem, which delays them because it is told to");
+    }
+    if all(&FAIR) {
+        let because =
+            format!("packets wait in {found}, which shares fairly, and may hold them back for pacing");
+        return Judgement::not_needed(because).sure(Confidence::Medium);
+    }
+    let enough = row.hist.count() >= ENOUGH;
+    let waits = format!("packets wait in the queue of {} ({found})", row.scope);
+    let judgement = if enough && ONE_QUEUE.contains(&root) {
+        Judgement::apply(waits)
     } else {
-        let waits = format!("packets wait in the queue of {}", row.scope);
-        let brings = format!(
+        Judgement::consider(waits)
+    };
+    judgement
+        .sure(if enough { Confidence::Medium } else { Confidence::Low })
+        .brings(format!(
             "up to {} less for packets of other flows than the one that fills the queue",
             units::duration(ns)
-        );
-        let judgement = match kind {
-            Some("pfifo_fast" | "pfifo" | "bfifo") => Judgement::apply(waits),
-            _ => Judgement::consider(waits),
-        };
-        judgement.sure(Confidence::Medium).brings(brings).change(fair_queue(&row.scope, kind))
-    };
-    judgement.seen(
-        &format!("time in the queue of {}, p95", row.scope),
-        units::duration(ns),
-        Some(units::duration(seen.limits.queue_ns)),
-    )
+        ))
+        .change(fair_queue(netns, link))
 }
 
 /// Fair queues that keep themselves short, in place of one that does not; a shaper has to stay, and they go below it.
-fn fair_queue(scope: &str, kind: Option<&str>) -> Change {
-    let (netns, name) = scope.rsplit_once('/').unwrap_or(("host", scope));
-    let name = quoted(name);
-    let (apply, undo) = match kind {
-        Some(kind @ ("pfifo_fast" | "pfifo" | "bfifo")) => (
-            format!("tc qdisc replace dev {name} root fq_codel"),
-            format!("tc qdisc replace dev {name} root {kind}"),
-        ),
-        Some("mq") => (
+fn fair_queue(netns: &str, link: &NodeLink) -> Change {
+    let name = quoted(&link.name);
+    let root = link.qdisc.as_str();
+    let (apply, undo) = if ONE_QUEUE.contains(&root) {
+        let back = format!("tc qdisc replace dev {name} root {root}");
+        let undo = match (root, link.fifo_limit) {
+            ("pfifo_fast", _) => back,
+            (_, Some(limit)) => format!("{back} limit {limit}"),
+            (_, None) => {
+                format!("{back}; its limit is lost, note what `tc qdisc show dev {name}` says before")
+            }
+        };
+        (format!("tc qdisc replace dev {name} root fq_codel"), undo)
+    } else if root == "mq" {
+        (
             format!(
                 "fq_codel below each class of mq at {name}; net.core.default_qdisc=fq_codel for new ones"
             ),
             "the qdisc that each class had".to_owned(),
-        ),
-        Some(kind) => (
-            format!("fq_codel below {} at {name}, which stays", quoted(kind)),
+        )
+    } else {
+        (
+            format!("fq_codel below {} at {name}, which stays", quoted(root)),
             format!("without it; `tc qdisc show dev {name}` tells what is there now"),
-        ),
-        None => ("see with `tc -s qdisc` which queue is long".to_owned(), "as before".to_owned()),
+        )
     };
-    Change { scope: netns.to_owned(), apply, undo, owner: None }
+    let replaced = ONE_QUEUE.contains(&root) || root == "mq";
+    let setting = replaced.then(|| format!("qdisc:{}=fq_codel", link.name));
+    Change { scope: netns.to_owned(), apply, undo, setting, owner: None }
 }
 
 fn softirq(seen: &Seen<'_>) -> Judgement {
@@ -167,29 +227,40 @@ fn softirq(seen: &Seen<'_>) -> Judgement {
         .with("p50", units::duration(row.hist.quantile_ns(0.5)))
 }
 
-/// Counts since the start alone prove nothing of the time that was measured, nor does a wait tell who causes it.
+/// Whether a CPU has more than twice what each would have of an even share.
+fn is_uneven(share: f64, cpus: usize) -> bool {
+    share * cpus as f64 > 2.0
+}
+
+/// A wait alone does not tell who causes it: applications that keep a CPU busy look the same.
 fn rps(seen: &Seen<'_>) -> Judgement {
+    const TO_TELL: &str =
+        "mpstat -P ALL 1: one CPU with much %soft while others idle calls for it, much %usr does not";
     let Some(machine) = &seen.node.machine else {
-        return Judgement::cannot_tell("which CPUs receive is not in the measurement", "cat /proc/softirqs");
+        return Judgement::cannot_tell("which CPUs receive is not in the measurement", TO_TELL);
     };
-    let Some((cpu, share)) = machine.busiest_receiver() else {
-        return match machine.receive.len() {
-            1 => Judgement::not_needed("there is one CPU"),
-            _ => Judgement::cannot_tell("which CPUs receive could not be read", "cat /proc/softirqs"),
-        };
-    };
+    if machine.receive.len() == 1 {
+        return Judgement::not_needed("there is one CPU");
+    }
     let Some((_, ns)) = slowest(seen, Signal::RxSoftirq, 0.99, ENOUGH) else {
         return too_few(Signal::RxSoftirq);
     };
+    let waits = |judgement: Judgement| {
+        judgement.seen(
+            "wait of the receive softirq, p99",
+            units::duration(ns),
+            Some(units::duration(seen.limits.softirq_ns)),
+        )
+    };
+    if ns < seen.limits.softirq_ns {
+        return waits(Judgement::not_needed("receive softirqs run soon after they are raised"));
+    }
+    let Some((cpu, share)) = machine.busiest_receiver().filter(|(cpu, _)| cpu.net_rx >= ENOUGH) else {
+        let because = "which CPUs received while it was measured could not be read, or they hardly did";
+        return waits(Judgement::cannot_tell(because, TO_TELL));
+    };
     let squeezed = cpu.squeezed as f64 / cpu.net_rx.max(1) as f64;
-    let judgement = if ns < seen.limits.softirq_ns {
-        Judgement::not_needed("receive softirqs run soon after they are raised")
-    } else if share < NEARLY_ALL {
-        Judgement::not_needed("receive softirqs run on several CPUs")
-    } else if squeezed < SQUEEZED_SHARE {
-        Judgement::not_needed("one CPU receives nearly all, and is done with it each time")
-            .sure(Confidence::Medium)
-    } else {
+    let judgement = if share >= NEARLY_ALL && squeezed >= SQUEEZED_SHARE {
         Judgement::consider(
             "one CPU receives nearly all, is not done with it each time, and packets wait for it",
         )
@@ -198,12 +269,22 @@ fn rps(seen: &Seen<'_>) -> Judgement {
         .change(by_hand(
             "host",
             "in /sys/class/net/NIC/queues/rx-*/rps_cpus: the CPUs that share its NUMA node",
-            "0 there",
+            "what was there before; 0 where RPS was off",
         ))
+    } else if share >= NEARLY_ALL {
+        let because =
+            "one CPU receives nearly all and is done with it each time, and packets wait for it all the same";
+        Judgement::cannot_tell(because, TO_TELL).sure(Confidence::Low)
+    } else if is_uneven(share, machine.received.len()) {
+        let because =
+            "some CPUs receive much more than others, and packets wait; whether for those was not measured";
+        Judgement::cannot_tell(because, TO_TELL).sure(Confidence::Low)
+    } else {
+        Judgement::not_needed("receive softirqs run on several CPUs")
     };
-    judgement
+    let judgement = judgement
         .seen(
-            &format!("share of receive softirqs on CPU {}, since the start", cpu.cpu),
+            &format!("share of receive softirqs on CPU {}, while it was measured", cpu.cpu),
             units::percent(share),
             Some(units::percent(NEARLY_ALL)),
         )
@@ -211,12 +292,8 @@ fn rps(seen: &Seen<'_>) -> Judgement {
             "of these with packets left over",
             units::percent(squeezed),
             Some(units::percent(SQUEEZED_SHARE)),
-        )
-        .seen(
-            "wait of the receive softirq, p99",
-            units::duration(ns),
-            Some(units::duration(seen.limits.softirq_ns)),
-        )
+        );
+    waits(judgement)
 }
 
 fn backlog(seen: &Seen<'_>) -> Judgement {
@@ -226,7 +303,8 @@ fn backlog(seen: &Seen<'_>) -> Judgement {
         Judgement::not_needed("no CPU's backlog was full")
     } else {
         let value = seen.node.of_host(BACKLOG);
-        let twice = value.and_then(crate::node::last_number).map(|n| n.saturating_mul(2));
+        let number = value.and_then(crate::node::last_number);
+        let twice = number.and_then(|n| Some(n.saturating_mul(2).min(MAX_BACKLOG)).filter(|more| *more > n));
         let judgement =
             Judgement::consider("a CPU's backlog was full, or a flow had more than its share of it")
                 .sure(Confidence::Medium)

@@ -1,4 +1,5 @@
 mod cluster;
+mod paths;
 mod proofs;
 mod qualified;
 
@@ -251,6 +252,7 @@ fn interfaces_that_do_not_fit_are_found_and_others_not() {
         tx_queues: 1,
         peer_ifindex: peer,
         master_ifindex: master,
+        ..NodeLink::default()
     };
     let node = |host: [u32; 2], pod: u32| {
         let mut snapshot = quiet();
@@ -273,13 +275,13 @@ fn interfaces_that_do_not_fit_are_found_and_others_not() {
             "host/veth-a takes 1300 B, and pod/eth0 up to 1500 B: what is longer is lost between them, and nobody says so"
         )
     );
-    assert_eq!(ends.changes[0].apply, "ip link set eth0 mtu 1300");
+    assert_eq!(ends.changes[0].apply, "ip link set dev eth0 mtu 1300");
     let ports = find(&node([1500, 1300], 1500), "mtu.mismatch");
     let counts: Vec<_> = ports.evidence.iter().map(|e| e.value.as_str()).collect();
     assert_eq!((ports.verdict, counts), (Verdict::Consider, vec!["0", "1", "0"]));
     let mut hostile = node([1300, 1500], 1500);
     hostile.node.namespaces[1].links[0].name = "$(id)".to_owned();
-    assert_eq!(find(&hostile, "mtu.mismatch").changes[0].apply, "ip link set '$(id)' mtu 1300");
+    assert_eq!(find(&hostile, "mtu.mismatch").changes[0].apply, "ip link set dev '$(id)' mtu 1300");
     assert_eq!(verdict(&quiet(), "mtu.mismatch"), Verdict::CannotTell);
 }
 

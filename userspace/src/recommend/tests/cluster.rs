@@ -10,15 +10,26 @@ use crate::{
 };
 use nettrace_common::Signal;
 
-pub(super) fn with_signal(mut snapshot: Snapshot, signal: Signal, scope: &str, ns: u64) -> Snapshot {
+pub(super) fn with_signal(snapshot: Snapshot, signal: Signal, scope: &str, ns: u64) -> Snapshot {
+    with_signal_of(snapshot, signal, scope, ns, 1000)
+}
+
+/// The same of so many packets.
+pub(super) fn with_signal_of(
+    mut snapshot: Snapshot,
+    signal: Signal,
+    scope: &str,
+    ns: u64,
+    packets: u64,
+) -> Snapshot {
     let mut hist = Hist::new();
-    hist.record_n(ns, 1000);
+    hist.record_n(ns, packets);
     snapshot.signals.push(SignalData {
         signal: signal.name().to_owned(),
         definition: String::new(),
         scope: scope.to_owned(),
         hist,
-        sum_ns: ns * 1000,
+        sum_ns: ns * packets,
         max_ns: ns,
     });
     snapshot
@@ -110,15 +121,15 @@ fn receive_work_is_spread_where_one_cpu_has_too_much_of_it() {
     let with = |ns, shares: [u64; 2], squeezed| {
         let cpu = |cpu: u32, net_rx| CpuReceive { cpu, net_rx, squeezed, ..CpuReceive::default() };
         let mut snapshot = with_signal(quiet(), Signal::RxSoftirq, "all", ns);
-        let receive = vec![cpu(0, shares[0]), cpu(1, shares[1])];
-        snapshot.node.machine = Some(Machine { receive, ..Machine::default() });
+        let received = vec![cpu(0, shares[0]), cpu(1, shares[1])];
+        snapshot.node.machine = Some(Machine { received, ..Machine::default() });
         verdict(&snapshot, "nic.rps")
     };
     assert_eq!(with(9_000_000, [10, 9990], 100), Verdict::Consider);
-    assert_eq!(with(9_000_000, [10, 9990], 1), Verdict::NotNeeded, "it is done each time");
+    assert_eq!(with(9_000_000, [10, 9990], 1), Verdict::CannotTell, "it is done each time");
     assert_eq!(with(9_000_000, [5000, 5000], 100), Verdict::NotNeeded, "spread");
     assert_eq!(with(9_000, [10, 9990], 100), Verdict::NotNeeded, "no wait");
-    assert_eq!(with(9_000, [0, 0], 0), Verdict::CannotTell);
+    assert_eq!(with(9_000_000, [0, 0], 0), Verdict::CannotTell);
     assert_eq!(verdict(&quiet(), "nic.rps"), Verdict::CannotTell);
 }
 
@@ -276,6 +287,7 @@ fn names_from_outside_reach_no_terminal_as_they_are() {
     let idle = IdleState { name: bad(), exit_latency_us: u64::MAX, disabled: false };
     snapshot.node.machine = Some(Machine {
         receive: vec![cpu, cpu],
+        received: vec![cpu, cpu],
         idle_states: vec![idle],
         firewalld: Some(bad()),
         ..Machine::default()

@@ -1,0 +1,226 @@
+//! Every kind of change, made and taken back: other tools see it, and afterwards see every byte as it was.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+use crate::dumps::{Dump, differences, dump, value};
+use anyhow::{Result, ensure};
+use nettrace::{
+    change::{ChangeError, Engine, KINDS, Request, StateDir, plan},
+    lab::{Lab, LabConfig, Netns, Role},
+};
+use nettrace_tests::{in_guest, truth::output};
+use std::{env, fs, net::UdpSocket, path::PathBuf, thread::sleep, time::Duration};
+
+/// What is set, the value of a dump that shows it, and what it then says.
+struct Case {
+    setting: &'static str,
+    seen_in: &'static str,
+    as_text: &'static str,
+}
+
+const fn case(setting: &'static str, seen_in: &'static str, as_text: &'static str) -> Case {
+    Case { setting, seen_in, as_text }
+}
+
+const CASES: &[Case] = &[
+    case("sysctl:net.core.somaxconn=999", "core/somaxconn", "999"),
+    case("sysctl:net.ipv4.tcp_rmem=4096 100000 500000", "ipv4/tcp_rmem", "4096 100000 500000"),
+    case("sysctl:net/ipv4/conf/eth0/arp_announce=2", "conf/eth0/arp_announce", "2"),
+    case("sysctl:net.ipv4.tcp_congestion_control=reno", "tcp_congestion_control", "reno"),
+    case("sysctl:net.ipv4.tcp_fastopen=3", "ipv4/tcp_fastopen", "3"),
+    case("sysctl:net.ipv4.ip_local_port_range=20000 30000", "ip_local_port_range", "20000 30000"),
+    case(
+        "sysctl:net.netfilter.nf_conntrack_tcp_timeout_established=86400",
+        "tcp_timeout_established",
+        "86400",
+    ),
+    case("qdisc:eth0=pfifo 77", "tc ", r#""limit":77"#),
+    case("qdisc:eth0=fq_codel", "tc ", r#""kind":"fq_codel""#),
+    case("qdisc:eth0=fq", "tc ", r#""kind":"fq""#),
+    case("qdisc:eth0=prio", "tc ", r#""kind":"prio""#),
+    case("mtu:eth0=1400", "link show", r#""mtu":1400"#),
+    case("mtu:eth0=2000", "link show", r#""mtu":2000"#),
+    case("route-mtu:10.50.0.0/16=1300", "-d route", r#""mtu":1300"#),
+    case("route-mtu:fd50::/64=1300", "-6 route", r#""mtu":1300"#),
+    case("rps:eth0:0=1", "rps_cpus", "1"),
+];
+
+/// Kinds that no interface of a lab has, or that are the machine's: who tests them.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("ring", "a driver with rings"),
+    ("coalesce", "`several_queues_and_coalescing`"),
+    ("tuned", "`cli::profiles_of_tuned`"),
+    ("resolv", "`cli::the_machines_files`"),
+    ("file", "`cli::the_machines_files`"),
+];
+
+pub(crate) fn state(name: &str) -> (PathBuf, StateDir) {
+    let path = env::temp_dir().join(format!("nettrace-change-{}-{name}", std::process::id()));
+    let _ = fs::remove_dir_all(&path);
+    let state = StateDir::new(Some(&path));
+    (path, state)
+}
+
+/// Makes a change and takes it back, the first queue's kernel not having it being no failure outside of a machine of ours.
+fn there_and_back(netns: &Netns, link: &str, case: &Case, name: &str) -> Result<()> {
+    let (path, state) = state(name);
+    let before = dump(netns, link)?;
+    let request = Request { netns: netns.name().to_owned(), setting: case.setting.to_owned() };
+    let plan = plan(case.setting, "a test", &[request], false)?;
+    let (mut engine, _) = Engine::open(&state)?;
+    let change = match engine.apply(&plan, None) {
+        Err(ChangeError::Refused { error, .. })
+            if error.raw_os_error() == Some(2) && !in_guest() && case.setting.starts_with("qdisc") =>
+        {
+            say(&format!("skipped {}: this kernel has no such queue", case.setting));
+            let left = differences(&before, &dump(netns, link)?);
+            ensure!(left.is_empty(), "{}: {left:?}", case.setting);
+            return Ok(());
+        }
+        applied => applied?,
+    };
+    let set = dump(netns, link)?;
+    ensure!(seen(&set, case)?, "{}: {}", case.setting, value(&set, case.seen_in)?);
+    ensure!(!seen(&before, case)?, "{} was so already", case.setting);
+    drop(engine);
+    // Another process takes it back, for all that it knows.
+    Engine::open(&state)?.0.undo(change, "a test", false)?;
+    let left = differences(&before, &dump(netns, link)?);
+    ensure!(left.is_empty(), "{} is not as it was: {left:?}", case.setting);
+    fs::remove_dir_all(path)?;
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "why something was not tested")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+/// A part of JSON, or a line, however its words are set apart.
+fn seen(dump: &Dump, case: &Case) -> Result<bool> {
+    let text = value(dump, case.seen_in)?;
+    let mut lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    Ok(if case.as_text.contains('"') {
+        text.contains(case.as_text)
+    } else {
+        lines.any(|l| l == case.as_text)
+    })
+}
+
+/// Waits until addresses of IPv6 are no longer tentative, which they cease to be by themselves.
+fn settled(netns: &Netns) {
+    let tentative = || output(netns, "ip", "iproute2", &["addr"]).unwrap().contains("tentative");
+    while tentative() {
+        sleep(Duration::from_millis(50));
+    }
+}
+
+/// A lab whose client has longer ways, and routes that have no MTU yet.
+fn lab() -> Lab {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let client = lab.pod(Role::Client);
+    for args in [
+        &["route", "add", "10.50.0.0/16", "dev", "eth0"][..],
+        &["-6", "route", "add", "fd50::/64", "dev", "eth0"],
+    ] {
+        output(&client.netns, "ip", "iproute2", args).unwrap();
+    }
+    for netns in [&lab.node().netns, &lab.pod(Role::Server).netns] {
+        let links = output(netns, "ip", "iproute2", &["-o", "link"]).unwrap();
+        for line in links.lines() {
+            let name = line.split(": ").nth(1).unwrap().split('@').next().unwrap();
+            if name != "lo" {
+                output(netns, "ip", "iproute2", &["link", "set", name, "mtu", "3000"]).unwrap();
+            }
+        }
+    }
+    settled(&client.netns);
+    // Who is there is known by who was talked to.
+    let server = lab.pod(Role::Server).ipv4;
+    let talk = || UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.send_to(b"x", (server, 9)));
+    client.netns.run(talk).unwrap().unwrap();
+    lab
+}
+
+#[test]
+fn every_change_is_taken_back_to_the_byte() {
+    let lab = lab();
+    let client = &lab.pod(Role::Client).netns;
+    for kind in KINDS {
+        let tested = CASES.iter().any(|case| case.setting.split(':').next() == Some(kind.name));
+        assert!(
+            tested || ELSEWHERE.iter().any(|(name, _)| *name == kind.name),
+            "{} is not tested",
+            kind.name
+        );
+    }
+    for (n, case) in CASES.iter().enumerate() {
+        there_and_back(client, "eth0", case, &format!("case{n}")).unwrap();
+    }
+}
+
+/// All of them in force at once, and then all taken back.
+#[test]
+fn many_changes_are_taken_back_together() {
+    let lab = lab();
+    let client = &lab.pod(Role::Client).netns;
+    let (path, state) = state("together");
+    let before = dump(client, "eth0").unwrap();
+    let requests: Vec<_> = CASES
+        .iter()
+        .filter(|case| !case.setting.starts_with("qdisc"))
+        .map(|case| Request { netns: client.name().to_owned(), setting: case.setting.to_owned() })
+        .filter(|request| !request.setting.ends_with("eth0=2000"))
+        .collect();
+    let plan = plan("all", "a test", &requests, false).unwrap();
+    assert_eq!(plan.steps.len(), requests.len());
+    let change = Engine::open(&state).unwrap().0.apply(&plan, None).unwrap();
+    assert!(differences(&before, &dump(client, "eth0").unwrap()).len() >= requests.len() - 2);
+    Engine::open(&state).unwrap().0.undo(change, "a test", false).unwrap();
+    assert_eq!(differences(&before, &dump(client, "eth0").unwrap()), Vec::<String>::new());
+    fs::remove_dir_all(path).unwrap();
+}
+
+/// A queue that somebody chose comes back with its handle and its options.
+#[test]
+fn a_queue_of_somebodys_choice_comes_back() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let client = &lab.pod(Role::Client).netns;
+    output(
+        client,
+        "tc",
+        "iproute2",
+        &["qdisc", "replace", "dev", "eth0", "root", "handle", "12:", "bfifo", "limit", "12345"],
+    )
+    .unwrap();
+    let pfifo = case("qdisc:eth0=pfifo 5", "tc ", r#""limit":5"#);
+    let pfifo_fast = case("qdisc:eth0=pfifo_fast", "tc ", r#""kind":"pfifo_fast""#);
+    for new in [pfifo, pfifo_fast] {
+        there_and_back(client, "eth0", &new, "bfifo").unwrap();
+    }
+    // One with classes cannot be put back exactly, and is not touched.
+    let tbf = [
+        "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", "1mbit", "burst", "10kb", "latency", "50ms",
+    ];
+    output(client, "tc", "iproute2", &tbf).unwrap();
+    let request = Request { netns: client.name().to_owned(), setting: "qdisc:eth0=pfifo 5".to_owned() };
+    let refused = plan("x", "a test", &[request], false);
+    assert!(matches!(refused, Err(ChangeError::Unrestorable { .. })), "{refused:?}");
+}
+
+/// An interface with several queues keeps them: one new queue below each. Its driver can hold packets back, too.
+#[test]
+fn several_queues_and_coalescing() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let client = &lab.pod(Role::Client).netns;
+    for args in
+        [&["tuntap", "add", "dev", "tap0", "mode", "tap", "multi_queue"][..], &["link", "set", "tap0", "up"]]
+    {
+        output(client, "ip", "iproute2", args).unwrap();
+    }
+    let dumped = dump(client, "tap0").unwrap();
+    assert!(value(&dumped, "tc ").unwrap().contains(r#""kind":"mq""#), "{dumped:?}");
+    there_and_back(client, "tap0", &case("qdisc:tap0=pfifo 66", "tc ", r#""limit":66"#), "mq").unwrap();
+    let coalesce = case("coalesce:tap0:rx-frames=7", "ethtool -c", "rx-frames: 7");
+    there_and_back(client, "tap0", &coalesce, "coalesce").unwrap();
+}

@@ -1,0 +1,170 @@
+use super::*;
+use crate::change::{JournalError, Place};
+use std::{fs, path::Path};
+
+/// A change of files, which need no privilege.
+fn plan(dir: &Path, values: &[(&str, &str)]) -> Plan {
+    let place = Place::find("host").unwrap();
+    let step = |(name, text): &(&str, &str)| {
+        let key = dir.join(name).display().to_string();
+        let before = (kinds::find("file").unwrap().read)(&key).unwrap();
+        let (kind, after) = ("file".to_owned(), format!("text:{text}"));
+        Step { place: place.clone(), kind, before, after, key, owners: Vec::new() }
+    };
+    let steps = values.iter().map(step).collect();
+    Plan { id: "test".to_owned(), why: "a test".to_owned(), steps, already: Vec::new() }
+}
+
+struct Setup {
+    dir: tempfile::TempDir,
+    state: StateDir,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(Some(&dir.path().join("state")));
+        fs::write(dir.path().join("a"), "old a").unwrap();
+        Self { dir, state }
+    }
+
+    fn plan(&self, values: &[(&str, &str)]) -> Plan {
+        plan(self.dir.path(), values)
+    }
+
+    fn engine(&self) -> Engine {
+        let (engine, recovered) = Engine::open(&self.state).unwrap();
+        assert!(recovered.is_empty(), "{recovered:?}");
+        engine
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.dir.path().join(name), text).unwrap();
+    }
+
+    /// What the files a and b say, `-` for one that is not there.
+    fn texts(&self) -> [String; 2] {
+        let text = |name| fs::read_to_string(self.dir.path().join(name)).unwrap_or_else(|_| "-".to_owned());
+        [text("a"), text("b")]
+    }
+}
+
+#[test]
+fn a_change_is_made_whole_and_taken_back_whole() {
+    let s = Setup::new();
+    let change = s.engine().apply(&s.plan(&[("a", "new a"), ("b", "new b")]), None).unwrap();
+    assert_eq!(s.texts(), ["new a", "new b"]);
+    let mut engine = s.engine();
+    let undone = engine.undo(change, "asked for", false).unwrap();
+    assert_eq!(undone.restored.len(), 2);
+    assert_eq!(s.texts(), ["old a", "-"]);
+    // Once more is nothing.
+    assert_eq!(engine.undo(change, "asked for", false).unwrap(), Undone::default());
+    assert!(matches!(engine.undo(7, "asked for", false), Err(ChangeError::NoChange(7))));
+}
+
+#[test]
+fn a_step_that_fails_takes_the_others_back() {
+    let s = Setup::new();
+    let mut plan = s.plan(&[("a", "new a"), ("b", "new b")]);
+    plan.steps[1].key = s.dir.path().join("no/such").display().to_string();
+    let mut engine = s.engine();
+    let failed = engine.apply(&plan, None);
+    assert!(matches!(failed, Err(ChangeError::Refused { .. })), "{failed:?}");
+    assert_eq!(s.texts(), ["old a", "-"]);
+    assert!(matches!(engine.entries()[0].state, State::Undone { .. }));
+}
+
+#[test]
+fn what_somebody_else_changed_is_left_alone() {
+    let s = Setup::new();
+    let change = s.engine().apply(&s.plan(&[("a", "new a"), ("b", "new b")]), None).unwrap();
+    s.write("a", "theirs");
+    let mut engine = s.engine();
+    let conflict = engine.undo(change, "asked for", false);
+    assert!(matches!(conflict, Err(ChangeError::Conflict { .. })), "{conflict:?}");
+    assert_eq!(s.texts(), ["theirs", "new b"], "all or nothing");
+    assert_eq!(engine.left_of(change).len(), 2);
+    engine.undo(change, "asked for", true).unwrap();
+    assert_eq!(s.texts(), ["old a", "-"]);
+}
+
+#[test]
+fn later_changes_come_off_first() {
+    let s = Setup::new();
+    let mut engine = s.engine();
+    let first = engine.apply(&s.plan(&[("a", "1")]), None).unwrap();
+    let second = engine.apply(&s.plan(&[("a", "2")]), None).unwrap();
+    let early = engine.undo(first, "asked for", false);
+    assert!(matches!(early, Err(ChangeError::Later { later, .. }) if later == second), "{early:?}");
+    engine.undo(second, "asked for", false).unwrap();
+    engine.undo(first, "asked for", false).unwrap();
+    assert_eq!(s.texts(), ["old a", "-"]);
+}
+
+#[test]
+fn what_changed_in_the_meantime_is_looked_at_again() {
+    let s = Setup::new();
+    let plan = s.plan(&[("a", "new a")]);
+    s.write("a", "theirs");
+    let mut engine = s.engine();
+    assert!(matches!(engine.apply(&plan, None), Err(ChangeError::Meanwhile { .. })));
+    assert!(engine.entries().is_empty());
+    assert_eq!(s.texts(), ["theirs", "-"]);
+}
+
+#[test]
+fn what_was_not_finished_is_taken_back_by_the_next() {
+    let s = Setup::new();
+    let Plan { id, why, steps, .. } = s.plan(&[("a", "new a"), ("b", "new b")]);
+    let mut engine = s.engine();
+    let begin = Begin { change: 1, id, why, at_unix_ns: 0, boot: boot(), steps, until: None };
+    engine.journal.begin(begin).unwrap();
+    s.write("a", "new a");
+    drop(engine);
+    let (engine, recovered) = Engine::open(&s.state).unwrap();
+    let undone = recovered[0].outcome.as_ref().unwrap();
+    assert_eq!((undone.restored.len(), undone.already.len()), (1, 1));
+    assert_eq!(s.texts(), ["old a", "-"]);
+    assert!(!engine.entries()[0].is_active());
+}
+
+#[test]
+fn a_time_limit_ends_a_change_unless_it_is_kept() {
+    let s = Setup::new();
+    s.engine().apply(&s.plan(&[("a", "1")]), Some(Until::after(Duration::ZERO))).unwrap();
+    let (mut engine, recovered) = Engine::open(&s.state).unwrap();
+    assert_eq!(recovered.len(), 1);
+    assert_eq!(s.texts(), ["old a", "-"]);
+    let minute = || Until::after(Duration::from_secs(60));
+    let change = engine.apply(&s.plan(&[("a", "2")]), Some(minute())).unwrap();
+    engine.keep(change).unwrap();
+    drop(engine);
+    assert_eq!(s.engine().entries()[1].begin.until, None);
+    // In another boot its time is up.
+    let until = Until { boot: "another".to_owned(), ..minute() };
+    s.engine().apply(&s.plan(&[("a", "3")]), Some(until)).unwrap();
+    assert_eq!(Engine::open(&s.state).unwrap().1.len(), 1);
+    assert_eq!(s.texts(), ["2", "-"]);
+}
+
+#[test]
+fn one_at_a_time() {
+    let s = Setup::new();
+    let engine = s.engine();
+    let told = Lock::take(&s.state, Duration::from_millis(50)).err().unwrap().to_string();
+    assert!(told.contains(&format!("process {}", std::process::id())), "{told}");
+    drop(engine);
+    assert!(Lock::take(&s.state, Duration::ZERO).is_ok());
+}
+
+#[test]
+fn a_damaged_journal_stops_everything() {
+    let s = Setup::new();
+    s.engine().apply(&s.plan(&[("a", "1")]), None).unwrap();
+    let path = s.state.path().join("journal");
+    fs::write(&path, fs::read_to_string(&path).unwrap().replace("old a", "old b")).unwrap();
+    let error = Engine::open(&s.state).err().unwrap();
+    assert!(matches!(error, ChangeError::Journal(JournalError::Damaged { line: 2, .. })), "{error}");
+    assert_eq!(s.texts(), ["1", "-"]);
+}

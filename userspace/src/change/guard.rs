@@ -1,0 +1,95 @@
+//! The dead man's switch: a process of its own that takes changes back when their time is up, whatever became of whoever made
+//! them, of its terminal and of its connection.
+
+use super::{ChangeError, Engine, Journal, Recovered, StateDir};
+use rustix::process::setsid;
+use std::{
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::unix::process::CommandExt as _,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+/// What the process is told to do: see `nettrace guard` of the command line.
+const COMMAND: &str = "guard";
+/// This program, whatever became of its file.
+const SELF: &str = "/proc/self/exe";
+/// What it says when it is ready.
+const READY: &str = "ready";
+/// How often it looks whether a change was kept or taken back.
+const POLL: Duration = Duration::from_millis(200);
+/// How long it waits for the change that it was started for.
+const NO_CHANGE: Duration = Duration::from_secs(60);
+
+/// Starts the process, and waits until it watches. To be called before the change: from its first moment on, somebody has to
+/// take it back.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start(dir: &StateDir) -> Result<(), ChangeError> {
+    let failed = |error| ChangeError::System {
+        what: "start the process that takes the change back".to_owned(),
+        error,
+    };
+    let mut child = Command::new(SELF)
+        .arg0("nettrace")
+        .args([COMMAND, "--state-dir"])
+        .arg(dir.path())
+        .current_dir("/")
+        .env_remove(super::fault::VARIABLE)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    let mut line = String::new();
+    let stdout = child.stdout.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
+    BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
+    if line.trim() == READY {
+        return Ok(());
+    }
+    let _ = child.wait();
+    Err(failed(io::Error::other("it ended at once")))
+}
+
+/// What that process does: waits, and takes back what is due, until no change has a time limit any more.
+///
+/// # Errors
+/// When the journal cannot be read.
+pub fn watch(dir: &StateDir, mut said: impl FnMut(&Recovered)) -> Result<(), ChangeError> {
+    // In a session of its own, no terminal's end reaches it. Whoever started it waits until then, and changes nothing before.
+    setsid()
+        .map_err(|errno| ChangeError::System { what: "begin a session".to_owned(), error: errno.into() })?;
+    let ready = writeln!(io::stdout(), "{READY}").and_then(|()| io::stdout().flush());
+    ready.map_err(|error| ChangeError::System { what: "say that it is ready".to_owned(), error })?;
+    let mut waited = Duration::ZERO;
+    loop {
+        let entries = Journal::look(dir)?;
+        let limited: Vec<_> = entries.iter().filter(|e| e.is_active() && e.begin.until.is_some()).collect();
+        if limited.iter().any(|e| e.is_due()) && taken_back(dir, &mut said)? {
+            // What could not be taken back is told by the next command; trying it for ever brings nothing.
+            return Ok(());
+        }
+        if !limited.is_empty() {
+            waited = NO_CHANGE;
+        } else if waited >= NO_CHANGE {
+            return Ok(());
+        }
+        thread::sleep(POLL);
+        waited += POLL;
+    }
+}
+
+/// Takes back what is due; whether it got to do it.
+fn taken_back(dir: &StateDir, said: &mut impl FnMut(&Recovered)) -> Result<bool, ChangeError> {
+    match Engine::open(dir) {
+        Ok((_, recovered)) => {
+            recovered.iter().for_each(said);
+            Ok(true)
+        }
+        // Somebody is in the middle of a change.
+        Err(ChangeError::Lock(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,242 @@
+//! The queue of what an interface sends.
+//!
+//! A kernel default can be restored by taking away what is in its place; a queue without classes by its kind, handle and
+//! options as the kernel told them. Any other is left as it is. Where an interface has several queues, each gets one of the
+//! new kind, below `mq`: one queue at the root would have all CPUs wait for each other.
+
+use super::rtnl::{self, Attributes as _, Raw};
+use super::{ChangeError, Kind, no_trial};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use std::io;
+
+pub(super) const KIND: Kind = Kind {
+    name: "qdisc",
+    key: "INTERFACE",
+    value: "fq|fq_codel|cake|sfq|pfifo_fast|prio|pfifo LIMIT",
+    about: "The queue of what an interface sends; of each of its queues, where it has several.",
+    example: "qdisc:eth0=fq_codel",
+    of_machine: false,
+    read,
+    plan,
+    write,
+    is_made_of,
+    trial: no_trial,
+    shown,
+};
+
+/// Those that can be put in place.
+const OFFERED: &[&str] = &["fq", "fq_codel", "cake", "sfq", "pfifo_fast", "prio", "pfifo"];
+/// Without classes, and set again by the options that the kernel tells of them.
+const RESTORABLE: &[&str] = &["fq", "fq_codel", "pfifo_fast", "pfifo", "bfifo", "cake", "sfq"];
+
+/// `struct tcmsg`, bytes.
+const TCMSG_BYTES: usize = 20;
+const TCA_KIND: u16 = 1;
+const TCA_OPTIONS: u16 = 2;
+/// `TC_H_ROOT`
+const ROOT: u32 = 0xffff_ffff;
+/// Handles of ours, so that what was begun can be told from what others set: one, and one more for where it is taken.
+const OURS: [u32; 2] = [0x6e74_0000, 0x6e75_0000];
+/// How a default is written.
+const DEFAULT: &str = "default";
+/// Bands of `prio`, and the band of each priority (pkt_sched.h, prio2band of sch_prio and pfifo_fast).
+const PRIO_BANDS: u32 = 3;
+const PRIO_MAP: [u8; 16] = [1, 2, 2, 2, 1, 2, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1];
+
+/// One queue, as the kernel tells it.
+#[derive(Debug)]
+struct Qdisc {
+    kind: String,
+    handle: u32,
+    parent: u32,
+    options: Vec<u8>,
+}
+
+fn what(link: &str) -> String {
+    format!("the queue of {link}")
+}
+
+fn tcmsg(index: i32, handle: u32, parent: u32) -> Vec<u8> {
+    let mut bytes = vec![0; 4];
+    bytes.extend(index.to_ne_bytes());
+    bytes.extend(handle.to_ne_bytes());
+    bytes.extend(parent.to_ne_bytes());
+    bytes.resize(TCMSG_BYTES, 0);
+    bytes
+}
+
+fn parse(raw: &Raw) -> Option<(i32, Qdisc)> {
+    let at = |n: usize| raw.payload.get(n..).and_then(rtnl::word);
+    let of = |kind| rtnl::attributes(&raw.payload, TCMSG_BYTES).find(|(k, _)| *k == kind).map(|(_, v)| v);
+    let kind = String::from_utf8_lossy(of(TCA_KIND)?.strip_suffix(&[0])?).into_owned();
+    let options = of(TCA_OPTIONS).unwrap_or_default().to_owned();
+    Some((at(4)?.cast_signed(), Qdisc { kind, handle: at(8)?, parent: at(12)?, options }))
+}
+
+/// All queues of an interface.
+fn all(link: &str) -> Result<Vec<Qdisc>, ChangeError> {
+    let index = rtnl::link(link)?.index;
+    let dumped = rtnl::dump("list queues", libc::RTM_GETQDISC, tcmsg(index, 0, 0))?;
+    // Kernels give those of all interfaces.
+    Ok(dumped.iter().filter_map(parse).filter(|(of, _)| *of == index).map(|(_, qdisc)| qdisc).collect())
+}
+
+/// The one at the root, and those right below it.
+fn root_and_leaves(link: &str) -> Result<(Qdisc, Vec<Qdisc>), ChangeError> {
+    let (mut roots, rest): (Vec<_>, Vec<_>) = all(link)?.into_iter().partition(|q| q.parent == ROOT);
+    let missing = || ChangeError::Missing { what: what(link), error: io::ErrorKind::NotFound.into() };
+    let root = roots.pop().ok_or_else(missing)?;
+    let below = |q: &Qdisc| q.parent >> 16 == root.handle >> 16;
+    let leaves = rest.into_iter().filter(below).collect();
+    Ok((root, leaves))
+}
+
+/// `default KIND`, `HANDLE: KIND OPTIONS`, or of several queues `HANDLE: mq of KIND OPTIONS, KIND OPTIONS, ...`.
+fn read(link: &str) -> Result<String, ChangeError> {
+    let (root, mut leaves) = root_and_leaves(link)?;
+    if root.handle == 0 {
+        return Ok(format!("{DEFAULT} {}", root.kind));
+    }
+    let handle = root.handle >> 16;
+    if root.kind != "mq" {
+        return Ok(format!("{handle:x}: {} {}", root.kind, hex(&root.options)));
+    }
+    leaves.sort_by_key(|leaf| leaf.parent);
+    let leaves: Vec<_> = leaves.iter().map(|leaf| format!("{} {}", leaf.kind, hex(&leaf.options))).collect();
+    Ok(format!("{handle:x}: mq of {}", leaves.join(", ")))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    if bytes.is_empty() { "-".to_owned() } else { bytes.iter().map(|b| format!("{b:02x}")).collect() }
+}
+
+fn bytes(hex: &str) -> Option<Vec<u8>> {
+    if hex == "-" {
+        return Some(Vec::new());
+    }
+    let pairs = hex.as_bytes().chunks(2);
+    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+fn plan(link: &str, wanted: &str, now: &str) -> Result<String, ChangeError> {
+    let refuse = |why: String| ChangeError::Value { what: what(link), value: wanted.to_owned(), why };
+    let (kind, limit) = wanted.split_once(' ').unwrap_or((wanted, ""));
+    if !OFFERED.contains(&kind) {
+        return Err(refuse(format!("it must be one of {}", OFFERED.join(", "))));
+    }
+    match (kind, limit) {
+        ("pfifo", limit) => {
+            super::number("the limit of pfifo", limit, 1, u32::MAX / 2)?;
+        }
+        (_, "") => {}
+        _ => return Err(refuse(format!("{kind} is taken as it is, without options"))),
+    }
+    restorable(link, now)?;
+    if !rtnl::link(link)?.up {
+        return Err(refuse("the interface is down, and gets its queue when it comes up".to_owned()));
+    }
+    let (root, leaves) = root_and_leaves(link)?;
+    let is_mq = root.kind == "mq";
+    let is_so = |q: &Qdisc| q.kind == kind && kind != "pfifo";
+    // The same kind already, by default or by somebody's choice.
+    if is_so(&root) || is_mq && leaves.iter().all(is_so) {
+        return Ok(now.to_owned());
+    }
+    let taken = |handle: u32| now.starts_with(&format!("{:x}: ", handle >> 16));
+    let handle = if taken(OURS[0]) { OURS[1] } else { OURS[0] } >> 16;
+    let options = hex(&options_of(kind, limit));
+    Ok(if is_mq {
+        format!("{handle:x}: mq of {kind} {options}")
+    } else {
+        format!("{handle:x}: {kind} {options}")
+    })
+}
+
+/// Options that a kind cannot do without.
+fn options_of(kind: &str, limit: &str) -> Vec<u8> {
+    match kind {
+        "prio" => [&PRIO_BANDS.to_ne_bytes()[..], &PRIO_MAP].concat(),
+        "pfifo" => limit.parse::<u32>().unwrap_or(1000).to_ne_bytes().to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+/// Whether what is there can be put back exactly.
+fn restorable(link: &str, now: &str) -> Result<(), ChangeError> {
+    let no = |why: String| Err(ChangeError::Unrestorable { what: what(link), why });
+    let mut words = now.split_whitespace();
+    match (words.next(), words.next()) {
+        (Some(DEFAULT), Some("noop")) => no("the interface is down".to_owned()),
+        (Some(DEFAULT), _) => Ok(()),
+        (_, Some(kind)) if RESTORABLE.contains(&kind) => Ok(()),
+        (_, Some(kind)) => {
+            no(format!("{kind} may have classes and filters, of which the kernel does not tell everything"))
+        }
+        _ => no(format!("`{now}` is not understood")),
+    }
+}
+
+fn write(link: &str, _: &str, value: &str) -> Result<(), ChangeError> {
+    let failed = |error| ChangeError::of_write(&what(link), &shown(value), error);
+    let index = rtnl::link(link)?.index;
+    if value.starts_with(DEFAULT) {
+        return rtnl::request(libc::RTM_DELQDISC, 0, tcmsg(index, 0, ROOT)).map_err(failed);
+    }
+    let (handle, kind, options) =
+        taken_apart(value).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
+    let handle = handle << 16;
+    let set = |parent, handle, kind: &str, options: &[u8]| {
+        let mut payload = tcmsg(index, handle, parent);
+        payload.attribute(TCA_KIND, &[kind.as_bytes(), &[0]].concat());
+        if !options.is_empty() {
+            payload.attribute(TCA_OPTIONS, options);
+        }
+        rtnl::request(libc::RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, payload)
+    };
+    let Some(kind) = kind.strip_prefix("mq of ") else {
+        return set(ROOT, handle, kind, &options).map_err(failed);
+    };
+    set(ROOT, handle, "mq", &[]).map_err(failed)?;
+    // Each of the queues that are in use; `mq` has just given them what it gives by default.
+    let (_, leaves) = root_and_leaves(link)?;
+    leaves.iter().try_for_each(|leaf| set(leaf.parent, 0, kind, &options)).map_err(failed)
+}
+
+/// Handle, kind and options.
+fn taken_apart(value: &str) -> Option<(u32, &str, Vec<u8>)> {
+    let (handle, rest) = value.split_once(": ")?;
+    let (kind, options) = rest.rsplit_once(' ')?;
+    Some((u32::from_str_radix(handle, 16).ok()?, kind, bytes(options)?))
+}
+
+/// What is set tells its handle and kind; the kernel adds options, and of several queues it may have got to some only.
+fn is_made_of(_: &str, written: &str, found: &str) -> bool {
+    let Some((handle, rest)) = written.split_once(": ") else { return false };
+    let ours = OURS.iter().any(|own| format!("{:x}", own >> 16) == handle);
+    let kind = rest.split_whitespace().next().unwrap_or_default();
+    let same =
+        found.split_once(": ").is_some_and(|(h, r)| h == handle && r.split_whitespace().next() == Some(kind));
+    ours && same
+}
+
+/// Without the options' bytes.
+fn shown(value: &str) -> String {
+    let rest = value.split_once(": ").map_or(value, |(_, rest)| rest);
+    let Some(leaves) = rest.strip_prefix("mq of ") else {
+        let mut words = rest.split_whitespace();
+        return match (words.next(), words.next()) {
+            (Some(DEFAULT), Some(kind)) => format!("{kind} ({DEFAULT})"),
+            (Some("pfifo"), Some(options)) => format!("pfifo{}", limit_of(options)),
+            (Some(kind), _) => kind.to_owned(),
+            _ => rest.to_owned(),
+        };
+    };
+    let mut kinds: Vec<_> = leaves.split(", ").filter_map(|leaf| leaf.split(' ').next()).collect();
+    kinds.dedup();
+    format!("mq of {}", kinds.join(", "))
+}
+
+fn limit_of(options: &str) -> String {
+    let limit = bytes(options).and_then(|bytes| rtnl::word(&bytes));
+    limit.map_or_else(String::new, |packets| format!(" {packets}"))
+}

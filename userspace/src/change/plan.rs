@@ -1,0 +1,91 @@
+//! From what is asked for to what is to be done, value by value.
+
+use super::{ChangeError, Place, Step, engine, kinds, owner};
+
+/// What is asked for: one value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Network namespace: a name, `host`, or a path.
+    pub netns: String,
+    /// As it is typed, `KIND:KEY=VALUE`.
+    pub setting: String,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// A finding's id, or what was typed.
+    pub id: String,
+    /// Why.
+    pub why: String,
+    /// Values that are to be set, in this order.
+    pub steps: Vec<Step>,
+    /// What is so already.
+    pub already: Vec<String>,
+}
+
+/// Looks at what is there, and says what is to be done; changes nothing. With `persist`, kernel settings are also written to
+/// where the system sets them at the next start.
+///
+/// # Errors
+/// When a setting is not there, cannot be restored exactly afterwards, or the value makes no sense.
+pub fn plan(id: &str, why: &str, requests: &[Request], persist: bool) -> Result<Plan, ChangeError> {
+    let mut plan = Plan { id: id.to_owned(), why: why.to_owned(), steps: Vec::new(), already: Vec::new() };
+    for Request { netns, setting } in requests {
+        let parsed = kinds::parse(setting)?;
+        let place = Place::find(netns)?;
+        if parsed.kind.of_machine && !place.is_own() {
+            return Err(ChangeError::Value {
+                what: format!("{} of {netns}", parsed.kind.name),
+                value: parsed.value,
+                why: "it is the machine's, and not a network namespace's".to_owned(),
+            });
+        }
+        let kept = kinds::kept_in(parsed.kind.name, &parsed.key, &parsed.value)
+            .filter(|_| persist && place.is_own());
+        if persist && kept.is_none() {
+            return Err(ChangeError::Value {
+                what: format!("{}:{}", parsed.kind.name, parsed.key),
+                value: parsed.value,
+                why: "with --persist, only kernel settings of the host itself: who sets the others at the next start is not known"
+                    .to_owned(),
+            });
+        }
+        add(&mut plan, place.clone(), parsed)?;
+        if let Some(file) = kept {
+            add(&mut plan, place, file)?;
+        }
+    }
+    Ok(plan)
+}
+
+fn add(plan: &mut Plan, place: Place, setting: kinds::Setting) -> Result<(), ChangeError> {
+    let kinds::Setting { kind, key, value } = setting;
+    let (before, after) = place.within(|| {
+        let before = (kind.read)(&key)?;
+        let after = (kind.plan)(&key, &value, &before)?;
+        Ok((before, after))
+    })?;
+    let owners = owner::of(kind.name, &key, &place);
+    let step = Step { place, kind: kind.name.to_owned(), key, before, after, owners };
+    if kind.is_same(&step.before, &step.after) {
+        plan.already.push(step.to_string());
+    } else {
+        plan.steps.push(step);
+    }
+    Ok(())
+}
+
+impl Plan {
+    /// Whether it is as it was when it was planned, so that it may be made.
+    ///
+    /// # Errors
+    /// [`ChangeError::Meanwhile`] when not.
+    pub fn check(&self) -> Result<(), ChangeError> {
+        self.steps.iter().try_for_each(|step| {
+            let now = engine::read(step)?;
+            let same = kinds::find(&step.kind)?.is_same(&step.before, &now);
+            if same { Ok(()) } else { Err(ChangeError::Meanwhile { what: step.to_string(), now }) }
+        })
+    }
+}

@@ -1,0 +1,56 @@
+//! Where the journal is kept.
+
+use super::JournalError;
+use std::{
+    env,
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+/// Where it is unless told otherwise: it outlives a reboot.
+const DEFAULT: &str = "/var/lib/nettrace";
+/// Names another place.
+const VARIABLE: &str = "NETTRACE_STATE_DIR";
+
+/// The directory of the journal and its lock.
+#[derive(Clone, Debug)]
+pub struct StateDir(PathBuf);
+
+impl StateDir {
+    /// The one that was asked for, that of `NETTRACE_STATE_DIR`, or `/var/lib/nettrace`.
+    #[must_use]
+    pub fn new(asked: Option<&Path>) -> Self {
+        let named = || env::var_os(VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
+        Self(asked.map(Path::to_owned).or_else(named).unwrap_or_else(|| DEFAULT.into()))
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Whether there ever was a change.
+    #[must_use]
+    pub fn has_journal(&self) -> bool {
+        self.journal().exists()
+    }
+
+    pub(super) fn journal(&self) -> PathBuf {
+        self.0.join("journal")
+    }
+
+    pub(super) fn lock(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+
+    /// Makes it, for root alone.
+    pub(crate) fn create(&self) -> Result<(), JournalError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(|error| JournalError::File {
+            action: "make",
+            path: self.0.clone(),
+            error,
+        })
+    }
+}

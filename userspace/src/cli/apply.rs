@@ -1,0 +1,196 @@
+//! `nettrace apply`: from findings, or settings that were typed, to changes of this node; with a look before, and a question.
+
+use super::{
+    Exit,
+    commands::{Failure, print, say},
+    input::{self, Input},
+    run, undo,
+};
+use crate::{
+    change::{ChangeError, Engine, KINDS, Plan, Request, StateDir, Until, nearest, plan, start_guard},
+    config::{Apply, Capture, Wanted},
+    recommend::{self, Finding, RULES, Risk, Verdict},
+};
+use anyhow::anyhow;
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
+/// Plans, shows, asks and applies.
+pub(super) fn apply(capture: &Capture, apply: &Apply) -> Result<Exit, Failure> {
+    let dir = StateDir::new(apply.state_dir.as_deref());
+    // A typing error is better known before the measurement than after it.
+    if let Wanted::Findings(ids) = &apply.wanted {
+        ids.iter().try_for_each(|id| check_id(id))?;
+    }
+    undo::recover(&dir)?;
+    let plans = plans(capture, apply)?;
+    let asked: Vec<_> = plans.into_iter().filter(|plan| !plan.steps.is_empty()).collect();
+    if asked.is_empty() {
+        say("nothing is to be changed");
+        return Ok(Exit::Ok);
+    }
+    print(|out| asked.iter().try_for_each(|plan| show(out, plan)))?;
+    if apply.dry_run {
+        say("nothing was changed (--dry-run)");
+        return Ok(Exit::Ok);
+    }
+    if !apply.yes && !agreed()? {
+        say("nothing was changed");
+        return Ok(Exit::Ok);
+    }
+    make(&dir, &asked, apply)
+}
+
+/// One change after the other: what was made before one fails stays, and is told.
+fn make(dir: &StateDir, plans: &[Plan], apply: &Apply) -> Result<Exit, Failure> {
+    if apply.until.is_some() {
+        // Before anything is changed, so that somebody takes it back even if this process ends in the middle.
+        dir.create()?;
+        start_guard(dir)?;
+    }
+    let (mut engine, recovered) = Engine::open(dir)?;
+    undo::tell(&recovered)?;
+    for plan in plans {
+        let change = engine.apply(plan, apply.until.map(Until::after))?;
+        let limit = apply.until.map(|time| {
+            format!("; it is taken back in {time:?} unless `nettrace keep {change}` is run before")
+        });
+        say(&format!(
+            "change {change}, {}: done; `nettrace rollback {change}` takes it back{}",
+            plan.id,
+            limit.unwrap_or_default()
+        ));
+    }
+    Ok(Exit::Ok)
+}
+
+/// What is to be done, nothing twice.
+fn plans(capture: &Capture, apply: &Apply) -> Result<Vec<Plan>, Failure> {
+    if let Wanted::Settings { settings, netns } = &apply.wanted {
+        let request = |setting: &String| Request { netns: netns.clone(), setting: setting.clone() };
+        let requests: Vec<_> = settings.iter().map(request).collect();
+        let id = settings.join(" ");
+        return Ok(vec![told(plan(&id, "asked for", &requests, apply.persist)?)]);
+    }
+    let findings = findings(capture, apply)?;
+    let mut plans: Vec<Plan> = Vec::new();
+    for finding in chosen(&findings, apply)? {
+        let requests = requests(finding);
+        if requests.is_empty() {
+            by_hand(finding);
+            continue;
+        }
+        let mut plan = told(plan(&finding.id, &finding.because, &requests, apply.persist)?);
+        for earlier in plans.iter().flat_map(|p| &p.steps) {
+            plan.steps.retain(|s| !s.is_of(earlier));
+        }
+        plans.push(plan);
+    }
+    Ok(plans)
+}
+
+fn told(plan: Plan) -> Plan {
+    plan.already.iter().for_each(|what| say(&format!("{what} is so already")));
+    plan
+}
+
+/// Of a measurement made now, or before on this node.
+fn findings(capture: &Capture, apply: &Apply) -> Result<Vec<Finding>, Failure> {
+    let input = match &apply.from {
+        Some(path) => input::read(path)?,
+        None => Input { snapshot: run::measure(capture, None)?.snapshot, damaged: false },
+    };
+    let (there, here) = (&input.snapshot.meta.hostname, crate::capture::hostname());
+    if apply.from.is_some() && *there != here {
+        return Err(Failure::usage(anyhow!(
+            "the measurement is of {there}, and this is {here}: what one needs says nothing of the other; nothing was changed"
+        )));
+    }
+    Ok(recommend::advise(&input.snapshot, apply.profile))
+}
+
+fn chosen<'a>(findings: &'a [Finding], apply: &Apply) -> Result<Vec<&'a Finding>, Failure> {
+    let Wanted::Findings(ids) = &apply.wanted else {
+        let safe = |f: &&Finding| f.verdict == Verdict::Apply && f.risk == Risk::Low;
+        return Ok(findings.iter().filter(safe).collect());
+    };
+    let mut chosen = Vec::new();
+    for id in ids {
+        let finding = findings.iter().find(|f| f.id == *id).ok_or_else(|| unknown(id))?;
+        if !finding.verdict.is_urgent() {
+            let tell = finding.to_tell.as_ref().map(|run| format!(" (to tell: {run})")).unwrap_or_default();
+            return Err(Failure::usage(anyhow!(
+                "{id}: {}, because {}{tell}; nothing was changed. --set makes a change that no finding asks for",
+                finding.verdict.name(),
+                finding.because
+            )));
+        }
+        chosen.push(finding);
+    }
+    Ok(chosen)
+}
+
+fn requests(finding: &Finding) -> Vec<Request> {
+    let of = |change: &recommend::Change| {
+        change.setting.clone().map(|setting| Request { netns: change.scope.clone(), setting })
+    };
+    finding.changes.iter().filter_map(of).collect()
+}
+
+/// What nettrace cannot do for people.
+fn by_hand(finding: &Finding) {
+    for change in &finding.changes {
+        say(&format!("{}: to be done by hand, in {}: {}", finding.id, change.scope, change.apply));
+    }
+    if finding.changes.is_empty() {
+        say(&format!("{}: there is no setting to be changed: {}", finding.id, finding.because));
+    }
+}
+
+fn ids() -> impl Iterator<Item = &'static str> {
+    RULES.iter().copied().flatten().map(|rule| rule.id)
+}
+
+fn check_id(id: &str) -> Result<(), Failure> {
+    if ids().any(|known| known == id) { Ok(()) } else { Err(unknown(id)) }
+}
+
+fn unknown(id: &str) -> Failure {
+    let near = nearest(id, ids()).map(|near| format!("; the nearest is {near}")).unwrap_or_default();
+    Failure::usage(anyhow!(
+        "there is no finding {id}{near}; `nettrace recommend --all` lists them. Nothing was changed"
+    ))
+}
+
+fn show(out: &mut dyn io::Write, plan: &Plan) -> io::Result<()> {
+    writeln!(out, "{}: {}", plan.id, plan.why)?;
+    for step in &plan.steps {
+        let kind = KINDS.iter().find(|kind| kind.name == step.kind);
+        let shown = |value: &str| kind.map_or_else(|| value.to_owned(), |kind| kind.show(value));
+        writeln!(out, "  {step}")?;
+        writeln!(out, "    - {}", shown(&step.before))?;
+        writeln!(out, "    + {}", shown(&step.after))?;
+        for owner in &step.owners {
+            writeln!(out, "    ! {owner}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Asks; without a terminal there is nobody to be asked.
+fn agreed() -> Result<bool, Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::usage(anyhow!(
+            "there is no terminal to ask at; --yes for scripts, --dry-run to only look. Nothing was changed"
+        )));
+    }
+    let _ = write!(io::stderr(), "Change this? [y/N] ").and_then(|()| io::stderr().flush());
+    let mut line = String::new();
+    let _ = io::stdin().lock().read_line(&mut line);
+    Ok(matches!(line.trim(), "y" | "Y" | "yes"))
+}
+
+impl From<ChangeError> for Failure {
+    fn from(error: ChangeError) -> Self {
+        if error.is_usage() { Self::usage(error) } else { anyhow::Error::new(error).into() }
+    }
+}
