@@ -10,6 +10,7 @@ pub mod cli;
 mod cni;
 pub mod config;
 pub mod conntrack;
+mod deadline;
 pub mod decode;
 pub mod doctor;
 mod ethtool;

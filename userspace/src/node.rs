@@ -24,12 +24,17 @@ pub use routes::{LimitedInterface, Routes, TunedRoute};
 pub use rules::{Ipvs, KubeProxy, PacketRules, RuleTable};
 pub use sockets::{Listener, NodeSockets, PortUse};
 
-use crate::{files::Files, iface::Namespace};
+use crate::{
+    deadline::{self, Deadline, PATIENCE, Pending},
+    files::Files,
+    iface::Namespace,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::File,
     io::{self, Read as _},
+    net::IpAddr,
     path::Path,
 };
 
@@ -67,7 +72,6 @@ const HOST_FILES: &[(&str, &str)] = &[
     (SELINUX, "/sys/fs/selinux/enforce"),
     (GOVERNOR, "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
     (CLOCK, "/sys/devices/system/clocksource/clocksource0/current_clocksource"),
-    (RESOLVER, "/etc/resolv.conf"),
     (TUNED, "/etc/tuned/active_profile"),
 ];
 
@@ -77,9 +81,6 @@ pub const SELINUX: &str = "selinux";
 pub const GOVERNOR: &str = "cpu governor";
 /// The clock source in use.
 pub const CLOCK: &str = "clock source";
-/// The host's resolver configuration, see resolv.conf(5).
-pub const RESOLVER: &str = "resolver";
-
 /// The profile that tuned has set, where it is installed.
 pub const TUNED: &str = "tuned profile";
 
@@ -115,9 +116,12 @@ pub struct Settings {
     /// Its interfaces.
     #[serde(default)]
     pub links: Vec<NodeLink>,
-    /// Why its interfaces cannot be listed.
+    /// Why its interfaces cannot all be listed.
     #[serde(default)]
     pub links_error: Option<String>,
+    /// Its addresses, up to 256 of each family, as far as they are known; none in older snapshots.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
     /// Its packet rules; none in older snapshots, and of a namespace that could not be entered.
     #[serde(default)]
     pub rules: Option<PacketRules>,
@@ -147,27 +151,49 @@ pub struct Setting {
 }
 
 impl Node {
-    /// Of the machine that this runs on, and these of its namespaces; with what came since `before`.
+    /// Of the machine that this runs on, and these of its namespaces; with what came since `before`. What cannot be read within
+    /// some seconds says so.
     #[must_use]
     pub fn read(namespaces: &[Namespace], before: &Before) -> Self {
-        let files = HOST_FILES.iter().map(|(name, path)| Setting::file(name, path));
+        Self::read_by(Deadline::after(PATIENCE), namespaces, before)
+    }
+
+    /// Each part has a thread, so that none waits for one that hangs. Tunnels and NICs are the host's, whichever namespaces are
+    /// measured.
+    fn read_by(deadline: Deadline, namespaces: &[Namespace], before: &Before) -> Self {
+        let host = Namespace::host();
         let root = Path::new("/");
-        // Tunnels are the host's, whichever namespaces are measured.
-        let read = Namespace::host().within(|| {
-            let links = links::read().map_err(|error| error.to_string())?;
-            let nics = nic::read(root, &links);
-            Ok::<_, String>((links, nics))
+        let values = deadline::start(&host, || {
+            let files = HOST_FILES.iter().map(|(name, path)| Setting::file(name, path));
+            HOST_SYSCTLS.iter().map(|name| Setting::sysctl(name)).chain(files).collect()
         });
-        let (cluster, nics) = match read.map_err(|error| error.to_string()).flatten() {
-            Ok((links, nics)) => (Cluster::read(root, &links, None), Some(nics)),
-            Err(error) => (Cluster::read(root, &[], Some(&error)), None),
-        };
+        let receive = before.receive.clone();
+        let machine = deadline::start(&host, move || Machine::read(&Files::new(root), &receive));
+        let cluster = deadline::start(&host, move || {
+            let (links, error) = links::list(deadline);
+            Cluster::read(root, &links, error.as_deref())
+        });
+        let nics = deadline::start(&host, move || {
+            let (links, error) = links::list(deadline);
+            (error.is_none() || !links.is_empty()).then(|| nic::read(root, &links))
+        });
+        let start = |namespace| (namespace, Settings::start(namespace, before, deadline));
+        let settings: Vec<(&Namespace, Pending<Settings>)> = namespaces.iter().map(start).collect();
+        let unread = |name: &str, path: &str, error: &io::Error| Setting::new(name, path, Err(error));
         Self {
-            host: HOST_SYSCTLS.iter().map(|name| Setting::sysctl(name)).chain(files).collect(),
-            namespaces: namespaces.iter().map(|n| Settings::read(n, before)).collect(),
-            cluster: Some(cluster),
-            machine: Some(Machine::read(&Files::new(root), &before.receive)),
-            nics,
+            host: values.wait(deadline).unwrap_or_else(|error| {
+                let sysctls = HOST_SYSCTLS.iter().map(|name| unread(name, &sysctl_file(name), &error));
+                sysctls.chain(HOST_FILES.iter().map(|(name, path)| unread(name, path, &error))).collect()
+            }),
+            machine: Some(machine.wait(deadline).unwrap_or_else(|error| Machine::unread(&error))),
+            cluster: Some(cluster.wait(deadline).unwrap_or_else(|error| Cluster::unread(&error))),
+            nics: nics.wait(deadline).ok().flatten(),
+            namespaces: settings
+                .into_iter()
+                .map(|(of, read)| {
+                    read.wait(deadline).unwrap_or_else(|error| Settings::unread(&of.name, &error))
+                })
+                .collect(),
         }
     }
 
@@ -208,37 +234,41 @@ impl Settings {
         find(&self.values, name)
     }
 
-    /// Of one that cannot be entered, each setting says so.
-    fn read(namespace: &Namespace, before: &Before) -> Self {
+    /// Has those of a namespace read.
+    fn start(namespace: &Namespace, before: &Before, deadline: Deadline) -> Pending<Self> {
         let netns = namespace.name.clone();
-        let inside = || {
+        let before = before.of(&netns);
+        deadline::start(namespace, move || {
+            // Of the time that was measured: whatever else takes long is not.
+            let fragments_made = before.fragments_since();
             let sysctls = SYSCTLS.iter().map(|name| Setting::sysctl(name));
             let values = sysctls.chain([Setting::time_wait()]).collect();
-            let (links, links_error) = match links::read() {
-                Ok(links) => (links, None),
-                Err(error) => (Vec::new(), Some(error.to_string())),
-            };
+            let (links, links_error) = links::read(deadline);
             Self {
-                netns: netns.clone(),
+                netns,
                 values,
-                rules: Some(PacketRules::read(&links)),
+                addresses: links::addresses(deadline),
+                sockets: sockets::read(before.drops.as_ref(), deadline),
+                // What may be much comes last, so that it leaves time for the rest.
+                routes: Some(Routes::read(deadline)),
+                rules: Some(PacketRules::read(&links, deadline)),
                 links,
                 links_error,
-                sockets: sockets::read(&netns, &before.drops),
-                routes: Some(Routes::read()),
-                fragments_made: before.fragments_since(&netns),
+                fragments_made,
             }
-        };
-        namespace.within(inside).unwrap_or_else(|error| Self {
-            values: SYSCTLS.iter().map(|name| Setting::new(name, &sysctl_file(name), Err(&error))).collect(),
-            links: Vec::new(),
-            links_error: Some(error.to_string()),
-            rules: None,
-            sockets: NodeSockets { error: Some(error.to_string()), ..NodeSockets::default() },
-            routes: None,
-            fragments_made: None,
-            netns: netns.clone(),
         })
+    }
+
+    /// Of a namespace that cannot be entered, or did not answer in time: each part says so.
+    fn unread(netns: &str, error: &io::Error) -> Self {
+        let why = Some(error.to_string());
+        Self {
+            netns: netns.to_owned(),
+            values: SYSCTLS.iter().map(|name| Setting::new(name, &sysctl_file(name), Err(error))).collect(),
+            links_error: why.clone(),
+            sockets: NodeSockets { error: why, ..NodeSockets::default() },
+            ..Self::default()
+        }
     }
 }
 
@@ -295,19 +325,51 @@ fn text(path: &Path) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn what_is_there_is_read_and_what_is_not_says_why() {
-        let node = Node::read(&[Namespace::host()], &Before::default());
+        let host = [Namespace::host()];
+        let node = Node::read(&host, &Before::read(&host));
         assert_eq!(node.namespaces.len(), 1);
+        assert!(node.namespaces[0].fragments_made.is_some(), "it was read before");
         let (netns, value) = node.of_each("net.core.somaxconn").next().unwrap();
         assert_eq!(netns, "host");
         assert_eq!(value, std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim());
         for setting in node.host.iter().chain(&node.namespaces[0].values) {
             assert_ne!(setting.value.is_some(), setting.error.is_some(), "{setting:?}");
         }
+        let machine = node.machine.unwrap();
+        assert!(!machine.unread.iter().any(|why| why.contains("not all was read")));
+        assert_eq!(machine.received.len(), machine.receive.len());
         let missing = Setting::file("x", "/proc/sys/net/no/such");
         assert!(missing.value.is_none() && missing.error.unwrap().contains("No such file"));
+    }
+
+    #[test]
+    fn what_is_not_read_in_time_says_so_part_by_part() {
+        let begun = std::time::Instant::now();
+        let deadline = Deadline::after(Duration::ZERO);
+        let node = Node::read_by(deadline, &[Namespace::host()], &Before::default());
+        assert!(begun.elapsed() < PATIENCE);
+        let late = |why: &Option<String>| {
+            why.as_ref().is_some_and(|why| why.contains("not all was read within 0ns"))
+        };
+        let Settings { links_error, sockets, rules, routes, .. } = &node.namespaces[0];
+        // Nothing at all is there of a thread that was slower than its grace.
+        assert!(late(links_error) && (late(&sockets.error) || late(&sockets.cut)), "{:?}", node.namespaces);
+        assert!(routes.as_ref().is_none_or(|routes| late(&routes.error)), "{routes:?}");
+        let loaded = crate::modules::is_there(Path::new("/"), "nf_tables").is_ok_and(|there| there);
+        assert!(
+            !loaded || rules.as_ref().is_none_or(|rules| late(&rules.unread.first().cloned())),
+            "{rules:?}"
+        );
+        assert!(late(&node.cluster.unwrap().tunnels_error));
+        let error = io::Error::from(deadline.check().unwrap_err());
+        let unread = Settings::unread("pod", &error);
+        assert!(unread.values.iter().all(|setting| late(&setting.error)), "{unread:?}");
+        assert!(late(&unread.links_error) && late(&unread.sockets.error) && unread.routes.is_none());
+        assert!(Machine::unread(&error).unread[0].contains("not all was read"));
     }
 
     #[test]

@@ -29,8 +29,9 @@ pub use text::{explain, render as text};
 use crate::{
     node::Node,
     report::units,
-    snapshot::{Probe, Snapshot},
+    snapshot::{Probe, SignalData, Snapshot},
 };
+use nettrace_common::Signal;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -287,12 +288,40 @@ pub const RULES: &[&[Rule]] = &[
     cluster::RULES,
 ];
 
+/// Probes that are known by single events. What others tell of is counted in the kernel: exact, whatever became of events.
+const BY_EVENTS: &[&str] = &[
+    Signal::DnsLatency.name(),
+    Signal::TcpConnect.name(),
+    Signal::TcpAccept.name(),
+    // Its histogram is the kernel's; by peer it is made of events.
+    Signal::TcpSrtt.name(),
+    "tcp.limited",
+    "ip.black_hole",
+    "ip.packet_too_big",
+];
+/// Share of all events that could not be kept, from which on those that are missing may have been the ones that matter.
+const LOST_SHARE: f64 = 0.01;
+
 /// What rules see.
 struct Seen<'a> {
     snapshot: &'a Snapshot,
     node: &'a Node,
     limits: Thresholds,
     profile: Profile,
+}
+
+impl<'a> Seen<'a> {
+    /// A signal over all interfaces; where it has fewer latencies than a rule rests on, what that says.
+    fn enough(&self, signal: Signal, count: u64) -> Result<&'a SignalData, Box<Judgement>> {
+        let row = self.snapshot.signal(signal);
+        row.filter(|row| row.hist.count() >= count).ok_or_else(|| {
+            let has = row.map_or(0, |row| row.hist.count());
+            Box::new(Judgement::cannot_tell(
+                format!("{} was measured {} times, {count} are needed", signal.name(), units::count(has)),
+                format!("nettrace run -d 1m --signals {}, while there is traffic", signal.name()),
+            ))
+        })
+    }
 }
 
 /// What a rule says; the rest of a finding is the rule's own.
@@ -350,21 +379,26 @@ impl Judgement {
         self
     }
 
-    /// What shows no use for a change is known of the traffic that was measured.
-    fn qualified(mut self, snapshot: &Snapshot) -> Self {
+    /// What shows no use for a change is known of the traffic that was measured, and by events of what was kept of it.
+    fn qualified(mut self, snapshot: &Snapshot, needs: &[&str]) -> Self {
         if self.verdict != Verdict::NotNeeded {
             return self;
         }
         if is_idle(snapshot) {
             return Self::cannot_tell("there was no traffic", "nettrace run -d 1m, while there is traffic");
         }
+        if needs.iter().any(|probe| BY_EVENTS.contains(probe)) {
+            if let Some(why) = incomplete(snapshot) {
+                return Self { evidence: self.evidence, ..why };
+            }
+            if snapshot.ring.lost > 0 {
+                let lost = units::plural(snapshot.ring.lost, "event", "events");
+                self.because += &format!(", but {lost} of all could not be kept");
+                self.confidence = Confidence::Low;
+            }
+        }
         if let Some(filter) = &snapshot.meta.filter {
             self.because += &format!(", in the traffic of the filter `{filter}`");
-            self.confidence = Confidence::Low;
-        }
-        if snapshot.ring.lost > 0 {
-            let lost = units::plural(snapshot.ring.lost, "event", "events");
-            self.because += &format!(", but {lost} of all could not be kept");
             self.confidence = Confidence::Low;
         }
         self
@@ -421,7 +455,7 @@ pub fn advise(snapshot: &Snapshot, profile: Profile) -> Vec<Finding> {
         let judgement = match missing(snapshot, rule) {
             Some(cannot) => cannot,
             None if rule.needs.is_empty() => (rule.judge)(&seen),
-            None => (rule.judge)(&seen).qualified(snapshot),
+            None => (rule.judge)(&seen).qualified(snapshot, rule.needs),
         };
         finding(rule, judgement)
     };
@@ -455,6 +489,25 @@ fn is_idle(snapshot: &Snapshot) -> bool {
         ip.fragments_out_v6,
     ];
     snapshot.signals.is_empty() && snapshot.drops.is_empty() && total(counts) == 0
+}
+
+/// Why events tell nothing of what they do not show: too many are missing.
+fn incomplete(snapshot: &Snapshot) -> Option<Judgement> {
+    let ring = &snapshot.ring;
+    if let Some(rotated) = snapshot.meta.rotated {
+        let files = units::plural(u64::from(rotated.files), "file", "files");
+        return Some(Judgement::cannot_tell(
+            format!("the recording's start was rotated away ({files}), and its events with it"),
+            "nettrace run, or nettrace record with a larger --max-size",
+        ));
+    }
+    if ring.lost == 0 || (ring.lost as f64) < LOST_SHARE * ring.emitted as f64 {
+        return None;
+    }
+    Some(Judgement::cannot_tell(
+        format!("of the events {} could not be kept", of(ring.lost, ring.emitted)),
+        "nettrace run with a larger --ring-size, fewer --signals, or a --filter",
+    ))
 }
 
 /// Why a rule cannot tell: a probe that it needs was off.

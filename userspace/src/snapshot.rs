@@ -217,7 +217,8 @@ pub struct DnsServer {
     pub transport: String,
     /// Transactions sent to it.
     pub transactions: u64,
-    /// Of these, those for a name and type that it had been asked for before while measuring; none where that is not known.
+    /// Of these, those for a name and type that the same client had asked it for in the 5 s before, so that a cache on the way
+    /// would have answered; none where that is not known.
     #[serde(default)]
     pub asked_again: Option<u64>,
     /// Of these, without an answer.

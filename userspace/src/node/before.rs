@@ -2,10 +2,11 @@
 //! is of the time that was measured.
 //!
 //! Needs: to be able to enter the namespaces, and procfs of the host. Yields: [`Before`]. What cannot be read is not there, and
-//! its difference is not known then.
+//! its difference is not known then; what hangs is not waited for.
 
-use super::{CpuReceive, machine, sockets::Drops};
+use super::{CpuReceive, machine, sockets};
 use crate::{
+    deadline::{self, Deadline, PATIENCE},
     files::{Files, counter},
     iface::Namespace,
 };
@@ -18,35 +19,63 @@ const SNMP6: &str = "/proc/thread-self/net/snmp6";
 /// Counters as they were before.
 #[derive(Debug, Default)]
 pub struct Before {
-    /// What listeners had dropped.
-    pub(super) drops: Drops,
     /// What each CPU had received.
     pub(super) receive: Vec<CpuReceive>,
-    /// Fragments that had been made, by namespace.
-    fragments: HashMap<String, u64>,
+    /// By namespace.
+    namespaces: HashMap<String, Counts>,
+}
+
+/// Counters of a network namespace.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counts {
+    /// How often each listener had dropped, by socket.
+    pub(super) drops: Option<HashMap<u64, u32>>,
+    /// Fragments that had been made.
+    fragments: Option<u64>,
 }
 
 impl Before {
     /// Of the machine that this runs on, and these of its namespaces, as they are now.
     #[must_use]
     pub fn read(namespaces: &[Namespace]) -> Self {
-        let files = Files::new(Path::new("/"));
-        let fragments = |namespace: &Namespace| {
-            let made = namespace.within(|| fragments_made(&files)).ok()??;
-            Some((namespace.name.clone(), made))
+        Self::read_by(Deadline::after(PATIENCE), namespaces)
+    }
+
+    fn read_by(deadline: Deadline, namespaces: &[Namespace]) -> Self {
+        let receive = deadline::start(&Namespace::host(), || machine::receive(&root(), &mut Vec::new()));
+        let start = |namespace: &Namespace| {
+            (namespace.name.clone(), deadline::start(namespace, move || Counts::read(deadline)))
         };
+        let pending: Vec<_> = namespaces.iter().map(start).collect();
         Self {
-            drops: Drops::read(namespaces),
-            receive: machine::receive(&files, &mut Vec::new()),
-            fragments: namespaces.iter().filter_map(fragments).collect(),
+            receive: receive.wait(deadline).unwrap_or_default(),
+            namespaces: pending
+                .into_iter()
+                .filter_map(|(netns, counts)| Some((netns, counts.wait(deadline).ok()?)))
+                .collect(),
         }
     }
 
-    /// Fragments that the namespace that this thread is in, which reports call `netns`, made since then.
-    pub(super) fn fragments_since(&self, netns: &str) -> Option<u64> {
-        let now = fragments_made(&Files::new(Path::new("/")))?;
-        Some(now.saturating_sub(*self.fragments.get(netns)?))
+    /// Those of the namespace that reports call `netns`.
+    pub(super) fn of(&self, netns: &str) -> Counts {
+        self.namespaces.get(netns).cloned().unwrap_or_default()
     }
+}
+
+impl Counts {
+    /// Of the namespace that this thread is in. What may be much comes last.
+    fn read(deadline: Deadline) -> Self {
+        Self { fragments: fragments_made(&root()), drops: sockets::drops(deadline) }
+    }
+
+    /// Fragments that the namespace that this thread is in made since then.
+    pub(super) fn fragments_since(&self) -> Option<u64> {
+        Some(fragments_made(&root())?.saturating_sub(self.fragments?))
+    }
+}
+
+fn root() -> Files {
+    Files::new(Path::new("/"))
 }
 
 /// A kernel without IPv6 has no counters of it.
@@ -83,8 +112,17 @@ mod tests {
     fn what_came_since_is_known_of_namespaces_that_were_read_before() {
         let host = [Namespace::host()];
         let before = Before::read(&host);
-        assert!(before.fragments_since(&host[0].name).is_some());
-        assert_eq!(before.fragments_since("another"), None);
+        assert!(before.of(&host[0].name).fragments_since().is_some());
+        assert_eq!(before.of("another").fragments_since(), None);
         assert!(!before.receive.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_read_in_time_is_not_waited_for_and_not_known() {
+        let begun = std::time::Instant::now();
+        let host = [Namespace::host()];
+        let before = Before::read_by(Deadline::after(std::time::Duration::ZERO), &host);
+        assert!(begun.elapsed() < PATIENCE);
+        assert_eq!(before.of(&host[0].name).drops, None);
     }
 }

@@ -10,7 +10,7 @@ use crate::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::{io, path::Path};
 
 /// Of the cluster's network, what this node shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -63,6 +63,23 @@ impl Cluster {
             tunnels: links.iter().filter_map(tunnel).collect(),
             tunnels_error: links_error.map(str::to_owned),
         }
+    }
+
+    /// Of a machine of which nothing was read.
+    pub(super) fn unread(error: &io::Error) -> Self {
+        let why = error.to_string();
+        Self { unread: vec![why.clone()], tunnels_error: Some(why), ..Self::default() }
+    }
+
+    /// Whether something here tells who connects the pods. What many plugins make use of tells nothing of them, nor do
+    /// interfaces that other programs have, too.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        let by_file = |clue: &Clue| clue.from.starts_with(cni::CONFIG_DIR) && clue.plugin != "Multus";
+        let general = ["bridge plugin", "Cilium or LXC", "kube-proxy (IPVS)", "Multus"];
+        let by_interface = |clue: &Clue| !general.contains(&clue.plugin.as_str());
+        self.tunnels.iter().any(|tunnel| tunnel.plugin.is_some())
+            || self.cni.iter().any(|clue| by_file(clue) || by_interface(clue))
     }
 
     /// Whether there is a hint at a plugin, by its name.
@@ -123,7 +140,18 @@ mod tests {
                 ("vx7", "vxlan", None)
             ]
         );
+        assert!(cluster.is_known());
         assert!(cluster.has("Flannel") && cluster.has("Cilium") && !cluster.has("Calico"));
+        let by = |plugin: &str, from: &str| Cluster {
+            cni: vec![Clue { plugin: plugin.to_owned(), from: from.to_owned() }],
+            ..Cluster::default()
+        };
+        for plugin in ["bridge plugin", "Cilium or LXC", "kube-proxy (IPVS)"] {
+            assert!(!by(plugin, "interface x").is_known(), "{plugin}");
+        }
+        assert!(by("bridge plugin", "/etc/cni/net.d/10-bridge.conf").is_known());
+        assert!(!by("Multus", "/etc/cni/net.d/00-multus.conf").is_known(), "it calls another one");
+        assert!(by("Calico", "interface cali12").is_known() && !Cluster::default().is_known());
         // There is no directory of interfaces below that root, and it says so.
         assert!(cluster.unread[0].contains("/sys/class/net"), "{:?}", cluster.unread);
     }

@@ -1,13 +1,17 @@
-//! The interfaces of a network namespace: MTU, queue, and what they are joined to.
+//! The interfaces of a network namespace: MTU, queue, and what they are joined to; and its addresses.
 //!
-//! Needs: to be in the namespace. Yields: [`NodeLink`] rows, in the kernel's order. Source: RTM_GETLINK (rtnetlink(7)), and
-//! of the queues RTM_GETQDISC.
+//! Needs: to be in the namespace. Yields: [`NodeLink`] rows, in the kernel's order. Sources: RTM_GETLINK, RTM_GETADDR
+//! (rtnetlink(7)), and of the queues RTM_GETQDISC.
 
 use super::qdiscs::Qdiscs;
-use crate::netlink::{DumpError, dump};
+use crate::{
+    deadline::Deadline,
+    netlink::{dump_each, settled},
+};
 use rtnetlink::{
     packet_route::{
-        RouteNetlinkMessage,
+        AddressFamily, RouteNetlinkMessage,
+        address::{AddressAttribute, AddressMessage},
         link::{
             InfoData, InfoGeneve, InfoGre, InfoIpTunnel, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
             LinkMessage,
@@ -17,6 +21,12 @@ use rtnetlink::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::{net::IpAddr, ops::ControlFlow};
+
+/// Interfaces after the first so many are not listed: a node has as many pods as it has addresses for them, some hundreds.
+const MAX_LINKS: usize = 16_384;
+/// Addresses of one family that are kept: what kube-proxy binds for Services in its IPVS mode comes after the node's own.
+const MAX_ADDRESSES: usize = 256;
 
 /// One interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -91,22 +101,74 @@ impl NodeLink {
     }
 }
 
-/// All interfaces of the namespace that this thread is in.
-///
-/// # Errors
-/// When the kernel does not answer.
-pub(super) fn read() -> Result<Vec<NodeLink>, DumpError> {
-    let answers = dump(NETLINK_ROUTE, RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
-    let mut links: Vec<_> = answers.iter().filter_map(link_of).collect();
-    // Without them all else is still known.
-    match Qdiscs::read() {
-        Ok(qdiscs) => links.iter_mut().for_each(|link| {
-            link.leaves = qdiscs.leaves(link.ifindex);
-            link.fifo_limit = qdiscs.fifo_limit(link.ifindex);
-        }),
-        Err(error) => tracing::debug!("queues of interfaces cannot be read: {error}"),
+/// The interfaces of the namespace that this thread is in, and why these are not all.
+pub(super) fn list(deadline: Deadline) -> (Vec<NodeLink>, Option<String>) {
+    let mut more = false;
+    let (links, error) = settled(Vec::new, |links: &mut Vec<NodeLink>| {
+        let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        dump_each(NETLINK_ROUTE, question, deadline, |answer| {
+            more = links.len() >= MAX_LINKS;
+            if more {
+                return ControlFlow::Break(());
+            }
+            links.extend(link_of(&answer));
+            ControlFlow::Continue(())
+        })
+    });
+    let cut = more.then(|| format!("interfaces after the first {MAX_LINKS} are not listed"));
+    (links, error.map(|error| error.to_string()).or(cut))
+}
+
+/// The same, with the queues of each: without them all else is still known.
+pub(super) fn read(deadline: Deadline) -> (Vec<NodeLink>, Option<String>) {
+    let (mut links, error) = list(deadline);
+    let (qdiscs, unread) = Qdiscs::read(deadline);
+    for link in &mut links {
+        link.leaves = qdiscs.leaves(link.ifindex);
+        link.fifo_limit = qdiscs.fifo_limit(link.ifindex);
     }
-    Ok(links)
+    if let Some(why) = unread {
+        tracing::debug!("not all queues of interfaces are known: {why}");
+    }
+    (links, error)
+}
+
+/// Addresses of the namespace that this thread is in, as far as they can be read: they only tell whose a packet is.
+pub(super) fn addresses(deadline: Deadline) -> Vec<IpAddr> {
+    let of_family = |family| {
+        let (addresses, error) = settled(Vec::new, |addresses| {
+            let mut question = AddressMessage::default();
+            question.header.family = family;
+            dump_each(NETLINK_ROUTE, RouteNetlinkMessage::GetAddress(question), deadline, |answer| {
+                addresses.extend(address_of(&answer, family));
+                let full = addresses.len() >= MAX_ADDRESSES;
+                if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+        });
+        if let Some(error) = error {
+            tracing::debug!("not all addresses are known: {error}");
+        }
+        addresses
+    };
+    [AddressFamily::Inet, AddressFamily::Inet6].into_iter().flat_map(of_family).collect()
+}
+
+/// The namespace's own end. A kernel without a family answers with the addresses of all others.
+fn address_of(answer: &RouteNetlinkMessage, family: AddressFamily) -> Option<IpAddr> {
+    let RouteNetlinkMessage::NewAddress(message) = answer else { return None };
+    if message.header.family != family {
+        return None;
+    }
+    let own = |attribute: &AddressAttribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    };
+    let of_link = |attribute: &AddressAttribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    };
+    let attributes = &message.attributes;
+    attributes.iter().find_map(own).or_else(|| attributes.iter().find_map(of_link))
 }
 
 fn link_of(answer: &RouteNetlinkMessage) -> Option<NodeLink> {
@@ -165,10 +227,16 @@ mod tests {
 
     #[test]
     fn the_loopback_is_there() {
-        let links = read().unwrap();
+        let soon = Deadline::after(std::time::Duration::from_secs(60));
+        let (links, error) = read(soon);
+        assert_eq!(error, None);
         let lo = links.iter().find(|link| link.name == "lo").unwrap();
         assert_eq!((lo.ifindex, lo.kind.as_deref()), (1, None));
         assert!(lo.mtu_bytes >= 1500, "{lo:?}");
         assert!(lo.leaves.is_some(), "its queue is known: {lo:?}");
+        assert!(!lo.up || addresses(soon).contains(&[127, 0, 0, 1].into()));
+        let late = Deadline::after(std::time::Duration::ZERO);
+        assert!(read(late).1.is_some_and(|error| error.contains("not all was read within")));
+        assert_eq!(addresses(late), Vec::<IpAddr>::new());
     }
 }

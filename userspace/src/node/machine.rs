@@ -87,6 +87,11 @@ impl Machine {
         machine
     }
 
+    /// Of a machine of which nothing was read.
+    pub(super) fn unread(error: &std::io::Error) -> Self {
+        Self { unread: vec![error.to_string()], ..Self::default() }
+    }
+
     /// The CPU that ran most receive softirqs while it was measured, and its share of all of that time, from 0 to 1; none of
     /// a machine with one CPU, and where it is not known.
     #[must_use]

@@ -4,7 +4,10 @@
 //! (include/uapi/linux/rtnetlink.h), with those that the kernel made by itself. The attributes are read here, since no more than
 //! two of them are needed, and what is not known of others must not matter.
 
-use crate::netlink::{DumpError, dump};
+use crate::{
+    deadline::Deadline,
+    netlink::{DumpError, dump_each, settled},
+};
 use rtnetlink::{
     packet_core::{
         DecodeError, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable, NlasIterator, parse_string,
@@ -12,7 +15,10 @@ use rtnetlink::{
     },
     sys::protocols::NETLINK_ROUTE,
 };
+use std::ops::ControlFlow;
 
+/// Queues after the first so many are not looked at: NICs have some hundreds, shapers of pods some more.
+const MAX_QDISCS: usize = 65_536;
 /// `RTM_NEWQDISC`, the answer, and `RTM_GETQDISC`, the question.
 const NEW_QDISC: u16 = 36;
 const GET_QDISC: u16 = 38;
@@ -55,17 +61,47 @@ impl Qdisc {
 pub(super) struct Qdiscs(Vec<Qdisc>);
 
 impl Qdiscs {
-    /// Of the namespace that this thread is in.
-    pub(super) fn read() -> Result<Self, DumpError> {
-        Ok(Self::of(dump(NETLINK_ROUTE, Message::Question)?))
+    /// Of the namespace that this thread is in, and why these are not all.
+    pub(super) fn read(deadline: Deadline) -> (Self, Option<String>) {
+        Self::up_to(MAX_QDISCS, deadline)
     }
 
-    fn of(answers: Vec<Message>) -> Self {
-        let qdisc = |answer| match answer {
-            Message::Answer(Some(qdisc)) if qdisc.parent != INGRESS => Some(qdisc),
-            _ => None,
-        };
-        Self(answers.into_iter().filter_map(qdisc).collect())
+    fn up_to(most: usize, deadline: Deadline) -> (Self, Option<String>) {
+        let mut more = false;
+        let (mut qdiscs, error) = settled(
+            || Self(Vec::new()),
+            |qdiscs| {
+                dump_each(NETLINK_ROUTE, Message::Question, deadline, |answer| {
+                    more = qdiscs.0.len() >= most;
+                    if more {
+                        return ControlFlow::Break(());
+                    }
+                    qdiscs.take(answer);
+                    ControlFlow::Continue(())
+                })
+            },
+        );
+        // An answer that changed meanwhile is whole.
+        if more || !matches!(error, None | Some(DumpError::Changed)) {
+            qdiscs.without_last_interface();
+        }
+        let cut = more.then(|| format!("queues after the first {most} are not looked at"));
+        (qdiscs, error.map(|error| error.to_string()).or(cut))
+    }
+
+    fn take(&mut self, answer: Message) {
+        match answer {
+            Message::Answer(Some(qdisc)) if qdisc.parent != INGRESS => self.0.push(qdisc),
+            _ => {}
+        }
+    }
+
+    /// The kernel lists one interface after the other: where its list was cut, of the last one some may be missing, and what has
+    /// them below it would look like a leaf.
+    fn without_last_interface(&mut self) {
+        if let Some(last) = self.0.last().map(|qdisc| qdisc.ifindex) {
+            self.0.retain(|qdisc| qdisc.ifindex != last);
+        }
     }
 
     fn at(&self, ifindex: u32) -> impl Iterator<Item = &Qdisc> {
@@ -153,6 +189,7 @@ impl NetlinkDeserializable for Message {
 mod tests {
     use super::*;
     use crate::netlink::{message, take};
+    use std::time::Duration;
 
     fn qdisc(ifindex: u32, handle: u32, parent: u32, kind: &str, options: &[u8]) -> Vec<u8> {
         let mut head = [0; TCMSG_BYTES];
@@ -168,7 +205,9 @@ mod tests {
     fn qdiscs(messages: &[Vec<u8>]) -> Qdiscs {
         let mut answers = Vec::new();
         take(&messages.concat(), &mut answers).unwrap();
-        Qdiscs::of(answers)
+        let mut qdiscs = Qdiscs(Vec::new());
+        answers.into_iter().for_each(|answer| qdiscs.take(answer));
+        qdiscs
     }
 
     #[test]
@@ -194,6 +233,9 @@ mod tests {
         // A leaf's limit is no root's, and options of others are no limit.
         let limits: Vec<_> = (2..6).map(|ifindex| read.fifo_limit(ifindex)).collect();
         assert_eq!(limits, [None, None, Some(1000), None]);
+        let mut cut = read;
+        cut.without_last_interface();
+        assert_eq!((cut.leaves(5), cut.fifo_limit(4)), (None, Some(1000)));
     }
 
     #[test]
@@ -209,6 +251,18 @@ mod tests {
 
     #[test]
     fn the_kernel_answers() {
-        assert!(Qdiscs::read().unwrap().leaves(1).is_some(), "the loopback");
+        let soon = Deadline::after(Duration::from_secs(60));
+        let (qdiscs, error) = Qdiscs::read(soon);
+        assert_eq!(error, None);
+        assert!(qdiscs.leaves(1).is_some(), "the loopback");
+        let (cut, error) = Qdiscs::up_to(0, soon);
+        assert_eq!(
+            (cut.leaves(1), error.as_deref()),
+            (None, Some("queues after the first 0 are not looked at"))
+        );
+        let (late, error) = Qdiscs::read(Deadline::after(Duration::ZERO));
+        assert!(
+            late.leaves(1).is_none() && error.is_some_and(|error| error.contains("not all was read within"))
+        );
     }
 }

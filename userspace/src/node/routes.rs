@@ -6,7 +6,8 @@
 
 use crate::{
     aggregate::ROWS,
-    netlink::{DumpError, dump_each},
+    deadline::Deadline,
+    netlink::{dump_each, settled},
 };
 use rtnetlink::{
     packet_route::{
@@ -19,10 +20,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, ops::ControlFlow};
 
+/// Routes of one family are looked at up to so many, a second or so: a route reflector has a million.
+const MAX_ROUTES: u64 = 200_000;
+
 /// Routes of one network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Routes {
-    /// Routes to others (unicast), in all tables.
+    /// Routes to others (unicast), in all tables; `error` says where there are more.
     pub routes: u64,
     /// How many of them set something.
     pub tuned_routes: u64,
@@ -69,32 +73,50 @@ pub struct TunedRoute {
 
 impl Routes {
     /// Of the namespace that this thread is in.
-    pub(super) fn read() -> Self {
-        let mut routes = Self::default();
-        let mut widest = Widest::new();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            if let Err(error) = routes.add(family, &mut widest) {
-                routes.error = Some(error.to_string());
-            }
-        }
+    pub(super) fn read(deadline: Deadline) -> Self {
+        let [(mut routes, mut widest), (v6, widest_v6)] =
+            [AddressFamily::Inet, AddressFamily::Inet6].map(|family| Self::of(family, MAX_ROUTES, deadline));
+        routes.add(v6);
+        widest_v6.into_iter().for_each(|(ifindex, mtu_bytes)| allow(&mut widest, ifindex, mtu_bytes));
         if routes.error.is_none() {
             routes.limited = limited(widest);
         }
         routes
     }
 
-    fn add(&mut self, family: AddressFamily, widest: &mut Widest) -> Result<(), DumpError> {
-        let mut question = RouteMessage::default();
-        question.header.address_family = family;
-        dump_each(NETLINK_ROUTE, RouteNetlinkMessage::GetRoute(question), |answer| {
-            // A kernel without a family answers with those of all others.
-            if let RouteNetlinkMessage::NewRoute(route) = answer
-                && route.header.address_family == family
-            {
-                self.take(&route, widest);
-            }
-            ControlFlow::Continue(())
-        })
+    /// Up to `most` of one family, whatever they are to: the kernel's own addresses are among them.
+    fn of(family: AddressFamily, most: u64, deadline: Deadline) -> (Self, Widest) {
+        let mut looked_at = 0;
+        let ((mut routes, widest), error) = settled(<(Self, Widest)>::default, |(routes, widest)| {
+            looked_at = 0_u64;
+            let mut question = RouteMessage::default();
+            question.header.address_family = family;
+            dump_each(NETLINK_ROUTE, RouteNetlinkMessage::GetRoute(question), deadline, |answer| {
+                looked_at += 1;
+                if looked_at > most {
+                    return ControlFlow::Break(());
+                }
+                // A kernel without a family answers with those of all others.
+                if let RouteNetlinkMessage::NewRoute(route) = answer
+                    && route.header.address_family == family
+                {
+                    routes.take(&route, widest);
+                }
+                ControlFlow::Continue(())
+            })
+        });
+        let cut =
+            (looked_at > most).then(|| format!("routes after the first {most} of a family are not counted"));
+        routes.error = error.map(|error| error.to_string()).or(cut);
+        (routes, widest)
+    }
+
+    fn add(&mut self, other: Self) {
+        self.routes = self.routes.saturating_add(other.routes);
+        self.tuned_routes = self.tuned_routes.saturating_add(other.tuned_routes);
+        self.tuned.extend(other.tuned);
+        self.tuned.truncate(ROWS);
+        self.error = self.error.take().or(other.error);
     }
 
     fn take(&mut self, message: &RouteMessage, widest: &mut Widest) {
@@ -128,10 +150,15 @@ fn widen(widest: &mut Widest, message: &RouteMessage, mtu_bytes: Option<u32>) {
             _ => Vec::new(),
         };
         for index in by {
-            let row = widest.entry(index).or_insert(mtu_bytes);
-            *row = row.zip(mtu_bytes).map(|(one, other)| one.max(other));
+            allow(widest, index, mtu_bytes);
         }
     }
+}
+
+/// One more route, or all of a family, by an interface.
+fn allow(widest: &mut Widest, ifindex: u32, mtu_bytes: Option<u32>) {
+    let row = widest.entry(ifindex).or_insert(mtu_bytes);
+    *row = row.zip(mtu_bytes).map(|(one, other)| one.max(other));
 }
 
 fn limited(widest: Widest) -> Vec<LimitedInterface> {
@@ -240,6 +267,16 @@ mod tests {
 
     #[test]
     fn the_kernel_answers() {
-        assert_eq!(Routes::read().error, None);
+        let soon = Deadline::after(std::time::Duration::from_secs(60));
+        assert_eq!(Routes::read(soon).error, None);
+        // The loopback's own address is a route, too.
+        let (cut, _) = Routes::of(AddressFamily::Inet, 0, soon);
+        assert_eq!(
+            (cut.routes, cut.error.as_deref()),
+            (0, Some("routes after the first 0 of a family are not counted"))
+        );
+        let late = Routes::read(Deadline::after(std::time::Duration::ZERO));
+        assert_eq!(late.error.as_deref(), Some("netlink: not all was read within 0ns"));
+        assert_eq!(late.limited, [], "others may set no MTU");
     }
 }

@@ -8,6 +8,7 @@ mod legacy;
 mod nftables;
 
 use super::NodeLink;
+use crate::deadline::Deadline;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -74,14 +75,12 @@ pub struct KubeProxy {
 
 impl PacketRules {
     /// Of the namespace that this thread is in, whose interfaces these are: sysfs shows those of another one.
-    pub(super) fn read(links: &[NodeLink]) -> Self {
-        let mut rules = Self::default();
-        match nftables::tables() {
-            Ok(tables) => rules.tables.extend(tables),
-            Err(error) => rules.unread.push(format!("nftables: {error}")),
-        }
+    pub(super) fn read(links: &[NodeLink], deadline: Deadline) -> Self {
+        let (tables, error) = nftables::tables(deadline);
+        let unread = error.map(|error| format!("nftables: {error}"));
+        let mut rules = Self { tables, unread: unread.into_iter().collect(), ..Self::default() };
         for family in legacy::FAMILIES {
-            for table in legacy::tables(family).unwrap_or_else(|error| vec![Err(error)]) {
+            for table in legacy::tables(family, deadline).unwrap_or_else(|error| vec![Err(error)]) {
                 match table {
                     Ok(table) => rules.tables.push(table),
                     Err(error) => rules.unread.push(format!("{}: {error}", family.engine)),
@@ -89,7 +88,7 @@ impl PacketRules {
             }
         }
         match File::open(IPVS) {
-            Ok(file) => match ipvs(&mut BufReader::new(file.take(IPVS_BYTES))) {
+            Ok(file) => match ipvs(&mut BufReader::new(file.take(IPVS_BYTES)), deadline) {
                 Ok(ipvs) => rules.ipvs = Some(ipvs),
                 Err(error) => rules.unread.push(format!("{IPVS}: {error}")),
             },
@@ -149,9 +148,10 @@ impl RuleTable {
 }
 
 /// Below three lines of headings, a line for each service and each of its servers (net/netfilter/ipvs/ip_vs_ctl.c).
-fn ipvs(lines: &mut impl io::BufRead) -> io::Result<Ipvs> {
+fn ipvs(lines: &mut impl io::BufRead, deadline: Deadline) -> io::Result<Ipvs> {
     let mut ipvs = Ipvs::default();
     for line in lines.lines().skip(3) {
+        deadline.check()?;
         match line?.trim_start().starts_with("->") {
             true => ipvs.destinations += 1,
             false => ipvs.services += 1,
@@ -163,6 +163,7 @@ fn ipvs(lines: &mut impl io::BufRead) -> io::Result<Ipvs> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     const LIST: &str = "IP Virtual Server version 1.2.1 (size=4096)
 Prot LocalAddress:Port Scheduler Flags
@@ -182,8 +183,11 @@ UDP  0A60000A:0035 rr
     #[test]
     fn services_of_ipvs_are_told_from_their_servers() {
         let two = Ipvs { services: 2, destinations: 2 };
-        assert_eq!(ipvs(&mut LIST.as_bytes()).unwrap(), two);
-        assert_eq!(ipvs(&mut "".as_bytes()).unwrap(), Ipvs::default());
+        let soon = Deadline::after(Duration::from_secs(60));
+        assert_eq!(ipvs(&mut LIST.as_bytes(), soon).unwrap(), two);
+        assert_eq!(ipvs(&mut "".as_bytes(), soon).unwrap(), Ipvs::default());
+        let late = ipvs(&mut LIST.as_bytes(), Deadline::after(Duration::ZERO)).unwrap_err();
+        assert_eq!(late.to_string(), "not all was read within 0ns");
     }
 
     #[test]
@@ -210,7 +214,7 @@ UDP  0A60000A:0035 rr
 
     #[test]
     fn reading_fails_in_no_namespace() {
-        let rules = PacketRules::read(&[]);
+        let rules = PacketRules::read(&[], Deadline::after(Duration::from_secs(60)));
         assert!(rules.tables.iter().all(|table| !table.table.is_empty()), "{rules:?}");
     }
 }

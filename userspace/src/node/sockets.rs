@@ -1,18 +1,19 @@
 //! The TCP sockets of a network namespace: listeners with their accept queues, and local ports in use towards one peer.
 //!
-//! Needs: to be in the namespace. Yields: [`NodeSockets`], as they are when the measurement ends, and [`Drops`] of
-//! listeners when it begins. Source: sock_diag(7); where asking would load a module `/proc/net/tcp` and `tcp6`, which tell
+//! Needs: to be in the namespace. Yields: [`NodeSockets`], as they are when the measurement ends, and how often listeners had dropped
+//! when it begins. Source: sock_diag(7); where asking would load a module `/proc/net/tcp` and `tcp6`, which tell
 //! neither the limits of queues nor drops.
 
 mod diag;
 mod procfs;
 
-use crate::iface::Namespace;
+use crate::{deadline::Deadline, netlink::DumpError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
     cmp::Reverse,
     collections::HashMap,
+    io,
     net::IpAddr,
     ops::{ControlFlow, RangeInclusive},
     path::Path,
@@ -46,7 +47,7 @@ pub struct NodeSockets {
     pub from: String,
     /// Why they could not be read.
     pub error: Option<String>,
-    /// What is missing because there were too many.
+    /// What is missing because there were too many, or because reading took too long.
     pub cut: Option<String>,
     /// Sockets that listen: those that dropped most first, then those with the longest queues.
     pub listeners: Vec<Listener>,
@@ -114,19 +115,8 @@ struct Socket {
     dropped: Option<u32>,
 }
 
-/// How often listeners had dropped, by namespace and socket; none for a namespace where that is not known.
-#[derive(Debug, Default)]
-pub(super) struct Drops(HashMap<String, HashMap<u64, u32>>);
-
-impl Drops {
-    /// Of these namespaces, as they are now.
-    pub(super) fn read(namespaces: &[Namespace]) -> Self {
-        let of = |namespace: &Namespace| Some((namespace.name.clone(), namespace.within(drops).ok()??));
-        Self(namespaces.iter().filter_map(of).collect())
-    }
-}
-
-fn drops() -> Option<HashMap<u64, u32>> {
+/// How often listeners of the namespace that this thread is in have dropped, by socket; none where that is not known.
+pub(super) fn drops(deadline: Deadline) -> Option<HashMap<u64, u32>> {
     diag::there(Path::new("/")).ok()?;
     let mut counts = HashMap::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
@@ -134,29 +124,37 @@ fn drops() -> Option<HashMap<u64, u32>> {
             counts.insert(socket.id, socket.dropped.unwrap_or(0));
             if counts.len() < MAX_SOCKETS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
-        diag::each(family, 1 << LISTEN, each).ok()?;
+        diag::each(family, 1 << LISTEN, deadline, each).ok()?;
     }
     Some(counts)
 }
 
-/// Sockets of the namespace that this thread is in, which reports call `netns`.
-pub(super) fn read(netns: &str, before: &Drops) -> NodeSockets {
-    let before = before.0.get(netns);
+/// Sockets of the namespace that this thread is in, with how often its listeners had dropped before.
+pub(super) fn read(before: Option<&HashMap<u64, u32>>, deadline: Deadline) -> NodeSockets {
     let why_not = match diag::there(Path::new("/")) {
         Err(why) => why,
         Ok(()) => {
             let mut books = Books::new(before);
-            let families = [libc::AF_INET, libc::AF_INET6].into_iter();
-            match families.into_iter().try_for_each(|family| books.family(|s, e| diag::each(family, s, e))) {
+            let mut families = [libc::AF_INET, libc::AF_INET6].into_iter();
+            match families.try_for_each(|family| books.family(|s, e| diag::each(family, s, deadline, e))) {
                 Ok(()) => return books.finish("sock_diag".to_owned()),
+                // Files would take longer.
+                Err(DumpError::Late(late)) => {
+                    books.late = Some(late.to_string());
+                    return books.finish("sock_diag".to_owned());
+                }
                 Err(error) => error.to_string(),
             }
         }
     };
     let mut books = Books::new(None);
     let from = format!("{}, as {why_not}", FILES.join(" and "));
-    match FILES.into_iter().try_for_each(|path| books.family(|s, e| procfs::each(path, s, e))) {
+    match FILES.into_iter().try_for_each(|path| books.family(|s, e| procfs::each(path, s, deadline, e))) {
         Ok(()) => books.finish(from),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            books.late = Some(error.to_string());
+            books.finish(from)
+        }
         Err(error) => NodeSockets { from, error: Some(error.to_string()), ..NodeSockets::default() },
     }
 }
@@ -175,6 +173,8 @@ struct Books<'a> {
     uncounted: u64,
     /// Whether there were more sockets than are looked at.
     more: bool,
+    /// Why reading ended before all were seen.
+    late: Option<String>,
 }
 
 impl<'a> Books<'a> {
@@ -195,6 +195,7 @@ impl<'a> Books<'a> {
             peers: HashMap::new(),
             uncounted: 0,
             more: false,
+            late: None,
         }
     }
 
@@ -245,7 +246,7 @@ impl<'a> Books<'a> {
     }
 
     fn finish(mut self, from: String) -> NodeSockets {
-        let mut cut = Vec::new();
+        let mut cut = Vec::from_iter(self.late);
         if self.more {
             cut.push(format!("sockets after the first {MAX_SOCKETS} of a family"));
         }
@@ -302,7 +303,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let both = TcpListener::bind("[::]:0");
         let address = listener.local_addr().unwrap();
-        let before = Drops::read(&[Namespace::host()]);
+        let soon = Deadline::after(std::time::Duration::from_secs(60));
+        let before = drops(soon);
         let clients: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
         let check = |sockets: &NodeSockets| {
             assert_eq!((&sockets.error, &sockets.cut), (&None, &None), "{sockets:?}");
@@ -315,14 +317,16 @@ mod tests {
             assert!(sockets.ports.as_ref().is_some_and(|p| p.ports >= 3), "{sockets:?}");
             found[0].clone()
         };
-        let found = check(&read("host", &before));
+        let found = check(&read(before.as_ref(), soon));
         if diag::there(Path::new("/")).is_ok() && found.limit.is_some() {
             assert_eq!((found.limit.is_some_and(|n| n >= 3), found.dropped), (true, Some(0)), "{found:?}");
         }
         let mut books = Books::new(None);
-        FILES.into_iter().try_for_each(|path| books.family(|s, e| procfs::each(path, s, e))).unwrap();
+        FILES.into_iter().try_for_each(|path| books.family(|s, e| procfs::each(path, s, soon, e))).unwrap();
         assert_eq!(check(&books.finish("files".to_owned())).limit, None);
         drop(clients);
+        let late = read(None, Deadline::after(std::time::Duration::ZERO));
+        assert_eq!(late.cut.as_deref(), Some("not all was read within 0ns"), "{late:?}");
     }
 
     #[test]

@@ -3,10 +3,19 @@
 use super::{Confidence, Judgement, Risk, Rule, Seen, by_hand, path::ENOUGH};
 use crate::{
     node::{Cluster, Tunnel},
+    preflight::Release,
     report::units,
 };
 use nettrace_common::Signal;
 
+/// Parts of Cilium, and the oldest kernel for each. Source: its documentation's requirements and tuning guide.
+const CILIUM_SINCE: &[(&str, Release)] = &[
+    ("eBPF host routing", Release { major: 5, minor: 10 }),
+    ("bandwidth manager with BBR", Release { major: 5, minor: 18 }),
+    ("BIG TCP of IPv6", Release { major: 5, minor: 19 }),
+    ("BIG TCP of IPv4", Release { major: 6, minor: 3 }),
+    ("netkit", Release { major: 6, minor: 8 }),
+];
 /// Share of a round trip, from which on wrapping packets may matter.
 const WRAPPING_SHARE: f64 = 0.2;
 
@@ -15,7 +24,7 @@ pub(super) const RULES: &[Rule] = &[
         id: "cni.encapsulation",
         advice: "route between nodes without encapsulation",
         looks_at: "Tunnels of the host, and the time that handing a packet to one takes every other time: 20 us (latency \
-                   profile: 10 us) and 20 % of the median round trip. It has the outer packet's way in it, too.",
+                   profile: 10 us) and 20 % of the median of 100 round trips or more. It has the outer packet's way in it, too.",
         risk: Risk::High,
         when_not: "The network between nodes does not route the pods' addresses, or must not see them. A tunnel's larger cost \
                    is its MTU.",
@@ -26,7 +35,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "cni.calico-bgp",
         advice: "Calico: BGP with route reflectors",
-        looks_at: "Whether Calico is here. Routes of all nodes are the cluster's: a full mesh works up to some 100 nodes.",
+        looks_at: "Whether Calico is here. Routes of all nodes are the cluster's: a full mesh works up to some 50 to 100 nodes.",
         risk: Risk::High,
         when_not: "Nodes are few, or VXLAN is used: it needs no BGP. Route reflectors spread routes; no packet passes them.",
         source: "https://docs.tigera.io/calico/latest/networking/configuring/bgp",
@@ -36,10 +45,13 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "cni.cilium",
         advice: "Cilium: eBPF host routing, kube-proxy replacement, netkit, BIG TCP, bandwidth manager",
-        looks_at: "Whether Cilium is here, and whether packets pass netfilter hooks, which eBPF host routing goes around.",
+        looks_at: "Whether Cilium is here, whether packets pass netfilter hooks, which eBPF host routing goes around, and what of \
+                   it this kernel is new enough for.",
         risk: Risk::High,
-        when_not: "Something else relies on the host's netfilter rules. netkit is not switched to on live clusters; BIG TCP \
-                   needs native routing; BBR takes more than its part from CUBIC.",
+        when_not: "Something else relies on the host's netfilter rules. Host routing needs bpf.masquerade and the kube-proxy \
+                   replacement; netkit is not switched to on live clusters; BIG TCP works with neither tunnel nor encryption; \
+                   BBR takes more than its part from CUBIC. installNoConntrackIptablesRules is for where host routing is not \
+                   possible.",
         source: "https://docs.cilium.io/en/stable/operations/performance/tuning/",
         needs: &[],
         judge: cilium,
@@ -74,11 +86,16 @@ fn with_plugin<'a>(seen: &Seen<'a>, plugin: &str) -> Result<&'a Cluster, Box<Jud
         return Ok(cluster);
     }
     Err(Box::new(match cluster.unread.first() {
-        None => Judgement::not_needed(format!("{plugin} is not here")),
         Some(why) => Judgement::cannot_tell(
             format!("there is no trace of {plugin}, but not all could be read: {why}"),
             "ls /etc/cni/net.d",
         ),
+        // Distributions keep the configuration elsewhere, and a plugin without tunnels leaves few traces.
+        None if !cluster.is_known() => Judgement::cannot_tell(
+            "who connects the pods is not known",
+            "kubectl -n kube-system get pods -o wide; ls /etc/cni/net.d",
+        ),
+        None => Judgement::not_needed(format!("{plugin} is not here")),
     }))
 }
 
@@ -105,8 +122,8 @@ fn encapsulation(seen: &Seen<'_>) -> Judgement {
     let names = cluster.tunnels.iter().map(named).collect::<Vec<_>>().join(", ");
     let measured = cluster.tunnels.iter().find_map(|tunnel| {
         let wrapping = median(seen, Signal::TxDriver, &tunnel.interface)?;
-        let round_trip = median(seen, Signal::NetRtt, &tunnel.interface)
-            .or_else(|| Some(seen.snapshot.signal(Signal::NetRtt)?.hist.quantile_ns(0.5)))?;
+        let of_all = || Some(seen.enough(Signal::NetRtt, ENOUGH).ok()?.hist.quantile_ns(0.5));
+        let round_trip = median(seen, Signal::NetRtt, &tunnel.interface).or_else(of_all)?;
         Some((tunnel, wrapping, round_trip))
     });
     let Some((tunnel, wrapping, round_trip)) = measured else {
@@ -163,7 +180,8 @@ fn cilium(seen: &Seen<'_>) -> Judgement {
         "Cilium's settings are the cluster's, and what each brings is known by measuring with it and without",
         "cilium status --verbose (Routing, KubeProxyReplacement, Device Mode); nettrace run before and after a change",
     )
-    .with("kernel", seen.snapshot.meta.kernel.clone());
+    .with("kernel", seen.snapshot.meta.kernel.clone())
+    .with("of these it is new enough for", possible(&seen.snapshot.meta.kernel));
     match seen.snapshot.signal(Signal::NfHook) {
         Some(row) => judgement.with(
             "packets that passed a netfilter hook, which host routing goes around",
@@ -171,6 +189,14 @@ fn cilium(seen: &Seen<'_>) -> Judgement {
         ),
         None => judgement,
     }
+}
+
+/// What of Cilium a kernel is new enough for.
+fn possible(kernel: &str) -> String {
+    let release = Release::parse(kernel);
+    let parts = CILIUM_SINCE.iter().filter(|(_, since)| release.is_some_and(|release| release >= *since));
+    let names: Vec<_> = parts.map(|(name, _)| *name).collect();
+    if names.is_empty() { "nothing, or it is not known".to_owned() } else { names.join(", ") }
 }
 
 fn flannel(seen: &Seen<'_>) -> Judgement {

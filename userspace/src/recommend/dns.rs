@@ -6,7 +6,10 @@ use crate::{
     snapshot::{Dns, DnsName, DnsServer},
 };
 use nettrace_common::Signal;
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
 const NEEDS: &[&str] = &[Signal::DnsLatency.name()];
 /// Fewer tell nothing of a server.
@@ -15,16 +18,24 @@ const ENOUGH: u64 = 20;
 const TIMEOUT_SHARE: f64 = 0.005;
 const WASTE_SHARE: f64 = 0.3;
 const TRUNCATED_SHARE: f64 = 0.05;
+/// Share of a server's transactions, from which on most of them are such that a cache would have answered.
+const AGAIN_SHARE: f64 = 0.5;
+/// Where NodeLocal DNSCache listens, by its usual manifest.
+const NODE_LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 20, 10));
+const DNS_PORT: u16 = 53;
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "dns.cache",
         advice: "run NodeLocal DNSCache; cache 30 in CoreDNS",
-        looks_at: "The median latency of each server with 20 answers or more: 10 ms (latency profile: 5 ms); and how many of its \
-                   transactions are for names that it had been asked for before: 50 % (apply).",
+        looks_at: "The median latency by UDP of each server with 20 answers or more: 10 ms (latency profile: 5 ms); how many of \
+                   its transactions are for names that the same client had asked it for in the 5 s before, for which CoreDNS' \
+                   cache keeps any answer: 50 % (apply); and whether a cache of this node is on the way: NodeLocal DNSCache, or a \
+                   resolver at the loopback of those who ask.",
         risk: Risk::Medium,
-        when_not: "Names are looked up once each: a cache answers what was asked before. Under IPVS the kubelet's \
-                   --cluster-dns has to change.",
+        when_not: "Names are looked up once each: a cache answers what was asked before; or lookups stay on the node. CoreDNS has \
+                   `cache 30` by default. NodeLocal DNSCache's manifest is a template: its __PILLAR__ values are to be \
+                   substituted. Under IPVS the kubelet's --cluster-dns has to change.",
         source: "https://kubernetes.io/docs/tasks/administer-cluster/nodelocaldns/",
         needs: NEEDS,
         judge: |seen| of_enough(seen, cache),
@@ -90,61 +101,178 @@ fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-/// Transactions with a server for names that it had been asked for before, and its transactions. Where that is not known by
-/// server, of all together, if nearly all is asked of this one.
-fn again(dns: &Dns, server: &DnsServer) -> Option<(u64, u64)> {
-    if let Some(again) = server.asked_again {
-        return Some((again, server.transactions));
-    }
-    let again = total(dns.names.iter().map(|n| n.transactions.saturating_sub(1)));
-    (share(server.transactions, dns.transactions) >= 0.9).then_some((again, dns.transactions))
-}
-
 fn median(server: &DnsServer) -> u64 {
     server.hist.quantile_ns(0.5)
 }
 
+/// The server that answers most slowly by a transport, of those that have a row of their own and gave answers enough.
+fn slowest<'a>(dns: &'a Dns, transport: &str) -> Option<&'a DnsServer> {
+    let of_it = |s: &&DnsServer| s.transport == transport && !s.server.is_unspecified();
+    dns.servers.iter().filter(of_it).filter(|s| s.hist.count() >= ENOUGH).max_by_key(|s| median(s))
+}
+
 fn cache(seen: &Seen<'_>, dns: &Dns) -> Judgement {
-    let enough = dns.servers.iter().filter(|s| s.hist.count() >= ENOUGH);
-    let Some(slowest) = enough.max_by_key(|s| median(s)) else {
+    let (udp, tcp) = (slowest(dns, "udp"), slowest(dns, "tcp"));
+    let is_slow = |server: &&DnsServer| median(server) >= seen.limits.dns_ns;
+    let Some(server) = udp.filter(is_slow).or_else(|| tcp.filter(is_slow)).or(udp).or(tcp) else {
         return Judgement::cannot_tell(
             format!("no server gave {ENOUGH} answers"),
             "nettrace run -d 1m --signals dns.latency",
         );
     };
-    let again = again(dns, slowest);
-    let median_ns = median(slowest);
-    let judgement = if median_ns < seen.limits.dns_ns {
+    let judgement = if !is_slow(&server) {
         Judgement::not_needed("answers come quickly")
-    } else if again.is_some_and(|(again, all)| share(again, all) >= 0.5) {
-        Judgement::apply(format!(
-            "{} answers slowly, and is asked most often for names that it was asked for before",
-            slowest.server
+    } else if server.transport == "tcp" {
+        Judgement::cannot_tell(
+            format!(
+                "{} answers slowly by TCP: by that a cache asks its servers, and whoever got an answer that did not fit",
+                server.server
+            ),
+            "kubectl -n kube-system get pods -o wide: whether who asks is a DNS server; dns.truncated",
+        )
+    } else {
+        local_cache(seen, dns, server).unwrap_or_else(|| slow(server))
+    };
+    let judgement = judgement
+        .seen(
+            &format!("median latency of {}", server.server),
+            units::duration(median(server)),
+            Some(units::duration(seen.limits.dns_ns)),
+        )
+        .with("p99", units::duration(server.hist.quantile_ns(0.99)));
+    match server.asked_again {
+        Some(again) => judgement.seen(
+            "transactions with it for names that the same client asked for in the 5 s before",
+            of(again, server.transactions),
+            Some(units::percent(AGAIN_SHARE)),
+        ),
+        None => judgement,
+    }
+}
+
+/// A slow server to which no cache of this node is known to be on the way.
+fn slow(server: &DnsServer) -> Judgement {
+    let again = server.asked_again.is_some_and(|again| share(again, server.transactions) >= AGAIN_SHARE);
+    if again {
+        return Judgement::apply(format!(
+            "{} answers slowly, and is asked most often for names that the same client has just asked for",
+            server.server
         ))
         .sure(Confidence::Medium)
         .brings(format!(
             "up to {} less for a name that was asked for before; nothing for others",
-            units::duration(median_ns)
+            units::duration(median(server))
         ))
-        .change(by_hand("cluster", "NodeLocal DNSCache, or a longer cache in CoreDNS", "remove it"))
+        .change(by_hand("cluster", "NodeLocal DNSCache, or a longer cache in CoreDNS", "remove it"));
+    }
+    Judgement::consider(format!(
+        "{} answers slowly; that it is asked for the same names again was not seen",
+        server.server
+    ))
+    .sure(Confidence::Low)
+    .brings("perhaps little by a cache: look at the server and at the way to it first")
+}
+
+/// Whether a cache of this node has its place there.
+fn is_local(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    address.is_loopback() || address == NODE_LOCAL
+}
+
+/// Whether a socket of the host has this very address for DNS: so has NodeLocal DNSCache the cluster's own one.
+fn listens_on_host(seen: &Seen<'_>, address: IpAddr) -> bool {
+    let listeners = seen.node.namespace("host").map_or(&[][..], |host| &host.sockets.listeners);
+    listeners.iter().any(|l| l.port == DNS_PORT && l.address.to_canonical() == address.to_canonical())
+}
+
+/// What is said where a cache is on the way to a slow server, or may be. What it asks for when an answer has become too old
+/// looks like clients that ask again.
+fn local_cache(seen: &Seen<'_>, dns: &Dns, slow: &DnsServer) -> Option<Judgement> {
+    if is_local(slow.server) || listens_on_host(seen, slow.server) {
+        return Some(Judgement::cannot_tell(
+            format!(
+                "{} is a cache of this node: whether it waits for its servers, or keeps too little, was not measured",
+                slow.server
+            ),
+            "its hits and misses: coredns_cache_hits_total, or resolvectl statistics",
+        ));
+    }
+    let clients: BTreeSet<IpAddr> =
+        dns.slowest.iter().filter(|t| t.server == slow.server).map(|t| t.client.to_canonical()).collect();
+    if let Some(server) = dns.servers.iter().find(|s| clients.contains(&s.server.to_canonical())) {
+        return Some(Judgement::cannot_tell(
+            format!(
+                "{} asks it, which is a DNS server itself: what it asks when an answer has become too old looks the same",
+                server.server
+            ),
+            "its hits and misses: coredns_cache_hits_total",
+        ));
+    }
+    let known: Vec<_> = caches(seen, dns).filter(|cache| cache.serves(seen, &clients)).collect();
+    let cache = known.iter().max_by_key(|cache| cache.asked)?;
+    let Cache { address, from, .. } = cache;
+    Some(if cache.asked {
+        Judgement::not_needed(format!(
+            "a cache of this node is there, {address}: what {} is asked is what that one has not, or goes past it",
+            slow.server
+        ))
+        .sure(Confidence::Medium)
+        .with("the cache", from.clone())
     } else {
-        Judgement::consider(format!(
-            "{} answers slowly; that it is asked for the same names again was not seen",
-            slowest.server
-        ))
-        .sure(Confidence::Low)
-        .brings("perhaps little by a cache: look at the server and at the way to it first")
-    };
-    let judgement = judgement
-        .seen(
-            &format!("median latency of {}", slowest.server),
-            units::duration(median_ns),
-            Some(units::duration(seen.limits.dns_ns)),
+        Judgement::cannot_tell(
+            format!("a cache of this node may be on the way, {address}; that it is asked was not seen"),
+            "ss -lnup 'sport = 53'; nettrace run -d 1m --signals dns.latency --iface lo: what the cache is asked itself",
         )
-        .with("p99", units::duration(slowest.hist.quantile_ns(0.99)));
-    again.into_iter().fold(judgement, |judgement, (again, all)| {
-        judgement.with("transactions with it for names asked for before", of(again, all))
+        .with("the cache", from.clone())
     })
+}
+
+/// A cache of this node.
+struct Cache<'a> {
+    address: IpAddr,
+    /// Whose: a network namespace.
+    netns: &'a str,
+    /// What tells of it.
+    from: String,
+    /// Whether queries to it were seen.
+    asked: bool,
+}
+
+impl Cache<'_> {
+    /// Whether a cache is for these clients, or whose they are is not known. NodeLocal DNSCache is for all, also under the
+    /// cluster's own address for DNS; one at the loopback is for its namespace.
+    fn serves(&self, seen: &Seen<'_>, clients: &BTreeSet<IpAddr>) -> bool {
+        let addresses = seen.node.namespace(self.netns).map_or(&[][..], |netns| &netns.addresses);
+        self.address == NODE_LOCAL
+            || clients.is_empty()
+            || addresses.is_empty()
+            || addresses.iter().any(|address| clients.contains(&address.to_canonical()))
+    }
+}
+
+/// Caches of this node: of sockets that listen, of the host's resolv.conf, and of queries to them, which are the host's where
+/// nothing else is known of them.
+fn caches<'a>(seen: &Seen<'a>, dns: &'a Dns) -> impl Iterator<Item = Cache<'a>> {
+    let asked = |address: IpAddr| {
+        dns.servers.iter().any(|s| s.server.to_canonical() == address && s.transactions > 0)
+    };
+    let cache = move |address: IpAddr, netns, from: &str| {
+        let address = address.to_canonical();
+        is_local(address).then(|| Cache { address, netns, from: from.to_owned(), asked: asked(address) })
+    };
+    let node = seen.node;
+    let listening = node.namespaces.iter().flat_map(move |netns| {
+        let dns = netns.sockets.listeners.iter().filter(|listener| listener.port == DNS_PORT);
+        dns.filter_map(move |l| cache(l.address, &netns.netns, &format!("listens in {}", netns.netns)))
+    });
+    // That of the host says nothing of pods.
+    let host =
+        node.namespace("host").and(node.machine.as_ref()).and_then(|machine| machine.resolver.as_ref());
+    let servers = host.into_iter().flat_map(|resolver| &resolver.nameservers);
+    let configured =
+        servers.filter_map(move |server| cache(server.parse().ok()?, "host", "the host's resolv.conf"));
+    let rows = dns.servers.iter().filter_map(move |s| cache(s.server, "host", "queries to it"));
+    listening.chain(configured).chain(rows)
 }
 
 fn timeouts(_: &Seen<'_>, dns: &Dns) -> Judgement {

@@ -1,10 +1,6 @@
 //! Hardware interfaces: link, rings, coalescing.
 
-use super::{
-    Judgement, Risk, Rule, Seen, by_hand,
-    path::{ENOUGH, ENOUGH_QUEUED, too_few},
-    quoted,
-};
+use super::{Judgement, Risk, Rule, Seen, by_hand, path::ENOUGH, path::ENOUGH_QUEUED, quoted};
 use crate::{
     node::{Nic, Rings},
     report::units,
@@ -41,7 +37,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "nic.coalescing",
         advice: "switch interrupt coalescing off",
-        looks_at: "For how long interrupts may be held back, against the median round trip, of 100 or more: less than a tenth \
+        looks_at: "For how long interrupts may be held back, against the median of 100 round trips or more: less than a tenth \
                    does not show.",
         risk: Risk::Medium,
         when_not: "CPUs are busy: each packet's interrupt takes time from all.",
@@ -180,12 +176,10 @@ fn coalescing(seen: &Seen<'_>) -> Judgement {
     if coalescing.rx_us == 0 {
         return Judgement::not_needed("no interrupt is held back here");
     }
-    let Some(row) = seen.snapshot.signal(Signal::NetRtt) else {
-        return Judgement::cannot_tell("no round trip was measured", "nettrace run -d 1m --signals net.rtt");
+    let row = match seen.enough(Signal::NetRtt, ENOUGH) {
+        Ok(row) => row,
+        Err(said) => return *said,
     };
-    if row.hist.count() < ENOUGH {
-        return too_few(Signal::NetRtt);
-    }
     let round_trip = row.hist.quantile_ns(0.5);
     let share = f64::from(coalescing.rx_us) * 1000.0 / round_trip.max(1) as f64;
     let name = quoted(&nic.name);

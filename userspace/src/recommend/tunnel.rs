@@ -1,6 +1,6 @@
 //! Tunnels: whether what they carry fits, with their own header, into what is below them.
 
-use super::{Change, Confidence, Judgement, Risk, Rule, Seen, by_hand, mtu};
+use super::{Change, Confidence, Judgement, Risk, Rule, Seen, by_hand, mtu, quoted};
 use crate::{
     node::{Node, NodeLink, Settings, plugin_of},
     report::units,
@@ -19,7 +19,7 @@ pub(super) const RULES: &[Rule] = &[Rule {
     looks_at: "The MTU of each tunnel, with its header, against that of the interface below it; where none is named, against \
                that of its namespace, if there is one only. Of tunnels that are told each packet's way, and of those to which \
                every route sets an MTU that fits, it says nothing. It is proven where 20 fragments were made in the namespace \
-               and a path MTU was learnt that is what fits.",
+               and a path MTU was learnt that is what fits; without that it cannot be told where not all routes could be listed.",
     risk: Risk::Medium,
     when_not: "Connections through it hang: those that are open keep their segments' length until they learn better.",
     source: "https://www.rfc-editor.org/rfc/rfc4459",
@@ -47,6 +47,12 @@ impl Tight<'_> {
     fn cuts(&self, snapshot: &Snapshot) -> bool {
         let made = self.settings.fragments_made.unwrap_or(0);
         made >= mtu::FRAGMENTS && snapshot.ip.learnt.iter().any(|learnt| self.taught(learnt))
+    }
+
+    /// Why it is not known whether routes limit what it takes, where nothing proves that they do not.
+    fn unlisted(&self, snapshot: &Snapshot) -> Option<&str> {
+        let routes = self.settings.routes.as_ref().filter(|_| !self.cuts(snapshot))?;
+        routes.error.as_deref()
     }
 
     /// Who gave it its MTU, if it is not this machine's own. On the host of a cluster any may be the plugin's.
@@ -102,11 +108,15 @@ fn tunnel(seen: &Seen<'_>) -> Judgement {
     if seen.node.namespaces.iter().all(|s| s.links.is_empty()) {
         return Judgement::cannot_tell("the interfaces could not be listed", "ip -d link");
     }
-    let all = tight(seen.node);
+    let (unsure, all): (Vec<_>, Vec<_>) =
+        tight(seen.node).into_iter().partition(|tight| tight.unlisted(seen.snapshot).is_some());
     let (owned, own): (Vec<_>, Vec<_>) = all.iter().partition(|tight| tight.owner(seen.node).is_some());
     let proven: Vec<_> = own.iter().copied().filter(|tight| tight.cuts(seen.snapshot)).collect();
     let Some(first) = proven.first().or(own.first()).or(owned.first()) else {
-        return Judgement::not_needed("no tunnel takes more than fits below it");
+        return match unsure.iter().find_map(|tight| Some((tight, tight.unlisted(seen.snapshot)?))) {
+            Some((tight, why)) => by_routes_perhaps(tight, why),
+            None => Judgement::not_needed("no tunnel takes more than fits below it"),
+        };
     };
     let because = format!(
         "{}/{} takes {} B, of which {} B fit below it with its header: what is longer is cut, or lost",
@@ -135,6 +145,22 @@ fn tunnel(seen: &Seen<'_>) -> Judgement {
     let changed = if proven.is_empty() { own } else { proven };
     let judgement = changed.into_iter().fold(judgement, |judgement, tight| judgement.change(change(tight)));
     owned.into_iter().fold(judgement, |judgement, tight| judgement.change(by_plugin(seen.node, tight)))
+}
+
+/// A tunnel takes more than fits, which its routes may see to.
+fn by_routes_perhaps(tight: &Tight<'_>, why: &str) -> Judgement {
+    let Tight { settings, link, fits_bytes } = tight;
+    Judgement::cannot_tell(
+        format!(
+            "{}/{} takes {} B, of which {fits_bytes} B fit below it with its header; whether every route by it sets an MTU is \
+             not known: {why}",
+            settings.netns, link.name, link.mtu_bytes
+        ),
+        format!(
+            "ip route show table all dev {0}; ip -6 route show table all dev {0}: whether each has an mtu of {fits_bytes} or less",
+            quoted(&link.name)
+        ),
+    )
 }
 
 fn change(tight: &Tight<'_>) -> Change {

@@ -5,6 +5,7 @@
 //! Only tables are asked for that are listed: a question about another one makes the kernel load its module.
 
 use super::RuleTable;
+use crate::deadline::Deadline;
 use rustix::net::{AddressFamily, Protocol, SocketType, ipproto, socket};
 use std::{
     fs,
@@ -55,6 +56,8 @@ const NAME_BYTES: usize = 32;
 const INFO_BYTES: usize = 84;
 /// `struct ipt_get_entries` before the entries: name, size, and what makes 8 bytes whole.
 const ENTRIES_HEAD_BYTES: usize = 40;
+/// A namespace has a table for each of these: raw, mangle, nat, filter, security. What lists more is something else.
+const MAX_TABLES: usize = 64;
 /// Tables with longer entries are counted, and not looked into for chains, bytes.
 const MOST_BYTES: usize = 64 << 20;
 /// The name within a target: behind its length.
@@ -66,14 +69,17 @@ const TARGET_DATA: usize = 32;
 ///
 /// # Errors
 /// When they cannot be listed.
-pub(super) fn tables(family: &Family) -> io::Result<Vec<io::Result<RuleTable>>> {
+pub(super) fn tables(family: &Family, deadline: Deadline) -> io::Result<Vec<io::Result<RuleTable>>> {
     let names = match fs::read_to_string(family.names) {
         Ok(names) => names,
         // Not loaded: no table.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    Ok(names.lines().map(|name| table(family, name)).collect())
+    let names = names.lines().take(MAX_TABLES);
+    Ok(names
+        .map(|name| deadline.check().map_err(io::Error::from).and_then(|()| table(family, name)))
+        .collect())
 }
 
 fn table(family: &Family, name: &str) -> io::Result<RuleTable> {

@@ -5,6 +5,7 @@
 
 use super::Socket;
 use crate::{
+    deadline::Deadline,
     modules,
     netlink::{DumpError, dump_each},
 };
@@ -117,10 +118,11 @@ fn memory(attributes: &[u8], place: usize) -> Option<u32> {
 pub(super) fn each(
     family: i32,
     states: u32,
+    deadline: Deadline,
     mut each: impl FnMut(Socket) -> ControlFlow<()>,
 ) -> Result<(), DumpError> {
     let question = Message::Question { family: family as u8, states };
-    dump_each(NETLINK_SOCK_DIAG, question, |answer| match answer {
+    dump_each(NETLINK_SOCK_DIAG, question, deadline, |answer| match answer {
         Message::Answer(socket) => each(socket),
         Message::Question { .. } => ControlFlow::Continue(()),
     })

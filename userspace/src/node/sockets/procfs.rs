@@ -3,6 +3,7 @@
 //! Needs: procfs. Yields: each [`Socket`] of a file. Source: net/ipv4/tcp_ipv4.c, get_tcp4_sock.
 
 use super::Socket;
+use crate::deadline::Deadline;
 use std::{
     fs::File,
     io::{self, BufRead as _, BufReader},
@@ -15,6 +16,7 @@ use std::{
 pub(super) fn each(
     path: &str,
     states: u32,
+    deadline: Deadline,
     mut each: impl FnMut(Socket) -> ControlFlow<()>,
 ) -> io::Result<()> {
     let file = match File::open(path) {
@@ -24,6 +26,7 @@ pub(super) fn each(
     let mut lines = BufReader::new(file);
     let mut line = String::new();
     while lines.read_line(&mut line)? > 0 {
+        deadline.check()?;
         // The first line has the columns' names.
         let wanted =
             parse(&line).filter(|socket| states.checked_shr(u32::from(socket.state)).unwrap_or(0) & 1 == 1);
@@ -99,6 +102,7 @@ mod tests {
         {
             assert_eq!(parse(line), None, "{line}");
         }
-        each("/no/such/file", u32::MAX, |_| panic!("a socket")).unwrap();
+        let soon = Deadline::after(std::time::Duration::from_secs(60));
+        each("/no/such/file", u32::MAX, soon, |_| panic!("a socket")).unwrap();
     }
 }

@@ -2,17 +2,23 @@
 
 use super::codes::{rcode_name, type_name};
 use super::message::{Name, Question};
+use super::track::Sighting;
 use super::{DnsConfig, DnsLosses, DnsOutcome, DnsTracker, Transport};
 use crate::snapshot::{Count, Dns, DnsName, DnsServer, DnsTransaction, Hist};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// A name is asked again when the same client asks the same server for it within this time, ns: for so long CoreDNS' plugin
+/// `cache`, of which NodeLocal DNSCache is made, keeps any answer at least (its smallest TTL is 5 s). So it would have answered
+/// these, and does not ask them itself.
+const AGAIN_NS: u64 = 5_000_000_000;
 
 /// Counts by response code.
 type Rcodes = BTreeMap<u16, u64>;
 
 /// Rows that a transaction is counted in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Rows {
     server: usize,
     name: usize,
@@ -61,8 +67,7 @@ pub(super) struct Books {
     other_servers: [ServerRow; 2],
     names: Table<(Name, u16), NameRow>,
     other_names: NameRow,
-    /// Which server was asked for which name, by their rows; as many as names.
-    asked: HashSet<(usize, usize)>,
+    asked: Asked,
     slowest: Vec<Settled>,
     table_full: u64,
 }
@@ -72,6 +77,17 @@ pub(super) struct Books {
 struct Table<K, R> {
     index: HashMap<K, usize>,
     rows: Vec<(K, R)>,
+    max: usize,
+}
+
+/// Who asked which server for which name of late, and when, ns.
+#[derive(Clone, Debug)]
+struct Asked {
+    now: HashMap<(IpAddr, Rows), u64>,
+    /// Those of the [`AGAIN_NS`] before.
+    before: HashMap<(IpAddr, Rows), u64>,
+    since_ns: u64,
+    /// Room in each.
     max: usize,
 }
 
@@ -116,6 +132,29 @@ impl<K: Clone + Eq + std::hash::Hash, R: Default> Table<K, R> {
         self.rows.push((key.clone(), R::default()));
         self.index.insert(key, self.rows.len() - 1);
         self.rows.len() - 1
+    }
+}
+
+impl Asked {
+    fn new(max: usize) -> Self {
+        Self { now: HashMap::new(), before: HashMap::new(), since_ns: 0, max }
+    }
+
+    /// Whether a client asks again. What there is no room to know was not asked.
+    fn again(&mut self, client: IpAddr, rows: Rows, at_ns: u64) -> bool {
+        if at_ns.saturating_sub(self.since_ns) >= AGAIN_NS {
+            self.before = std::mem::take(&mut self.now);
+            self.since_ns = at_ns;
+        }
+        if rows.server == usize::MAX || rows.name == usize::MAX {
+            return false;
+        }
+        let key = (client, rows);
+        let last = self.now.get(&key).or_else(|| self.before.get(&key)).copied();
+        if self.now.len() < self.max || self.now.contains_key(&key) {
+            self.now.insert(key, at_ns);
+        }
+        last.is_some_and(|last| at_ns.saturating_sub(last) < AGAIN_NS)
     }
 }
 
@@ -196,20 +235,15 @@ impl Books {
             other_servers: Default::default(),
             names: Table::new(config.max_names),
             other_names: NameRow::default(),
-            asked: HashSet::new(),
+            asked: Asked::new(config.max_names),
             slowest: Vec::new(),
             table_full: 0,
         }
     }
 
     /// Counts a transaction that begins.
-    pub(super) fn begin(
-        &mut self,
-        server: SocketAddr,
-        transport: Transport,
-        question: &Question,
-        edns: bool,
-    ) -> Rows {
+    pub(super) fn begin(&mut self, seen: &Sighting, question: &Question, edns: bool) -> Rows {
+        let Sighting { transport, destination: server, .. } = *seen;
         self.totals.transactions += 1;
         self.totals.tcp += u64::from(transport == Transport::Tcp);
         self.totals.ipv6 += u64::from(server.is_ipv6());
@@ -219,24 +253,12 @@ impl Books {
             name: self.names.row((question.name.clone(), question.qtype)),
         };
         self.table_full += u64::from(rows.server == usize::MAX) + u64::from(rows.name == usize::MAX);
-        let again = self.is_asked_again(rows);
+        let again = self.asked.again(seen.source.ip(), rows, seen.ts_ns);
         let server = self.server_row(rows, transport);
         server.transactions += 1;
         server.asked_again += u64::from(again);
         self.name_row(rows).transactions += 1;
         rows
-    }
-
-    /// Whether this server was asked for this name before. What there is no room to know was not.
-    fn is_asked_again(&mut self, rows: Rows) -> bool {
-        let pair = (rows.server, rows.name);
-        if rows.server == usize::MAX || rows.name == usize::MAX {
-            return false;
-        }
-        if self.asked.len() >= self.config.max_names {
-            return self.asked.contains(&pair);
-        }
-        !self.asked.insert(pair)
     }
 
     /// Counts a query that was sent again.

@@ -118,6 +118,24 @@ fn what_a_server_is_asked_again_is_counted_by_server() {
 }
 
 #[test]
+fn what_a_cache_asks_when_its_answer_is_too_old_is_not_asked_again() {
+    // Who asks, and when, ms.
+    let again = |queries: &[(u8, u64)]| {
+        let mut rig = Rig::new();
+        for (id, (client, at)) in (1..).zip(queries) {
+            let client = (*client, 40_000);
+            let (q, a) = (query(id, "a.example", 1), answer(id, "a.example", 1, 0));
+            rig.udp(*at, (VETH, In), client, SERVER, &q).udp(at + 1, (VETH, Out), SERVER, client, &a);
+        }
+        rig.finish(100_000).dns.servers[0].asked_again
+    };
+    assert_eq!(again(&[(1, 0), (1, 4999), (1, 9998)]), Some(2));
+    assert_eq!(again(&[(1, 0), (1, 5000), (1, 35_000), (1, 65_000)]), Some(0), "a TTL of 30 s");
+    assert_eq!(again(&[(1, 0), (2, 10), (3, 20)]), Some(0), "each asks once");
+    assert_eq!(again(&[(1, 0), (2, 10), (1, 20), (2, 30)]), Some(2));
+}
+
+#[test]
 fn copies_at_other_interfaces_are_one_transaction() {
     let (q, a) = (query(1, "a.example", 1), answer(1, "a.example", 1, 0));
     let mut rig = Rig::new();

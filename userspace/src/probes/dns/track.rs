@@ -324,7 +324,7 @@ impl Pairs {
             self.books.table_full();
             return;
         }
-        let rows = self.books.begin(seen.destination, seen.transport, question, message.edns);
+        let rows = self.books.begin(seen, question, message.edns);
         let due = self.due(seen.ts_ns);
         self.waiting.insert(due, key);
         if seen.vantage.direction == Direction::In {

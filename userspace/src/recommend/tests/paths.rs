@@ -83,6 +83,21 @@ fn the_plugins_tunnel_is_never_changed_by_command() {
 }
 
 #[test]
+fn a_tunnel_whose_routes_are_not_all_known_is_not_blamed_without_proof() {
+    let of = |made| {
+        let mut snapshot = tunnel("vx0", made, Some(1450));
+        let error = Some("not all was read within 5s".to_owned());
+        snapshot.node.namespaces[0].routes = Some(Routes { error, ..Routes::default() });
+        find(&snapshot, "mtu.tunnel")
+    };
+    let unsure = of(None);
+    assert_eq!((unsure.verdict, unsure.changes.len()), (Verdict::CannotTell, 0));
+    assert!(unsure.because.ends_with("not known: not all was read within 5s"), "{}", unsure.because);
+    assert!(unsure.to_tell.is_some_and(|run| run.starts_with("ip route show table all dev vx0;")));
+    assert_eq!(of(Some(60)).verdict, Verdict::Apply);
+}
+
+#[test]
 fn a_tunnel_of_which_nothing_is_said_hides_nothing_else() {
     let said = |snapshot: &Snapshot| (verdict(snapshot, "mtu.path"), verdict(snapshot, "mtu.fragments"));
     let silent = (Verdict::NotNeeded, Verdict::NotNeeded);
