@@ -306,12 +306,12 @@ impl Capture {
         lock(&self.table).interfaces()
     }
 
-    /// The distributions so far: of two of these, the difference is what came in between.
+    /// The distributions of signals so far: of two of these, the difference is what came in between.
     ///
     /// # Errors
     /// When the kernel's histograms cannot be read, or the collector is gone.
-    pub fn histograms(&self) -> Result<Histograms, CaptureError> {
-        let kernel = kernel_state::signals(&lock(&self.loaded))?;
+    pub fn histograms(&self, wanted: impl Fn(Signal) -> bool) -> Result<Histograms, CaptureError> {
+        let kernel = kernel_state::signals(&lock(&self.loaded), wanted)?;
         let mut all = self.collector.histograms().ok_or(CaptureError::Collector)?;
         // Of what the kernel counts itself, the event lane has a part only.
         all.retain(|(signal, _), _| usize::from(*signal) >= Signal::IN_KERNEL);

@@ -2,7 +2,7 @@
 
 use super::Objective;
 use crate::{
-    capture::{Capture, CaptureError},
+    capture::{Capture, CaptureError, Histograms},
     change::transferred_bytes,
     iface::Namespace,
 };
@@ -63,6 +63,10 @@ impl CaptureMeter {
         self.capture.stop().map(drop)
     }
 
+    fn histograms(&self) -> Result<Histograms, CaptureError> {
+        self.capture.histograms(|signal| self.objectives.iter().any(|o| o.signal() == Some(signal)))
+    }
+
     fn bytes(&self) -> io::Result<u64> {
         if !self.objectives.contains(&Objective::Throughput) {
             return Ok(0);
@@ -74,13 +78,13 @@ impl CaptureMeter {
 
 impl Meter for CaptureMeter {
     fn window(&mut self, length: Duration) -> Result<Reading, MeterError> {
-        let before = (self.capture.histograms()?, self.bytes()?);
+        let before = (self.histograms()?, self.bytes()?);
         let begun = Instant::now();
         while let Some(left) = length.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) {
             thread::sleep(left.min(TICK));
             self.capture.tick();
         }
-        let after = (self.capture.histograms()?, self.bytes()?);
+        let after = (self.histograms()?, self.bytes()?);
         let seconds = begun.elapsed().as_secs_f64();
         let value = |objective: &Objective| match objective {
             Objective::Throughput => Some(after.1.saturating_sub(before.1) as f64 / seconds),
