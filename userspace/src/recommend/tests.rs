@@ -1,3 +1,4 @@
+mod causes;
 mod cluster;
 mod paths;
 mod proofs;
@@ -135,7 +136,8 @@ fn a_full_table_is_told_from_a_lost_race_and_from_a_false_alarm() {
     };
     let mut snapshot = quiet();
     let none = ConntrackCounts::default();
-    snapshot.conntrack = vec![table(ConntrackCounts { drop: Some(3), insert_failed: Some(0), ..none })];
+    let dropped = ConntrackCounts { drop: Some(3), insert_failed: Some(0), early_drop: Some(1), ..none };
+    snapshot.conntrack = vec![table(dropped)];
     set(&mut snapshot, "net.netfilter.nf_conntrack_buckets", "64");
     let finding = find(&snapshot, "conntrack.max");
     assert_eq!(finding.verdict, Verdict::Apply);

@@ -35,7 +35,7 @@ fn overflowed(drops: u64, listeners: Vec<Listener>) -> Snapshot {
     snapshot
 }
 
-fn changes(finding: &Finding) -> Vec<(&str, &str)> {
+pub(super) fn changes(finding: &Finding) -> Vec<(&str, &str)> {
     finding.changes.iter().map(|c| (c.scope.as_str(), c.apply.as_str())).collect()
 }
 
