@@ -1,13 +1,14 @@
 //! The interfaces of a network namespace: MTU, queue, and what they are joined to.
 //!
-//! Needs: to be in the namespace. Yields: [`NodeLink`] rows, in the kernel's order. Source: RTM_GETLINK (rtnetlink(7)), and
-//! of the queues RTM_GETQDISC.
+//! Needs: to be in the namespace. Yields: [`NodeLink`] rows, in the kernel's order. Source: RTM_GETLINK, RTM_GETADDR
+//! (rtnetlink(7)), and of the queues RTM_GETQDISC.
 
 use super::qdiscs::Qdiscs;
-use crate::netlink::{DumpError, dump};
+use crate::netlink::{DumpError, dump, dump_each};
 use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
+        address::{AddressAttribute, AddressMessage},
         link::{
             InfoData, InfoGeneve, InfoGre, InfoIpTunnel, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
             LinkMessage,
@@ -17,6 +18,10 @@ use rtnetlink::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::{net::IpAddr, ops::ControlFlow};
+
+/// Addresses of one interface that are kept.
+const MAX_ADDRESSES: usize = 64;
 
 /// One interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -53,6 +58,9 @@ pub struct NodeLink {
     pub flow_based: bool,
     /// Index of the bridge or bond that it belongs to.
     pub master_ifindex: Option<u32>,
+    /// Its own addresses, the first 64; none in older snapshots, and where they could not be listed.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Kinds of interfaces that wrap packets, as `ip -d link` names them, and what each puts before a packet that it carries, bytes:
@@ -106,7 +114,37 @@ pub(super) fn read() -> Result<Vec<NodeLink>, DumpError> {
         }),
         Err(error) => tracing::debug!("queues of interfaces cannot be read: {error}"),
     }
+    if let Err(error) = add_addresses(&mut links) {
+        tracing::debug!("addresses of interfaces cannot be listed: {error}");
+    }
     Ok(links)
+}
+
+fn add_addresses(links: &mut [NodeLink]) -> Result<(), DumpError> {
+    dump_each(NETLINK_ROUTE, RouteNetlinkMessage::GetAddress(AddressMessage::default()), |answer| {
+        if let RouteNetlinkMessage::NewAddress(message) = answer
+            && let Some(link) = links.iter_mut().find(|link| link.ifindex == message.header.index)
+            && let Some(address) = own(&message)
+            && link.addresses.len() < MAX_ADDRESSES
+        {
+            link.addresses.push(address);
+        }
+        ControlFlow::Continue(())
+    })
+}
+
+/// Of a link to one other end, IFA_ADDRESS is that of the other end, and IFA_LOCAL its own.
+fn own(message: &AddressMessage) -> Option<IpAddr> {
+    let local = |attribute: &AddressAttribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    };
+    let any = |attribute: &AddressAttribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    };
+    let attributes = || message.attributes.iter();
+    attributes().find_map(local).or_else(|| attributes().find_map(any))
 }
 
 fn link_of(answer: &RouteNetlinkMessage) -> Option<NodeLink> {
@@ -170,5 +208,16 @@ mod tests {
         assert_eq!((lo.ifindex, lo.kind.as_deref()), (1, None));
         assert!(lo.mtu_bytes >= 1500, "{lo:?}");
         assert!(lo.leaves.is_some(), "its queue is known: {lo:?}");
+        assert!(!lo.up || lo.addresses.contains(&[127, 0, 0, 1].into()), "{lo:?}");
+    }
+
+    #[test]
+    fn of_a_link_to_one_other_end_the_own_address_is_kept() {
+        let (own_end, other_end) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let mut message = AddressMessage::default();
+        message.attributes = vec![AddressAttribute::Address(other_end), AddressAttribute::Local(own_end)];
+        assert_eq!(own(&message), Some(own_end));
+        message.attributes.pop();
+        assert_eq!(own(&message), Some(other_end), "IPv6 has this one alone");
     }
 }
