@@ -147,7 +147,10 @@ pub enum Command {
   nettrace recommend --from before.json --explain conntrack.max
 
   # In a pipeline: exit code 4 when something is to be changed
-  nettrace recommend --from before.json --fail-on apply"))]
+  nettrace recommend --from before.json --fail-on apply
+
+  # The same of one rule, also when it cannot be told
+  nettrace recommend --from before.json --explain conntrack.max --fail-on cannot-tell"))]
     Recommend(RecommendArgs),
     /// Change settings as findings say, or as typed: journaled before, read back after, taken back by `rollback`.
     #[command(after_help = after_help!(
@@ -281,8 +284,9 @@ pub struct RecommendArgs {
     /// What the node is to be good at
     #[arg(long, value_enum, default_value_t)]
     pub profile: Profile,
-    /// End with exit code 4 when a finding is as grave as this
-    #[arg(long, value_name = "VERDICT", value_parser = ["apply", "consider"])]
+    /// End with exit code 4 when a finding (with --explain: that rule's) is as grave as this, or graver: apply before consider
+    /// before cannot-tell. What is not needed is never grave
+    #[arg(long, value_name = "VERDICT", value_parser = ["apply", "consider", "cannot-tell"])]
     pub fail_on: Option<String>,
     /// What the advice is written as
     #[arg(long, value_enum, default_value_t, conflicts_with = "explain")]

@@ -155,7 +155,7 @@ pub struct Advice {
     pub explain: Option<String>,
     /// What the node is to be good at.
     pub profile: Profile,
-    /// The least urgent verdict that is a failure.
+    /// The least grave verdict that is a failure, see [`Verdict::is_as_grave_as`].
     pub fail_on: Option<Verdict>,
     /// What it is written as.
     pub format: recommend::Format,
@@ -313,7 +313,11 @@ pub fn resolve(cli: Cli, page_bytes: u64) -> Result<Config, UsageError> {
         }
         Command::Report(args) => Action::Report { file: args.file, output: output(args.output)? },
         Command::Recommend(args) => {
-            let fail_on = args.fail_on.map(|v| if v == "apply" { Verdict::Apply } else { Verdict::Consider });
+            let fail_on = args.fail_on.map(|verdict| match verdict.as_str() {
+                "apply" => Verdict::Apply,
+                "consider" => Verdict::Consider,
+                _ => Verdict::CannotTell,
+            });
             let RecommendArgs { from, all, explain, profile, format, capture: measured, .. } = args;
             let advice = Advice { from, all, explain, profile, fail_on, format };
             Action::Recommend { capture: capture(measured, page_bytes)?, advice }

@@ -119,9 +119,6 @@ pub struct Settings {
     /// Why its interfaces cannot all be listed.
     #[serde(default)]
     pub links_error: Option<String>,
-    /// Its addresses, up to 256 of each family, as far as they are known; none in older snapshots.
-    #[serde(default)]
-    pub addresses: Vec<IpAddr>,
     /// Its packet rules; none in older snapshots, and of a namespace that could not be entered.
     #[serde(default)]
     pub rules: Option<PacketRules>,
@@ -228,6 +225,11 @@ impl Node {
 }
 
 impl Settings {
+    /// Addresses of its interfaces.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.links.iter().flat_map(|link| link.addresses.iter().copied())
+    }
+
     /// One of its settings.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&str> {
@@ -247,7 +249,6 @@ impl Settings {
             Self {
                 netns,
                 values,
-                addresses: links::addresses(deadline),
                 sockets: sockets::read(before.drops.as_ref(), deadline),
                 // What may be much comes last, so that it leaves time for the rest.
                 routes: Some(Routes::read(deadline)),

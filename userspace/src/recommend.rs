@@ -59,6 +59,22 @@ impl Verdict {
         matches!(self, Self::Apply | Self::Consider)
     }
 
+    /// Whether it is as grave as another one, for who waits for a decision: what cannot be told comes before what is not
+    /// needed. Lists have these two the other way round.
+    #[must_use]
+    pub const fn is_as_grave_as(self, other: Self) -> bool {
+        self.gravity() <= other.gravity()
+    }
+
+    const fn gravity(self) -> u8 {
+        match self {
+            Self::Apply => 0,
+            Self::Consider => 1,
+            Self::CannotTell => 2,
+            Self::NotNeeded => 3,
+        }
+    }
+
     /// As reports write it.
     #[must_use]
     pub const fn name(self) -> &'static str {

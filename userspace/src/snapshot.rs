@@ -323,6 +323,10 @@ pub struct TcpPeer {
     pub connections: u64,
     /// Connections that failed.
     pub failures: u64,
+    /// Of these, those that ended within 50 ms and left no error at the socket, as where no local port is left
+    /// (EADDRNOTAVAIL).
+    #[serde(default)]
+    pub failures_at_once: u64,
     /// Segments sent again.
     pub retransmits: u64,
     /// RST, both ways.
@@ -330,6 +334,9 @@ pub struct TcpPeer {
     /// How long connections with it that ended were kept from sending by their send buffers, us.
     #[serde(default)]
     pub sndbuf_limited_us: u64,
+    /// How long its receive windows kept connections with it that ended from sending, us.
+    #[serde(default)]
+    pub rwnd_limited_us: u64,
     /// Smoothed round trips: at connection events and at sampled segments, ns.
     pub srtt: Hist,
 }

@@ -16,13 +16,19 @@ use std::{
     net::IpAddr,
 };
 
+/// A connection for which there is no local port fails before a SYN is sent, when the kernel has looked at all ports; one
+/// that its application gives up was waited for, ns.
+const AT_ONCE_NS: u64 = 50_000_000;
+
 #[derive(Default)]
 struct Peer {
     connections: u64,
     failures: u64,
+    failures_at_once: u64,
     retransmits: u64,
     resets: u64,
     sndbuf_limited_us: u64,
+    rwnd_limited_us: u64,
     srtt: Hist,
 }
 
@@ -107,10 +113,16 @@ impl TcpBook {
         if let Some(peer) = self.peer(&event.flow) {
             match kind {
                 TcpEventKind::Connected | TcpEventKind::Accepted => peer.connections += 1,
-                TcpEventKind::ConnectFailed => peer.failures += 1,
+                TcpEventKind::ConnectFailed => {
+                    peer.failures += 1;
+                    peer.failures_at_once += u64::from(failed_at_once(event));
+                }
                 TcpEventKind::Retransmit => peer.retransmits += segments,
                 TcpEventKind::ResetSent | TcpEventKind::ResetReceived => peer.resets += 1,
-                TcpEventKind::Closed => peer.sndbuf_limited_us += u64::from(event.sndbuf_limited_us),
+                TcpEventKind::Closed => {
+                    peer.sndbuf_limited_us += u64::from(event.sndbuf_limited_us);
+                    peer.rwnd_limited_us += u64::from(event.rwnd_limited_us);
+                }
             }
             if event.srtt_us != 0 && kind != TcpEventKind::Retransmit {
                 peer.srtt.record(u64::from(event.srtt_us) * 1000);
@@ -149,14 +161,21 @@ impl TcpBook {
                 peer,
                 connections: p.connections,
                 failures: p.failures,
+                failures_at_once: p.failures_at_once,
                 retransmits: p.retransmits,
                 resets: p.resets,
                 sndbuf_limited_us: p.sndbuf_limited_us,
+                rwnd_limited_us: p.rwnd_limited_us,
                 srtt: p.srtt,
             })
             .collect();
         tcp
     }
+}
+
+/// Whether it is as of a connection without a local port. One whose SYN was sent before measuring began has no duration.
+fn failed_at_once(event: &TcpEvent) -> bool {
+    event.errno == 0 && (1..=AT_ONCE_NS).contains(&event.duration_ns)
 }
 
 /// Adds what TCP timed of a connection.
@@ -220,6 +239,25 @@ mod tests {
             rwnd_limited_us: 5_000,
             sndbuf_limited_us: 2_000,
         };
-        assert_eq!((tcp.limited, tcp.peers[0].sndbuf_limited_us), (sum, 2_000));
+        let peer = &tcp.peers[0];
+        assert_eq!((tcp.limited, peer.sndbuf_limited_us, peer.rwnd_limited_us), (sum, 2_000, 5_000));
+    }
+
+    #[test]
+    fn connections_without_a_port_are_told_from_those_that_were_given_up_or_refused() {
+        let mut book = TcpBook::new(2);
+        let failed = |errno: i32, duration_ns| TcpEvent {
+            event: TcpEventKind::ConnectFailed as u8,
+            flow: Flow { family: 4, ..Flow::default() },
+            errno: errno.unsigned_abs(),
+            duration_ns,
+            ..TcpEvent::default()
+        };
+        let refused = failed(libc::ECONNREFUSED, 1_000);
+        for event in [failed(0, 1_000), failed(0, AT_ONCE_NS + 1), failed(0, 0), refused] {
+            book.feed(&event);
+        }
+        let tcp = book.finish(None);
+        assert_eq!((tcp.peers[0].failures, tcp.peers[0].failures_at_once), (4, 1));
     }
 }

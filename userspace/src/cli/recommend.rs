@@ -37,9 +37,11 @@ pub(super) fn advise(capture: &Capture, advice: &Advice) -> Result<Exit, Failure
     Ok(if is_grave(&findings, advice) { Exit::Advised } else { exit })
 }
 
-/// Whether `--fail-on` asks for a failure.
+/// Whether `--fail-on` asks for a failure: of what is written, if that is one rule.
 fn is_grave(findings: &[Finding], advice: &Advice) -> bool {
-    advice.fail_on.is_some_and(|verdict| findings.iter().any(|f| f.verdict <= verdict))
+    let counts = |f: &&Finding| advice.explain.as_ref().is_none_or(|id| f.id == *id);
+    let mut counted = findings.iter().filter(counts);
+    advice.fail_on.is_some_and(|verdict| counted.any(|f| f.verdict.is_as_grave_as(verdict)))
 }
 
 fn written(node: &str, findings: &[Finding], advice: &Advice) -> Result<String, Failure> {
@@ -114,6 +116,28 @@ mod tests {
         let grave =
             [None, Some(Verdict::Apply), Some(Verdict::Consider)].map(|v| is_grave(&findings, &on(v)));
         assert_eq!(grave, [false, false, true]);
+    }
+
+    #[test]
+    fn what_could_not_be_judged_fails_where_that_is_asked_for() {
+        let mut findings = recommend::unknown("too new");
+        let grave = |findings: &[Finding], verdict, explain: Option<&str>| {
+            is_grave(
+                findings,
+                &Advice { fail_on: Some(verdict), explain: explain.map(str::to_owned), ..advice() },
+            )
+        };
+        assert!(grave(&findings, Verdict::CannotTell, None));
+        assert!(!grave(&findings, Verdict::Consider, None));
+        // What is not needed comes last, although lists have it before what cannot be told.
+        findings.iter_mut().for_each(|f| f.verdict = Verdict::NotNeeded);
+        assert!(!grave(&findings, Verdict::CannotTell, None));
+        findings[0].verdict = Verdict::Apply;
+        assert!(grave(&findings, Verdict::CannotTell, None));
+        // Of one rule that alone counts.
+        let (first, second) = (findings[0].id.clone(), findings[1].id.clone());
+        assert!(grave(&findings, Verdict::Apply, Some(&first)));
+        assert!(!grave(&findings, Verdict::CannotTell, Some(&second)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The interfaces of a network namespace: MTU, queue, and what they are joined to; and its addresses.
+//! The interfaces of a network namespace: MTU, queue, and what they are joined to, and addresses.
 //!
 //! Needs: to be in the namespace. Yields: [`NodeLink`] rows, in the kernel's order. Sources: RTM_GETLINK, RTM_GETADDR
 //! (rtnetlink(7)), and of the queues RTM_GETQDISC.
@@ -10,7 +10,7 @@ use crate::{
 };
 use rtnetlink::{
     packet_route::{
-        AddressFamily, RouteNetlinkMessage,
+        RouteNetlinkMessage,
         address::{AddressAttribute, AddressMessage},
         link::{
             InfoData, InfoGeneve, InfoGre, InfoIpTunnel, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
@@ -25,8 +25,10 @@ use std::{net::IpAddr, ops::ControlFlow};
 
 /// Interfaces after the first so many are not listed: a node has as many pods as it has addresses for them, some hundreds.
 const MAX_LINKS: usize = 16_384;
-/// Addresses of one family that are kept: what kube-proxy binds for Services in its IPVS mode comes after the node's own.
-const MAX_ADDRESSES: usize = 256;
+/// Addresses of one interface that are kept.
+const ADDRESSES_OF_LINK: usize = 64;
+/// Addresses that are looked at: kube-proxy binds one for each Service in its mode IPVS.
+const MAX_ADDRESSES: usize = 65_536;
 
 /// One interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -63,6 +65,9 @@ pub struct NodeLink {
     pub flow_based: bool,
     /// Index of the bridge or bond that it belongs to.
     pub master_ifindex: Option<u32>,
+    /// Its own addresses, the first 64; none in older snapshots, and where they could not be listed.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Kinds of interfaces that wrap packets, as `ip -d link` names them, and what each puts before a packet that it carries, bytes:
@@ -127,48 +132,48 @@ pub(super) fn read(deadline: Deadline) -> (Vec<NodeLink>, Option<String>) {
         link.leaves = qdiscs.leaves(link.ifindex);
         link.fifo_limit = qdiscs.fifo_limit(link.ifindex);
     }
+    add_addresses(&mut links, deadline);
     if let Some(why) = unread {
         tracing::debug!("not all queues of interfaces are known: {why}");
     }
     (links, error)
 }
 
-/// Addresses of the namespace that this thread is in, as far as they can be read: they only tell whose a packet is.
-pub(super) fn addresses(deadline: Deadline) -> Vec<IpAddr> {
-    let of_family = |family| {
-        let (addresses, error) = settled(Vec::new, |addresses| {
-            let mut question = AddressMessage::default();
-            question.header.family = family;
-            dump_each(NETLINK_ROUTE, RouteNetlinkMessage::GetAddress(question), deadline, |answer| {
-                addresses.extend(address_of(&answer, family));
-                let full = addresses.len() >= MAX_ADDRESSES;
-                if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })
-        });
-        if let Some(error) = error {
-            tracing::debug!("not all addresses are known: {error}");
+/// Gives interfaces their addresses, as far as they can be read: they only tell whose a packet is.
+fn add_addresses(links: &mut [NodeLink], deadline: Deadline) {
+    let (addresses, error) = settled(Vec::new, |addresses| {
+        let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        dump_each(NETLINK_ROUTE, question, deadline, |answer| {
+            if let RouteNetlinkMessage::NewAddress(message) = answer {
+                addresses.extend(own(&message).map(|address| (message.header.index, address)));
+            }
+            let full = addresses.len() >= MAX_ADDRESSES;
+            if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+    });
+    if let Some(error) = error {
+        tracing::debug!("not all addresses are known: {error}");
+    }
+    for (ifindex, address) in addresses {
+        let link = links.iter_mut().find(|link| link.ifindex == ifindex);
+        if let Some(link) = link.filter(|link| link.addresses.len() < ADDRESSES_OF_LINK) {
+            link.addresses.push(address);
         }
-        addresses
-    };
-    [AddressFamily::Inet, AddressFamily::Inet6].into_iter().flat_map(of_family).collect()
+    }
 }
 
-/// The namespace's own end. A kernel without a family answers with the addresses of all others.
-fn address_of(answer: &RouteNetlinkMessage, family: AddressFamily) -> Option<IpAddr> {
-    let RouteNetlinkMessage::NewAddress(message) = answer else { return None };
-    if message.header.family != family {
-        return None;
-    }
-    let own = |attribute: &AddressAttribute| match attribute {
+/// Of a link to one other end, IFA_ADDRESS is that of the other end, and IFA_LOCAL its own.
+fn own(message: &AddressMessage) -> Option<IpAddr> {
+    let local = |attribute: &AddressAttribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,
     };
-    let of_link = |attribute: &AddressAttribute| match attribute {
+    let any = |attribute: &AddressAttribute| match attribute {
         AddressAttribute::Address(address) => Some(*address),
         _ => None,
     };
-    let attributes = &message.attributes;
-    attributes.iter().find_map(own).or_else(|| attributes.iter().find_map(of_link))
+    let attributes = || message.attributes.iter();
+    attributes().find_map(local).or_else(|| attributes().find_map(any))
 }
 
 fn link_of(answer: &RouteNetlinkMessage) -> Option<NodeLink> {
@@ -234,9 +239,18 @@ mod tests {
         assert_eq!((lo.ifindex, lo.kind.as_deref()), (1, None));
         assert!(lo.mtu_bytes >= 1500, "{lo:?}");
         assert!(lo.leaves.is_some(), "its queue is known: {lo:?}");
-        assert!(!lo.up || addresses(soon).contains(&[127, 0, 0, 1].into()));
+        assert!(!lo.up || lo.addresses.contains(&[127, 0, 0, 1].into()), "{lo:?}");
         let late = Deadline::after(std::time::Duration::ZERO);
         assert!(read(late).1.is_some_and(|error| error.contains("not all was read within")));
-        assert_eq!(addresses(late), Vec::<IpAddr>::new());
+    }
+
+    #[test]
+    fn of_a_link_to_one_other_end_the_own_address_is_kept() {
+        let (own_end, other_end) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let mut message = AddressMessage::default();
+        message.attributes = vec![AddressAttribute::Address(other_end), AddressAttribute::Local(own_end)];
+        assert_eq!(own(&message), Some(own_end));
+        message.attributes.pop();
+        assert_eq!(own(&message), Some(other_end), "IPv6 has this one alone");
     }
 }

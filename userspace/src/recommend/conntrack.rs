@@ -1,8 +1,9 @@
 //! Connection tracking: how large its table is to be, for how long entries stay, and races.
 
-use super::{Change, Confidence, Judgement, Risk, Rule, Seen, of, sysctl, total};
+use super::{Confidence, Judgement, Risk, Rule, Seen, Verdict, by_hand, of, sysctl, total};
 use crate::{
-    probes::{CLASHES, CONNTRACK},
+    node::last_number,
+    probes::{CLASHES, CONNTRACK, FULL_TABLES},
     report::units,
     snapshot::ConntrackTable,
 };
@@ -19,7 +20,8 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "conntrack.max",
         advice: "raise nf_conntrack_max to 1048576",
-        looks_at: "Packets dropped because the table was full (apply); a table that is 90 % full at the end (consider).",
+        looks_at: "Packets dropped because the table was full (apply): seen one by one (ct.full), or counted in a table that \
+                   threw connections out to make room or is 90 % full at the end; such a table without drops (consider).",
         risk: Risk::Low,
         when_not: "The table is not what fills up: entries take memory, some 300 bytes each, and a larger table alone makes \
                    no packet faster.",
@@ -30,7 +32,8 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "conntrack.established-timeout",
         advice: "lower nf_conntrack_tcp_timeout_established to 3600 s",
-        looks_at: "Whether the table fills up. The time itself is no latency: it says how long an idle connection is kept.",
+        looks_at: "Whether the fullest table fills up, and the time in its namespace. The time itself is no latency: it says \
+                   how long an idle connection is kept.",
         risk: Risk::Medium,
         when_not: "Connections stay idle for longer than the new time and are translated (NAT): they break.",
         source: "https://docs.kernel.org/networking/nf_conntrack-sysctl.html",
@@ -50,80 +53,206 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
-/// One table: the machine's limit is the same in all namespaces.
+/// Most entries that the kernel takes: its variable is an int. Source: nf_conntrack_standalone.c.
+const MOST_ENTRIES: u64 = i32::MAX as u64;
+/// Most buckets of 8 bytes that kernels take: INT_MAX bytes, in whole pages of any size. Source: nf_ct_alloc_hashtable.
+const MOST_BUCKETS: u64 = (1 << 28) - 8192;
+
+/// One table: the machine's limit is the same in all namespaces. One that was full goes before one that dropped for a
+/// reason that is not known.
 fn fullest<'a>(seen: &Seen<'a>) -> Option<&'a ConntrackTable> {
     let by_share = |t: &&ConntrackTable| (t.used_share().unwrap_or(0.0) * 1e6) as u64;
-    seen.snapshot.conntrack.iter().max_by_key(|t| (t.dropped_full(), by_share(t)))
+    let lost = |t: &&ConntrackTable| t.was_full() && t.dropped_full() > 0;
+    seen.snapshot.conntrack.iter().max_by_key(|t| (lost(t), t.was_full(), t.dropped_full(), by_share(t)))
+}
+
+/// Whether packets were dropped because a table was full.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Loss {
+    /// The kernel was seen to find no room for them.
+    Seen,
+    /// A table dropped packets, and was full.
+    Counted,
+    /// Packets were dropped, and nothing says that a table was full.
+    Unexplained,
+    None,
+}
+
+impl Loss {
+    fn of(seen: &Seen<'_>) -> Self {
+        let mut dropped = seen.snapshot.conntrack.iter().filter(|t| t.dropped_full() > 0).peekable();
+        if seen.snapshot.conntrack_trouble.table_full > 0 {
+            Self::Seen
+        } else if dropped.peek().is_none() {
+            Self::None
+        } else if dropped.any(ConntrackTable::was_full) {
+            Self::Counted
+        } else {
+            Self::Unexplained
+        }
+    }
+
+    const fn is_proven(self) -> bool {
+        matches!(self, Self::Seen | Self::Counted)
+    }
+}
+
+/// A namespace that tracks connections, and of which it is not known how many.
+fn unread<'a>(seen: &Seen<'a>) -> Option<&'a str> {
+    let (tables, node) = (&seen.snapshot.conntrack, seen.node);
+    let without = |t: &&ConntrackTable| t.max.is_none() || t.entries.is_none();
+    let left_out =
+        || node.of_each(MAX).map(|(netns, _)| netns).find(|n| tables.iter().all(|t| t.netns != *n));
+    tables.iter().find(without).map(|t| t.netns.as_str()).or_else(left_out)
+}
+
+fn not_read(netns: &str) -> Judgement {
+    Judgement::cannot_tell(
+        format!("how full the table of {netns} is cannot be read"),
+        format!("conntrack -C and conntrack -S, in {netns}; nettrace doctor"),
+    )
+}
+
+/// Nothing says why packets were dropped.
+fn unexplained(seen: &Seen<'_>) -> Judgement {
+    let looked = seen.snapshot.probes.iter().any(|p| p.name == FULL_TABLES && p.source.is_some());
+    let logged = "dmesg | grep 'table full'";
+    let to_tell = if looked {
+        format!("{logged}; conntrack -S, while packets are dropped")
+    } else {
+        format!("{logged}; nettrace run --signals {CONNTRACK},{FULL_TABLES}")
+    };
+    Judgement::cannot_tell(
+        "packets were dropped, and nothing shows that a table was full: the kernel also counts packets that do not fit the \
+         state of their connection",
+        to_tell,
+    )
+    .sure(Confidence::Medium)
 }
 
 fn max(seen: &Seen<'_>) -> Judgement {
-    let Some(table) = fullest(seen) else {
-        return Judgement::not_needed("no namespace tracks connections");
+    let tables = &seen.snapshot.conntrack;
+    let (table, loss) = (fullest(seen), Loss::of(seen));
+    let made_room = total(tables.iter().filter_map(|t| t.total().early_drop));
+    let judgement = match loss {
+        Loss::Seen | Loss::Counted => {
+            Judgement::apply("the table was full, and packets of new connections were dropped")
+                .sure(if loss == Loss::Seen { Confidence::High } else { Confidence::Medium })
+                .brings("new connections no longer fail; a packet that passes takes as long as before")
+        }
+        Loss::Unexplained => unexplained(seen),
+        Loss::None if made_room > 0 => Judgement::consider(
+            "the table was full: connections were thrown out before their time to make room",
+        )
+        .brings("connections stay as long as their timeouts say; no latency"),
+        Loss::None if table.is_some_and(ConntrackTable::is_nearly_full) => {
+            Judgement::consider("the table is nearly full")
+                .brings("room before packets are dropped; no latency")
+        }
+        Loss::None => match (unread(seen), table) {
+            (Some(netns), _) => not_read(netns),
+            (None, None) => Judgement::not_needed("no namespace tracks connections"),
+            (None, Some(_)) => Judgement::not_needed("the table has room, and none was dropped"),
+        },
     };
+    let judgement = figures(judgement, seen, table, made_room);
+    if judgement.verdict.is_urgent() { larger(judgement, seen) } else { judgement }
+}
+
+fn figures(
+    judgement: Judgement,
+    seen: &Seen<'_>,
+    table: Option<&ConntrackTable>,
+    made_room: u64,
+) -> Judgement {
+    let by_packet = seen.snapshot.conntrack_trouble.table_full;
     let dropped = total(seen.snapshot.conntrack.iter().map(ConntrackTable::dropped_full));
-    let (Some(entries), Some(limit)) = (table.entries, table.max.filter(|max| *max > 0)) else {
-        return Judgement::cannot_tell(
-            format!("how full the table of {} is cannot be read", table.netns),
-            "nettrace doctor",
-        );
+    let what = match Loss::of(seen) {
+        Loss::Unexplained => "packets dropped that lost no race",
+        _ => "packets dropped, table full",
     };
-    let nearly = table.used_share().is_some_and(|share| share >= ConntrackTable::NEARLY_FULL_SHARE);
-    let judgement = if dropped > 0 {
-        let by_packet = seen.snapshot.conntrack_trouble.table_full > 0;
-        Judgement::apply("the table was full, and packets of new connections were dropped")
-            .sure(if by_packet { Confidence::High } else { Confidence::Medium })
-            .brings("new connections no longer fail; a packet that passes takes as long as before")
-    } else if nearly {
-        Judgement::consider("the table is nearly full").brings("room before packets are dropped; no latency")
+    let judgement = judgement.seen(what, units::count(dropped.max(by_packet)), Some("1".to_owned()));
+    let judgement = if made_room > 0 {
+        judgement.with("connections thrown out to make room", units::count(made_room))
     } else {
-        Judgement::not_needed("the table has room, and none was dropped")
+        judgement
+    };
+    let Some(table) = table else { return judgement };
+    let use_of = match (table.entries, table.max) {
+        (Some(entries), Some(0)) => format!("{}, no limit", units::count(entries)),
+        (Some(entries), Some(limit)) => of(entries, limit),
+        _ => "not known".to_owned(),
     };
     let threshold = units::percent(ConntrackTable::NEARLY_FULL_SHARE);
-    let judgement = judgement
-        .seen("packets dropped, table full", units::count(dropped), Some("1".to_owned()))
-        .seen(&format!("connections in {}", table.netns), of(entries, limit), Some(threshold));
-    if dropped == 0 && !nearly {
+    judgement.seen(&format!("connections in {}", table.netns), use_of, Some(threshold))
+}
+
+/// What the tables take: all namespaces have the same limit.
+fn limit(seen: &Seen<'_>) -> Option<u64> {
+    let of_tables = seen.snapshot.conntrack.iter().filter_map(|t| t.max);
+    let set = seen.node.of_each(MAX).filter_map(|(_, value)| last_number(value));
+    of_tables.chain(set).find(|n| *n > 0)
+}
+
+/// Twice as many entries, and as many buckets unless there are: each entry is in two chains. No more than the kernel takes.
+fn larger(mut judgement: Judgement, seen: &Seen<'_>) -> Judgement {
+    let Some(limit) = limit(seen) else {
+        return judgement.change(by_hand("host", &format!("raise {MAX} to twice what it is"), "what it was"));
+    };
+    if limit >= MOST_ENTRIES {
+        judgement.verdict = Verdict::Consider;
+        judgement.effect = None;
+        judgement.because += "; its limit is the kernel's own, and cannot be raised";
         return judgement;
     }
-    larger(seen, limit).into_iter().fold(judgement, Judgement::change)
-}
-
-/// Twice as many entries, and as many buckets unless there are: each entry is in two chains.
-fn larger(seen: &Seen<'_>, limit: u64) -> Vec<Change> {
-    let twice = limit.saturating_mul(2);
-    let set = |name, before: &str| sysctl("host", name, &twice.to_string(), before, Some(KUBE_PROXY));
-    let mut changes = vec![set(MAX, &limit.to_string())];
+    let twice = limit.saturating_mul(2).min(MOST_ENTRIES);
+    let set = |name, to: u64, before: &str| sysctl("host", name, &to.to_string(), before, Some(KUBE_PROXY));
+    let judgement = judgement.change(set(MAX, twice, &limit.to_string()));
+    let chains = twice.min(MOST_BUCKETS);
     let buckets = seen.node.of_each(BUCKETS).next().map(|(_, value)| value);
-    if let Some(value) = buckets.filter(|v| crate::node::last_number(v).is_some_and(|n| n < twice)) {
-        changes.push(set(BUCKETS, value));
+    match buckets.filter(|value| last_number(value).is_some_and(|n| n < chains)) {
+        Some(value) => judgement.change(set(BUCKETS, chains, value)),
+        None => judgement,
     }
-    changes
 }
 
+/// The time counts where the table fills up: of the fullest one.
 fn established(seen: &Seen<'_>) -> Judgement {
-    let Some((netns, value)) = seen.node.of_each(ESTABLISHED).next() else {
-        return Judgement::cannot_tell(
-            format!("{ESTABLISHED} could not be read"),
-            format!("sysctl {ESTABLISHED}"),
-        );
+    let loss = Loss::of(seen);
+    let Some(table) = fullest(seen) else {
+        return unread(seen)
+            .map_or_else(|| Judgement::not_needed("no namespace tracks connections"), not_read);
     };
-    let full = fullest(seen).is_some_and(|t| {
-        t.dropped_full() > 0 || t.used_share().is_some_and(|s| s >= ConntrackTable::NEARLY_FULL_SHARE)
-    });
-    let long = crate::node::last_number(value).is_some_and(|s| s >= DEFAULT_ESTABLISHED_S);
-    let judgement = if full && long {
-        Judgement::consider("the table fills up, and idle connections stay in it for days")
-            .sure(Confidence::Low)
-            .brings("fewer entries; no latency")
-            .change(sysctl(netns, ESTABLISHED, "86400", value, Some(KUBE_PROXY)))
-    } else if full {
-        Judgement::not_needed("the table fills up although idle connections do not stay for long")
-    } else {
-        Judgement::not_needed(
+    let netns = &table.netns;
+    let full = table.was_full() || loss.is_proven();
+    if !full && let Some(netns) = unread(seen) {
+        return not_read(netns);
+    }
+    if !full && loss == Loss::Unexplained {
+        return unexplained(seen);
+    }
+    let value = seen.node.namespace(netns).and_then(|settings| settings.value(ESTABLISHED));
+    let seconds = value.and_then(last_number);
+    let judgement = match (full, value, seconds) {
+        (false, ..) => Judgement::not_needed(
             "the table has room: a shorter time frees nothing that is needed, and makes no packet faster",
-        )
+        ),
+        (true, Some(value), Some(s)) if s >= DEFAULT_ESTABLISHED_S => {
+            Judgement::consider("the table fills up, and idle connections stay in it for days")
+                .sure(Confidence::Low)
+                .brings("fewer entries; no latency")
+                .change(sysctl(netns, ESTABLISHED, "86400", value, Some(KUBE_PROXY)))
+        }
+        (true, _, Some(_)) => {
+            Judgement::not_needed("the table fills up although idle connections do not stay for long")
+        }
+        (true, _, None) => Judgement::cannot_tell(
+            format!("the table of {netns} fills up, and {ESTABLISHED} could not be read there"),
+            format!("sysctl {ESTABLISHED}, in {netns}"),
+        ),
     };
-    judgement.with(&format!("{ESTABLISHED} in {netns}"), format!("{value} s"))
+    let value = value.map_or_else(|| "not known".to_owned(), |value| format!("{value} s"));
+    judgement.with(&format!("{ESTABLISHED} in {netns}"), value)
 }
 
 fn race(seen: &Seen<'_>) -> Judgement {
@@ -146,7 +275,7 @@ fn race(seen: &Seen<'_>) -> Judgement {
                 "queries no longer wait for the resolver's retry, 5 s by default: {} in the time measured",
                 units::count(of_dns)
             ))
-            .change(super::by_hand(
+            .change(by_hand(
                 "pods",
                 "options single-request-reopen in resolv.conf (glibc), or NodeLocal DNSCache",
                 "remove it",

@@ -242,7 +242,8 @@ impl Cache<'_> {
     /// Whether a cache is for these clients, or whose they are is not known. NodeLocal DNSCache is for all, also under the
     /// cluster's own address for DNS; one at the loopback is for its namespace.
     fn serves(&self, seen: &Seen<'_>, clients: &BTreeSet<IpAddr>) -> bool {
-        let addresses = seen.node.namespace(self.netns).map_or(&[][..], |netns| &netns.addresses);
+        let netns = seen.node.namespace(self.netns).into_iter();
+        let addresses: Vec<_> = netns.flat_map(crate::node::Settings::addresses).collect();
         self.address == NODE_LOCAL
             || clients.is_empty()
             || addresses.is_empty()

@@ -3,13 +3,15 @@
 
 use super::{Confidence, Judgement, Profile, Risk, Rule, Seen, by_hand};
 use crate::{
-    node::{CLOCK, GOVERNOR, SELINUX, Setting, TUNED},
+    node::{CLOCK, GOVERNOR, SELINUX, Setting, Settings, TUNED},
     report::units,
 };
 use std::collections::BTreeSet;
 
 /// A CPU that sleeps so deep takes as long as a round trip within a rack to wake up, us.
 const DEEP_US: u64 = 50;
+/// Namespaces that are named.
+const NAMED: usize = 3;
 /// Profiles of tuned that keep latency low.
 const QUICK: &[&str] = &["network-latency", "latency-performance", "realtime", "cpu-partitioning"];
 
@@ -211,25 +213,36 @@ fn cstates(seen: &Seen<'_>) -> Judgement {
     )
 }
 
+/// What differs is told of all of which settings could be read; that they are the same is known only if all could.
 fn pod_sysctls(seen: &Seen<'_>) -> Judgement {
-    let [first, others @ ..] = &seen.node.namespaces[..] else {
+    let namespaces = &seen.node.namespaces;
+    let is_read = |s: &&Settings| s.values.iter().any(|v| v.name.starts_with("net.") && v.value.is_some());
+    let (read, unread): (Vec<&Settings>, Vec<_>) = namespaces.iter().partition(is_read);
+    let Some((first, others)) = read.split_first() else {
         return Judgement::cannot_tell(
             "no namespace's settings are known",
             "sysctl -a, in the host and in a pod",
         );
     };
-    if others.is_empty() {
+    if namespaces.len() == 1 {
         return Judgement::cannot_tell(
             format!("{} alone was measured", first.netns),
             "nettrace run --netns 1 --netns PID, of a process in the pod",
         );
     }
-    let of_first = |name: &str| first.values.iter().find(|s| s.name == name)?.value.as_deref();
-    let differs =
-        |s: &&Setting| s.value.is_some() && of_first(&s.name).is_some_and(|v| s.value.as_deref() != Some(v));
+    let differs = |s: &&Setting| {
+        s.value.is_some() && first.value(&s.name).is_some_and(|v| s.value.as_deref() != Some(v))
+    };
     let values = others.iter().flat_map(|s| s.values.iter()).filter(|s| s.name.starts_with("net."));
     let names: BTreeSet<_> = values.filter(differs).map(|s| s.name.as_str()).collect();
-    let judgement = if names.is_empty() {
+    let judgement = if !unread.is_empty() {
+        let of = unread.iter().take(NAMED).map(|s| s.netns.as_str()).collect::<Vec<_>>().join(", ");
+        Judgement::cannot_tell(
+            format!("the settings of {of} could not be read"),
+            format!("sysctl -a, in {of}"),
+        )
+        .with("namespaces that could not be read", units::count(unread.len() as u64))
+    } else if names.is_empty() {
         Judgement::not_needed("the namespaces that were measured have the same settings")
     } else {
         Judgement::not_needed(

@@ -2,6 +2,7 @@
 
 mod ports;
 mod queues;
+mod receive;
 
 use super::{Change, Confidence, Judgement, Risk, Rule, Seen, by_hand, of, sysctl, total};
 use crate::{node::last_number, probes::TCP_COUNTERS, report::units, snapshot::Tcp};
@@ -11,6 +12,10 @@ const SOMAXCONN: &str = "net.core.somaxconn";
 const WMEM: &str = "net.ipv4.tcp_wmem";
 const RMEM: &str = "net.ipv4.tcp_rmem";
 const FAST_OPEN: &str = "net.ipv4.tcp_fastopen";
+/// Longest queue that is advised, connections.
+const QUEUE_AT_MOST: u64 = 65_535;
+/// Largest buffer that is advised, bytes.
+const BUFFER_AT_MOST: u64 = 64 << 20;
 /// Shorter times are too few jiffies, us.
 const LIMITED_US: u64 = 100_000;
 /// Segments, below which a share of loss says little.
@@ -21,7 +26,7 @@ pub(super) const RULES: &[Rule] = &[
         advice: "raise net.core.somaxconn",
         looks_at: "Connections dropped because an accept queue was full: one, by network namespace. Of the listeners \
                    there that dropped, the limit of their queues: the setting (apply), or a shorter backlog of the \
-                   application; and whether a queue is still full at the end.",
+                   application; and whether more than half of a queue is still in use at the end.",
         risk: Risk::Low,
         when_not: "The application accepts too slowly all the time: a longer queue makes its clients wait longer.",
         source: "https://man7.org/linux/man-pages/man2/listen.2.html",
@@ -54,13 +59,14 @@ pub(super) const RULES: &[Rule] = &[
         id: "tcp.receive-buffer",
         advice: "raise net.ipv4.tcp_rmem and net.core.rmem_max",
         looks_at: "The share of the time in which connections were busy sending that a receiver's window kept them from it: \
-                   10 % (throughput profile: 5 %), and 100 ms; but not where applications let their windows close, because \
-                   they do not read.",
+                   10 % (throughput profile: 5 %), and 100 ms; of receivers by address: in a namespace that was measured, \
+                   whether applications let their windows close because they do not read (then it is not needed). Of \
+                   others it cannot be told.",
         risk: Risk::Low,
         when_not: "Applications do not read fast enough: more buffer is more delay.",
         source: "https://docs.kernel.org/networking/ip-sysctl.html",
         needs: &["tcp.limited", TCP_COUNTERS],
-        judge: receive_buffer,
+        judge: receive::judge,
     },
     Rule {
         id: "tcp.loss",
@@ -76,7 +82,8 @@ pub(super) const RULES: &[Rule] = &[
         id: "tcp.port-exhaustion",
         advice: "set net.ipv4.tcp_tw_reuse to 1",
         looks_at: "The local ports in use from one address to one port of a peer: 80 % of the range; 95 %, most of them \
-                   held in TIME_WAIT, and connections to that peer that failed before they were tried (apply).",
+                   held in TIME_WAIT, and connections to that peer that failed, all at once (50 ms) and without an error: \
+                   there was no port (apply).",
         risk: Risk::Low,
         when_not: "Ports are free: it saves ports, not latency. Connections kept open save both.",
         source: "https://docs.kernel.org/networking/ip-sysctl.html",
@@ -108,19 +115,37 @@ fn doubled(
     at_most: u64,
     owner: Option<&str>,
 ) -> Judgement {
-    let changes =
-        seen.node.of_each(name).filter_map(|(netns, value)| twice(netns, name, value, at_most, owner));
-    changes.fold(judgement, Judgement::change)
+    seen.node
+        .of_each(name)
+        .fold(judgement, |judgement, (netns, value)| raised(judgement, netns, name, value, at_most, owner))
 }
 
-/// Twice what a setting is, no more than `at_most`; none where it is as much.
-fn twice(netns: &str, name: &str, value: &str, at_most: u64, owner: Option<&str>) -> Option<Change> {
-    let n = last_number(value).filter(|n| *n < at_most)?;
-    let twice = n.max(1).saturating_mul(2).min(at_most);
+/// Twice what a setting is, no more than `at_most`; where that cannot be, a figure that says why.
+fn raised(
+    judgement: Judgement,
+    netns: &str,
+    name: &str,
+    value: &str,
+    at_most: u64,
+    owner: Option<&str>,
+) -> Judgement {
+    let stays = |why: String| format!("{value}, {why}");
+    match last_number(value) {
+        Some(n) if n < at_most => judgement.change(twice(netns, name, value, n, at_most, owner)),
+        Some(_) => judgement
+            .with(&format!("{name} in {netns}"), stays(format!("and more than {at_most} is not advised"))),
+        None => judgement.with(&format!("{name} in {netns}"), stays("which is no number".to_owned())),
+    }
+}
+
+fn twice(netns: &str, name: &str, value: &str, n: u64, at_most: u64, owner: Option<&str>) -> Change {
+    let twice = n.max(1).saturating_mul(2).min(at_most).to_string();
     // Of three sizes the last is the largest that tuning reaches.
-    let mut words: Vec<_> = value.split_whitespace().map(str::to_owned).collect();
-    *words.last_mut()? = twice.to_string();
-    Some(sysctl(netns, name, &words.join(" "), value, owner))
+    let mut words: Vec<_> = value.split_whitespace().collect();
+    if let Some(last) = words.last_mut() {
+        *last = &twice;
+    }
+    sysctl(netns, name, &words.join(" "), value, owner)
 }
 
 /// Whether a part of the busy time is worth a change.
@@ -159,15 +184,15 @@ fn grown(judgement: Judgement, seen: &Seen<'_>) -> Judgement {
         .filter_map(|s| Some((s, s.sockets.send_buffers_at_limit.filter(|n| *n > 0)?)))
         .collect();
     if at_limit.is_empty() {
-        return doubled(judgement, seen, WMEM, 64 << 20, None).sure(Confidence::Low);
+        return doubled(judgement, seen, WMEM, BUFFER_AT_MOST, None).sure(Confidence::Low);
     }
     at_limit.into_iter().fold(judgement, |judgement, (settings, n)| {
-        let value = settings.value(WMEM).unwrap_or_default();
         let judgement = judgement.with(
             &format!("open connections of {} with the largest buffer of {WMEM}", settings.netns),
             units::count(n.into()),
         );
-        twice(&settings.netns, WMEM, value, 64 << 20, None).into_iter().fold(judgement, Judgement::change)
+        let Some(value) = settings.value(WMEM) else { return judgement };
+        raised(judgement, &settings.netns, WMEM, value, BUFFER_AT_MOST, None)
     })
 }
 
@@ -193,43 +218,6 @@ fn send_buffer(seen: &Seen<'_>) -> Judgement {
         Judgement::not_needed("send buffers keep no connection from sending")
     };
     limited_figures(judgement, seen, "time that send buffers kept connections from sending", part_us)
-}
-
-fn receive_buffer(seen: &Seen<'_>) -> Judgement {
-    if let Some(cannot) = none_ended(seen) {
-        return cannot;
-    }
-    let part_us = tcp(seen).limited.rwnd_limited_us;
-    let closed = tcp(seen).counters.zero_windows;
-    let judgement = match closed {
-        _ if !is_limited(seen, part_us) => {
-            Judgement::not_needed("no receiver keeps connections from sending")
-        }
-        Some(0) => {
-            let judgement = Judgement::consider(
-                "receivers' windows kept connections from sending; applications here read in time, of peers it is not known",
-            )
-            .sure(Confidence::Low)
-            .brings("throughput of these connections up to what the path carries; no latency")
-            .change(by_hand(
-                "the receiver",
-                "see whether its application reads (`ss -tm`: Recv-Q), and does without SO_RCVBUF, which ends tuning",
-                "as before",
-            ));
-            doubled(judgement, seen, RMEM, 64 << 20, None)
-        }
-        Some(_) => Judgement::not_needed(
-            "windows were closed here: applications do not read fast enough, and the network is not what they wait for",
-        )
-        .sure(Confidence::Medium),
-        None => Judgement::cannot_tell(
-            "whether applications read in time could not be counted",
-            "nettrace run, without --filter",
-        ),
-    };
-    let closed = closed.map_or_else(|| "not known".to_owned(), units::count);
-    limited_figures(judgement, seen, "time that receivers' windows kept connections from sending", part_us)
-        .with("windows closed", closed)
 }
 
 fn loss(seen: &Seen<'_>) -> Judgement {
@@ -313,8 +301,10 @@ fn fast_open(seen: &Seen<'_>) -> Judgement {
         .brings(saves)
         .change(by_hand("server", "TCP_FASTOPEN on its listening socket", "without it"));
         in_vain.into_iter().fold(judgement, |j, (netns, value)| {
-            let both = (last_number(value).unwrap_or(1) | 3).to_string();
-            j.change(sysctl(netns, FAST_OPEN, &both, value, None))
+            match last_number(value).filter(|bits| i32::try_from(*bits).is_ok()) {
+                Some(bits) => j.change(sysctl(netns, FAST_OPEN, &(bits | 3).to_string(), value, None)),
+                None => j,
+            }
         })
     } else if used > 0 {
         Judgement::not_needed("it is in use")

@@ -8,6 +8,9 @@ const KEEPALIVE: &str = "net.ipv4.tcp_keepalive_time";
 const SLOW_START: &str = "net.ipv4.tcp_slow_start_after_idle";
 const ESTABLISHED: &str = "net.netfilter.nf_conntrack_tcp_timeout_established";
 
+/// Longest time that kernels of any HZ take: it is kept in jiffies, in an int, s. Source: do_proc_dointvec_jiffies_conv.
+const LONGEST_KEEPALIVE_S: u64 = i32::MAX as u64 / 1000;
+
 pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "tcp.keepalive",
@@ -51,7 +54,7 @@ fn keepalive(seen: &Seen<'_>) -> Judgement {
             "connection tracking keeps idle connections for longer, and no packet is faster by it",
         )
     } else {
-        let below = (kept / 2).max(1);
+        let below = (kept / 2).clamp(1, LONGEST_KEEPALIVE_S);
         Judgement::consider("connection tracking forgets idle connections before their first keepalive")
             .sure(Confidence::Low)
             .brings("idle connections that are translated do not hang; no latency")

@@ -166,6 +166,21 @@ fn send_buffers_are_a_warning_from_a_tenth_of_the_busy_time() {
 }
 
 #[test]
+fn packets_that_a_table_with_room_dropped_are_not_said_to_have_found_none() {
+    let says = |entries, early_drop, by_packet| {
+        let mut snapshot = sample::rich();
+        snapshot.conntrack_trouble.table_full = by_packet;
+        for table in &mut snapshot.conntrack {
+            (table.entries, table.max) = (Some(entries), Some(100));
+            table.cpus.iter_mut().for_each(|c| (c.drop, c.early_drop) = (Some(9), Some(early_drop)));
+        }
+        report(&snapshot, Format::Text).contains("dropped because the table was full")
+    };
+    assert!(says(10, 1, 0) && says(95, 0, 0) && says(10, 0, 1));
+    assert!(!says(10, 0, 0));
+}
+
+#[test]
 fn events_of_tcp_that_nobody_looked_for_are_not_0() {
     let mut snapshot = sample::rich();
     (snapshot.tcp.accepts, snapshot.tcp.retransmits) = (0, 0);

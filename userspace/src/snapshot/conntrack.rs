@@ -28,7 +28,7 @@ pub struct ConntrackCounts {
     /// Connections that could not be entered: another packet had entered the same one first and the two could not be
     /// made one, or see `chain_too_long`. The packet is dropped.
     pub insert_failed: Option<u64>,
-    /// Packets dropped: the table was full, or a race was lost.
+    /// Packets dropped: the table was full, a race was lost, or the packet did not fit the state of its connection.
     pub drop: Option<u64>,
     /// Connections thrown out before their time to make room in a full table.
     pub early_drop: Option<u64>,
@@ -112,9 +112,9 @@ impl ConntrackTable {
         total
     }
 
-    /// Packets dropped because the table was full. The kernel counts a lost race as `drop` and as `insert_failed`, a
-    /// chain that is too long as `insert_failed` and as `chain_too_long`. Source: nf_ct_resolve_clash,
-    /// __nf_conntrack_confirm.
+    /// Packets dropped that lost no race: because the table was full where [`Self::was_full`] says so; others do not fit the
+    /// state of their connection. The kernel counts a lost race as `drop` and as `insert_failed`, a chain that is too long
+    /// as `insert_failed` and as `chain_too_long`. Source: nf_ct_resolve_clash, __nf_conntrack_confirm, nf_conntrack_in.
     #[must_use]
     pub fn dropped_full(&self) -> u64 {
         self.total().drop.unwrap_or(0).saturating_sub(self.dropped_raced())
@@ -127,7 +127,19 @@ impl ConntrackTable {
         total.insert_failed.unwrap_or(0).saturating_sub(total.chain_too_long.unwrap_or(0))
     }
 
-    /// How full the table is at the end, 0 to 1; none when it is not known.
+    /// Whether its own figures show that the table was full: it made room, or has hardly any at the end.
+    #[must_use]
+    pub fn was_full(&self) -> bool {
+        self.total().early_drop.is_some_and(|n| n > 0) || self.is_nearly_full()
+    }
+
+    /// Whether it has hardly any room at the end.
+    #[must_use]
+    pub fn is_nearly_full(&self) -> bool {
+        self.used_share().is_some_and(|share| share >= Self::NEARLY_FULL_SHARE)
+    }
+
+    /// How full the table is at the end, 0 to 1; none when it is not known, or the table has no limit.
     #[must_use]
     pub fn used_share(&self) -> Option<f64> {
         let max = self.max.filter(|max| *max > 0)?;

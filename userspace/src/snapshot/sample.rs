@@ -257,9 +257,11 @@ fn tcp() -> Tcp {
         peer,
         connections,
         failures,
+        failures_at_once: 0,
         retransmits,
         resets,
         sndbuf_limited_us,
+        rwnd_limited_us: 0,
         srtt: hist(connections * 20, quantiles),
     };
     Tcp {

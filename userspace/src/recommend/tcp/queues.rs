@@ -3,10 +3,10 @@
 //! Needs: TCP's counters by network namespace, and the listeners there. Yields: what is said of `net.core.somaxconn` and of
 //! the applications' backlogs.
 
-use super::{SOMAXCONN, doubled, tcp, twice};
+use super::{QUEUE_AT_MOST, SOMAXCONN, doubled, raised, tcp};
 use crate::{
     node::{Listener, Settings, last_number},
-    recommend::{Change, Confidence, Judgement, Seen, Verdict, by_hand, total},
+    recommend::{Confidence, Judgement, Seen, Verdict, by_hand, total},
     report::units,
     snapshot::TcpNamespace,
 };
@@ -22,7 +22,9 @@ const WAITS: &str =
 enum Cause<'a> {
     /// The setting is the limit of a listener that dropped, and whose application caught up.
     Setting(&'a Listener),
-    /// The application does not take what waits.
+    /// The same, and the setting is as large as is advised.
+    Longest(&'a Listener),
+    /// The application does not take what waits: a longer queue would be as full.
     NotAccepted(&'a Listener),
     /// The application asked for a shorter queue than the setting allows.
     Backlog(&'a Listener),
@@ -43,12 +45,19 @@ fn is_full(listener: &Listener, somaxconn: Option<u64>) -> bool {
     listener.is_full() || unknown && somaxconn.is_some_and(|limit| u64::from(listener.queued) > limit)
 }
 
+/// Whether an application takes what came at once: at most half of its queue is in use. Of one that is slower than its clients
+/// all the time more is. Where the limit is not known, it is the setting at most.
+fn caught_up(listener: &Listener, somaxconn: Option<u64>) -> bool {
+    let limit = listener.limit.map(u64::from).or(somaxconn);
+    limit.is_none_or(|limit| u64::from(listener.queued) <= limit / 2)
+}
+
 fn cause<'a>(settings: Option<&'a Settings>, counted: &TcpNamespace) -> Cause<'a> {
     let Some(settings) = settings else { return Cause::Unknown };
     let somaxconn = settings.value(SOMAXCONN).and_then(last_number);
     let limiting = limiting(settings, somaxconn);
-    if let Some(full) = limiting.iter().find(|l| is_full(l, somaxconn)) {
-        return Cause::NotAccepted(full);
+    if let Some(slow) = limiting.iter().find(|l| !caught_up(l, somaxconn)) {
+        return Cause::NotAccepted(slow);
     }
     let limit = |l: &Listener| l.limit.map(u64::from);
     let at_setting = || limiting.iter().filter(|l| limit(l).is_some() && limit(l) == somaxconn);
@@ -57,7 +66,10 @@ fn cause<'a>(settings: Option<&'a Settings>, counted: &TcpNamespace) -> Cause<'a
     let for_other_reasons = counted.listen_drops.saturating_sub(counted.listen_overflows);
     let shorter = limiting.iter().find(|l| limit(l).is_some() && limit(l) < somaxconn);
     match (at_setting().next(), shorter) {
-        (Some(listener), _) if dropped > for_other_reasons => Cause::Setting(listener),
+        (Some(listener), _) if dropped > for_other_reasons => {
+            let raisable = somaxconn.is_some_and(|limit| limit < QUEUE_AT_MOST);
+            if raisable { Cause::Setting(listener) } else { Cause::Longest(listener) }
+        }
         (_, Some(listener)) => Cause::Backlog(listener),
         _ => Cause::Unknown,
     }
@@ -76,8 +88,14 @@ impl Cause<'_> {
                 l.port
             ),
             Self::NotAccepted(l) => format!(
-                "{dropped}: the application that listens at port {} does not accept fast enough: its queue is still full",
-                l.port
+                "{dropped}: the application that listens at port {} does not accept fast enough: {} still waited at the end",
+                l.port,
+                units::count(l.queued.into())
+            ),
+            Self::Longest(l) => format!(
+                "{dropped}: the listener at port {} dropped, and its queue is as long as is advised: {}",
+                l.port,
+                l.limit.unwrap_or(0)
             ),
             Self::Backlog(l) => format!(
                 "{dropped}: the application that listens at port {} asked for a queue of {} only (backlog)",
@@ -88,10 +106,10 @@ impl Cause<'_> {
         }
     }
 
-    fn changes(&self, netns: &str, settings: Option<&Settings>) -> Vec<Change> {
-        let setting = || {
-            let value = settings?.value(SOMAXCONN)?;
-            twice(netns, SOMAXCONN, value, 65_535, Some(BACKLOG))
+    fn changes(&self, judgement: Judgement, netns: &str, settings: Option<&Settings>) -> Judgement {
+        let setting = |judgement: Judgement| match settings.and_then(|s| s.value(SOMAXCONN)) {
+            Some(value) => raised(judgement, netns, SOMAXCONN, value, QUEUE_AT_MOST, Some(BACKLOG)),
+            None => judgement,
         };
         let application = |port: u16, what: &str| {
             by_hand(&format!("application at port {port} of {netns}"), what, "as before")
@@ -99,25 +117,29 @@ impl Cause<'_> {
         match self {
             Self::Setting(l) => {
                 let again = "a backlog as long, if it is not, and a restart: a listener keeps the limit that it began with";
-                setting().into_iter().chain([application(l.port, again)]).collect()
+                setting(judgement).change(application(l.port, again))
             }
-            Self::NotAccepted(l) => vec![application(l.port, "accept faster: find out what it waits for")],
-            Self::Backlog(l) => vec![application(l.port, "a longer backlog, see listen(2), and a restart")],
-            Self::Unknown => [by_hand(
+            Self::Longest(l) => {
+                judgement.change(application(l.port, "accept faster, or by several listeners (SO_REUSEPORT)"))
+            }
+            Self::NotAccepted(l) => {
+                judgement.change(application(l.port, "accept faster: find out what it waits for"))
+            }
+            Self::Backlog(l) => {
+                judgement.change(application(l.port, "a longer backlog, see listen(2), and a restart"))
+            }
+            Self::Unknown => setting(judgement.change(by_hand(
                 "application",
                 "accept faster; a longer backlog (`ss -ltn`: Send-Q of the listener whose Recv-Q is as large)",
                 "as before",
-            )]
-            .into_iter()
-            .chain(setting())
-            .collect(),
+            ))),
         }
     }
 
     /// The listener, with its queue.
     fn listener(&self) -> Option<&Listener> {
         match self {
-            Self::Setting(l) | Self::NotAccepted(l) | Self::Backlog(l) => Some(l),
+            Self::Setting(l) | Self::Longest(l) | Self::NotAccepted(l) | Self::Backlog(l) => Some(l),
             Self::Unknown => None,
         }
     }
@@ -144,7 +166,7 @@ fn of_namespaces(seen: &Seen<'_>, counted: &[&TcpNamespace]) -> Option<Judgement
         if let Some(dropped) = cause.listener().and_then(|l| l.dropped) {
             judgement = judgement.with("dropped by this listener", units::count(dropped.into()));
         }
-        cause.changes(&n.netns, settings(n)).into_iter().fold(judgement, Judgement::change)
+        cause.changes(judgement, &n.netns, settings(n))
     }))
 }
 
@@ -165,8 +187,8 @@ pub(super) fn accept_queue(seen: &Seen<'_>) -> Judgement {
 fn somewhere(seen: &Seen<'_>) -> Judgement {
     let judgement =
         Judgement::consider("accept queues were full, and connections were dropped").brings(WAITS);
-    let changes = Cause::Unknown.changes("", None);
-    doubled(changes.into_iter().fold(judgement, Judgement::change), seen, SOMAXCONN, 65_535, Some(BACKLOG))
+    let judgement = Cause::Unknown.changes(judgement, "", None);
+    doubled(judgement, seen, SOMAXCONN, QUEUE_AT_MOST, Some(BACKLOG))
 }
 
 /// A queue of half-open connections is as long as the listener's backlog. `tcp_max_syn_backlog` counts where cookies are
@@ -207,14 +229,16 @@ fn half_open(seen: &Seen<'_>, counted: &[&TcpNamespace]) -> Judgement {
         .brings("a client whose SYN is dropped waits 1 s at least: those waits go; cookies cost options, not time")
         .change(by_hand("application", "a longer backlog, which is the queue's length, see listen(2)", "as before"));
     if tcp(seen).namespaces.is_empty() {
-        return doubled(judgement, seen, SOMAXCONN, 65_535, Some(BACKLOG));
+        return doubled(judgement, seen, SOMAXCONN, QUEUE_AT_MOST, Some(BACKLOG));
     }
     // A setting above the backlog of the listener that dropped changes nothing.
-    let changes = counted.iter().filter_map(|n| {
-        let settings = seen.node.namespace(&n.netns)?;
-        let value = settings.value(SOMAXCONN)?;
-        let change = twice(&n.netns, SOMAXCONN, value, 65_535, Some(BACKLOG));
-        change.filter(|_| !matches!(cause(Some(settings), n), Cause::Backlog(_)))
-    });
-    changes.fold(judgement, Judgement::change)
+    counted.iter().fold(judgement, |judgement, n| {
+        let settings = seen.node.namespace(&n.netns);
+        match settings.and_then(|settings| settings.value(SOMAXCONN)) {
+            Some(value) if !matches!(cause(settings, n), Cause::Backlog(_)) => {
+                raised(judgement, &n.netns, SOMAXCONN, value, QUEUE_AT_MOST, Some(BACKLOG))
+            }
+            _ => judgement,
+        }
+    })
 }

@@ -52,7 +52,8 @@ fn asked(client: &str, servers: Vec<DnsServer>) -> Snapshot {
     }];
     snapshot.dns.servers = servers;
     let addresses = vec![address("127.0.0.1"), address(NODE)];
-    let host = Settings { netns: "host".to_owned(), addresses, ..Settings::default() };
+    let links = vec![crate::node::NodeLink { name: "eth0".to_owned(), addresses, ..Default::default() }];
+    let host = Settings { netns: "host".to_owned(), links, ..Settings::default() };
     snapshot.node.namespaces = vec![host];
     snapshot
 }
@@ -121,7 +122,7 @@ fn what_a_local_cache_asks_is_told_from_clients_that_ask_again() {
     assert_eq!(verdict(&unknown), Verdict::CannotTell);
     let mut older = asked(POD, vec![slow(80)]);
     resolver(&mut older, "127.0.0.53");
-    older.node.namespaces[0].addresses.clear();
+    older.node.namespaces[0].links.clear();
     assert_eq!(verdict(&older), Verdict::CannotTell);
     // A DNS server of the cluster asks its own servers.
     let forwarder = asked(POD, vec![slow(80), server(POD, "udp", 0, 50_000)]);

@@ -246,11 +246,17 @@ fn conntrack(snapshot: &Snapshot, list: &mut List) {
         let (total, netns) = (table.total(), clean(&table.netns));
         if table.dropped_full() > 0 {
             let packets = units::plural(table.dropped_full(), "packet was", "packets were");
-            let text = format!(
-                "Conntrack ({netns}): {packets} dropped because the table was full{}.",
-                use_of(table)
+            let full = table.was_full() || snapshot.conntrack_trouble.table_full > 0;
+            let (level, why) = if full {
+                (Level::Bad, "because the table was full")
+            } else {
+                (Level::Warn, "that lost no race, and nothing shows that the table was full")
+            };
+            list.add(
+                level,
+                "conntrack",
+                format!("Conntrack ({netns}): {packets} dropped {why}{}.", use_of(table)),
             );
-            list.add(Level::Bad, "conntrack", text);
         }
         if table.dropped_raced() > 0 {
             let packets = units::plural(table.dropped_raced(), "packet was", "packets were");
