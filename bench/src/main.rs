@@ -1,9 +1,10 @@
-//! `nettrace-bench`: what measuring with nettrace costs. See `bench/README.md`.
+//! `nettrace-bench`: what measuring with nettrace costs, and how right its advice is. See `bench/README.md`.
 #![expect(clippy::print_stdout, reason = "a benchmark's result goes to standard output")]
 
 mod agent;
 mod cpu;
 mod load;
+mod matrix;
 mod net;
 mod overhead;
 mod report;
@@ -21,7 +22,7 @@ use serde::Serialize;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 use summary::Summary;
 
-/// Benchmarks of nettrace. Needs root; all traffic is in network namespaces of its own.
+/// Benchmarks of nettrace. `overhead` needs root; all traffic is in network namespaces of its own.
 #[derive(Debug, Parser)]
 #[command(name = "nettrace-bench", version)]
 struct Cli {
@@ -33,6 +34,12 @@ struct Cli {
 enum Command {
     /// What measuring costs: throughput and latency of a load with and without nettrace, ns of each program, memory
     Overhead(OverheadArgs),
+    /// How right the advice is: confusion matrix by rule, precision and recall of the fault suite; fails below 1
+    Matrix {
+        /// What the suite printed: on the host, in a virtual machine
+        #[arg(required = true)]
+        output: Vec<PathBuf>,
+    },
     /// nettrace alone, for the benchmark
     #[command(hide = true)]
     Agent {
@@ -87,6 +94,7 @@ struct Json<'a> {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Overhead(args) => overhead(&args),
+        Command::Matrix { output } => matrix::run(&output),
         Command::Agent { spec } => agent::run(&spec).map(|()| true),
     };
     match result {

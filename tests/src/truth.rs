@@ -4,14 +4,16 @@ mod counters;
 mod nft;
 mod packets;
 mod queue;
+mod race;
 
 pub use counters::{Counters, counters, sum_counters, wait_for_listener};
 pub use nft::{Nft, counted, masquerade, nft, nft_script, services};
 pub use packets::{
     Fragment, RawSender, TcpInfo, allow_fast_open, connect_fast_open, favour_this_thread, fragments,
-    reset_on_close, set_probing, set_send_buffer, stay_on_this_cpu, stray_segment, tcp_info,
+    reset_on_close, set_probing, set_send_buffer, stay_on_cpu, stay_on_this_cpu, stray_segment, tcp_info,
 };
 pub use queue::{HeldPacket, Queue};
+pub use race::{Course, Races, SERVICE, SHARED};
 
 use anyhow::{Context, Result, bail};
 use nettrace::lab::Netns;

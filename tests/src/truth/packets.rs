@@ -295,15 +295,25 @@ pub fn favour_this_thread() {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
 }
 
-/// Keeps this thread, and those that it starts, on one CPU.
+/// Keeps this thread, and those that it starts, on the CPU that it is on.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub fn stay_on_this_cpu() -> Result<()> {
-    // SAFETY: zeroes are an empty set; the CPU number is one that the kernel gave; pointer and length name the set.
+    // SAFETY: a plain system call.
+    stay_on_cpu(usize::try_from(unsafe { libc::sched_getcpu() })?)
+}
+
+/// Keeps this thread, and those that it starts, on one CPU.
+///
+/// # Errors
+/// When there is no such CPU.
+pub fn stay_on_cpu(cpu: usize) -> Result<()> {
+    ensure!(cpu < libc::CPU_SETSIZE as usize, "CPU {cpu}");
+    // SAFETY: zeroes are an empty set, which has room for the number; pointer and length name the set.
     let result = unsafe {
         let mut set: libc::cpu_set_t = zeroed();
-        libc::CPU_SET(usize::try_from(libc::sched_getcpu())?, &mut set);
+        libc::CPU_SET(cpu, &mut set);
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
     };
     if result != 0 {

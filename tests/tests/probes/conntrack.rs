@@ -12,7 +12,7 @@ use nettrace_common::Signal;
 use nettrace_tests::{Rung, captured, from_every_rung, in_guest, lost, truth};
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
     time::Duration,
 };
@@ -151,49 +151,17 @@ fn nothing_was_missed(snapshot: &Snapshot) {
 
 const RACES: u64 = 5;
 const PORT: u16 = 7300;
-/// A Service, whose datagrams go to one of two backends.
-const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
-/// Where datagrams of several clients seem to come from.
-const SHARED: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
-/// Where the client's seem to come from while they are held.
-const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 /// The datagram that is held, and one of another length that overtakes it.
 const HELD: &[u8] = b"held!";
 const AHEAD: &[u8] = b"goes ahead";
 
-/// Datagrams to the Service go to its backends in turn; those to the shared port seem to come from one address. HELD is
-/// held: behind the choice of its addresses, and before its connection is entered into the table. Old kernels (6.1) look a
-/// packet up once more when it is released, by its addresses, and would have it join the connection that is there by then;
-/// so it has another address meanwhile.
-fn rules([client, server, dns]: [Ipv4Addr; 3]) -> String {
-    let (held, shared) = (8 + HELD.len(), PORT + 1);
-    format!(
-        "table ip t {{
-            chain pre {{
-                type nat hook prerouting priority -100;
-                ip daddr {SERVICE} udp dport {PORT} dnat to numgen inc mod 2 map {{ 0 : {server}, 1 : {dns} }}
-            }}
-            chain post {{ type nat hook postrouting priority 100; udp dport {shared} snat to {SHARED}; }}
-            chain hold {{
-                type filter hook postrouting priority 200;
-                udp length {held} ip saddr {client} ip saddr set {ELSEWHERE}
-                udp length {held} queue num 7
-            }}
-            chain back {{
-                type filter hook postrouting priority 201;
-                ip saddr {ELSEWHERE} ip saddr set {client}
-            }}
-        }}"
-    )
-}
-
 /// Two datagrams whose connections cannot both be in the table; the first is held until the second has arrived.
-fn race(queue: &truth::Queue, [held, ahead]: [&UdpSocket; 2], to: SocketAddr, at: &UdpSocket) -> Result<()> {
-    held.send_to(HELD, to)?;
-    let packet = queue.take()?;
-    ahead.send_to(AHEAD, to)?;
-    arrives(at, AHEAD)?;
-    queue.release(packet)
+fn race(races: &truth::Races, [held, ahead]: [&UdpSocket; 2], to: SocketAddr, at: &UdpSocket) -> Result<()> {
+    let first = || Ok(held.send_to(HELD, to).map(drop)?);
+    races.run(first, || {
+        ahead.send_to(AHEAD, to)?;
+        arrives(at, AHEAD)
+    })
 }
 
 /// Waits for a datagram, which must be this one.
@@ -217,16 +185,21 @@ fn packets_that_race_are_told_apart() {
     let mut expected = Vec::new();
     let (finished, text) = captured(routed(), only_these, |lab| {
         let [client, server, dns] = [Role::Client, Role::Server, Role::Dns].map(|role| lab.pod(role));
-        truth::nft_script(&lab.node().netns, &rules([client, server, dns].map(|pod| pod.ipv4)))?;
-        let queue = truth::Queue::open(&lab.node().netns, 7)?;
+        let course = truth::Course {
+            client: client.ipv4,
+            held: &format!("udp length {}", 8 + HELD.len()),
+            service: Some((PORT, [server.ipv4, dns.ipv4])),
+            shared: Some(PORT + 1),
+        };
+        let races = truth::Races::on(&lab.node().netns, &course)?;
         let bind = |pod: &Pod, port| anyhow::Ok(pod.netns.run(|| UdpSocket::bind((pod.ipv4, port)))??);
         let [direct, shared] = [bind(server, PORT)?, bind(server, PORT + 1)?];
         let second_backend = bind(dns, PORT)?;
         for _ in 0..RACES {
             // The Service's first backend, which is the server, has the turn of each datagram that is held.
-            for (to, at) in [(server.ipv4, &direct), (SERVICE, &second_backend)] {
+            for (to, at) in [(server.ipv4, &direct), (truth::SERVICE, &second_backend)] {
                 let socket = bind(client, 0)?;
-                race(&queue, [&socket; 2], (to, PORT).into(), at)?;
+                race(&races, [&socket; 2], (to, PORT).into(), at)?;
                 arrives(&direct, HELD)?;
                 let flow = format!("{} -> {}:{PORT} udp", socket.local_addr()?, server.ipv4);
                 expected.push(row(flow, "clash resolved", 1));
@@ -235,8 +208,8 @@ fn packets_that_race_are_told_apart() {
             let port = one.local_addr()?.port();
             let other = bind(dns, port)?;
             let to = SocketAddr::from((server.ipv4, PORT + 1));
-            race(&queue, [&one, &other], to, &shared)?;
-            expected.push(row(format!("{SHARED}:{port} -> {to} udp"), "clash dropped", 1));
+            race(&races, [&one, &other], to, &shared)?;
+            expected.push(row(format!("{}:{port} -> {to} udp", truth::SHARED), "clash dropped", 1));
         }
         shared.set_read_timeout(Some(Duration::from_millis(200)))?;
         ensure!(shared.recv(&mut [0; 64]).is_err(), "what lost its race arrived");

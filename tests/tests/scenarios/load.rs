@@ -1,12 +1,15 @@
 //! What scenarios do: traffic between the lab's client and server, names, settings, rules.
 
+mod crowd;
+mod race;
+
 use anyhow::{Context as _, Result, bail, ensure};
 use nettrace::lab::{
     Family, Lab, Netns, Path, Role,
     dns::{Client, DnsServer, Query, TYPE_A, TYPE_AAAA},
     traffic::{
         tcp,
-        udp::{self, Datagrams},
+        udp::{self, Datagrams, Delivery},
     },
 };
 use nettrace_tests::{in_guest, truth};
@@ -19,7 +22,7 @@ use std::{
     path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     thread::{self, sleep},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// One thing to do.
@@ -33,12 +36,24 @@ pub(crate) enum Load {
         #[serde(default)]
         port: u16,
     },
-    /// Datagrams one way.
-    Datagrams { count: u32, bytes: usize },
+    /// Datagrams one way, 1,000 a second if nothing else is said.
+    Datagrams { count: u32, bytes: usize, rate: Option<u32> },
     /// A transfer.
     Bulk { bytes: u64 },
+    /// Transfers at the same time, and requests beside them, one after the other.
+    Behind { transfers: u32, bytes: u64, requests: u32 },
+    /// A connection that sends so much at once, and pauses.
+    Bursts { count: u32, bytes: usize, pause_ms: u64 },
+    /// Flows of datagrams, each as fast as it can, sent from these CPUs in turn; without any, from where the kernel likes.
+    Flood { flows: u32, time_ms: u64, cpus: Vec<usize> },
+    /// Has what the client sends handled by one CPU of the node (RPS).
+    ReceiveOn { cpu: u32 },
     /// Names, each asked for so often; `{n}` in one is the number of the time.
     Dns { names: Vec<String>, times: u32 },
+    /// Queries for A and AAAA from one socket to a DNS Service: the first is held until the second has been answered.
+    RaceOfOneSocket { times: u16 },
+    /// The same, of two pods behind one address.
+    RaceOfTwoPods { times: u16 },
     /// Connections to a port on which nobody listens.
     Refused { attempts: u32 },
     /// Connections to a listener that does not accept.
@@ -129,11 +144,29 @@ impl Load {
                 };
                 tcp::request_response(&path, &what).map(drop)?;
             }
-            Self::Datagrams { count, bytes } => {
-                let what = Datagrams { count: *count, bytes: *bytes, ..Datagrams::default() };
-                udp::datagrams(&path, &what).map(drop)?;
+            Self::Datagrams { count, bytes, rate } => {
+                let all = Datagrams::default();
+                let what = Datagrams { count: *count, bytes: *bytes, rate: rate.or(all.rate), ..all };
+                let start = Instant::now();
+                let Delivery { received, .. } = udp::datagrams(&path, &what)?;
+                // A rate that is asked for is what it is about.
+                let slowest = rate.map(|rate| 2 * Duration::from_secs(1) * *count / rate.max(1));
+                let took = start.elapsed();
+                ensure!(slowest.is_none_or(|limit| took < limit), "{received} of {count} in {took:?}");
             }
             Self::Bulk { bytes } => tcp::bulk(&path, *bytes, 0).map(drop)?,
+            Self::Behind { transfers, bytes, requests } => {
+                crowd::behind(&path, *transfers, *bytes, *requests)?;
+            }
+            Self::Bursts { count, bytes, pause_ms } => {
+                crowd::bursts(&path, *count, *bytes, Duration::from_millis(*pause_ms))?;
+            }
+            Self::Flood { flows, time_ms, cpus } => {
+                crowd::flood(&path, *flows, Duration::from_millis(*time_ms), cpus)?;
+            }
+            Self::ReceiveOn { cpu } => crowd::receive_on(&path, &lab.node().netns, *cpu)?,
+            Self::RaceOfOneSocket { times } => race::of_one_socket(lab, *times)?,
+            Self::RaceOfTwoPods { times } => race::of_two_pods(lab, *times)?,
             Self::Dns { names, times } => dns(lab, family, names, *times)?,
             Self::Refused { attempts } => tcp::refused(&path, *attempts).map(drop)?,
             Self::FullListener { backlog, attempts } => {
