@@ -31,7 +31,7 @@ use aya::maps::{Array, Map, MapError};
 use collector::{Collected, Collector};
 use duty::Duty;
 use netstat::TcpCounts;
-use nettrace_common::{Loss, Signal};
+use nettrace_common::{Loss, SCOPE_OTHER, Signal};
 use overhead::Meter;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -311,12 +311,16 @@ impl Capture {
     /// # Errors
     /// When the kernel's histograms cannot be read, or the collector is gone.
     pub fn histograms(&self, wanted: impl Fn(Signal) -> bool) -> Result<Histograms, CaptureError> {
-        let kernel = kernel_state::signals(&lock(&self.loaded), wanted)?;
+        let (_, scopes) = rows(&self.table);
+        // Scopes of nf.hook are hooks.
+        let in_use =
+            |signal, scope| signal == Signal::NfHook || scope == SCOPE_OTHER || scopes.contains_key(&scope);
+        let both = |signal, scope| wanted(signal) && in_use(signal, scope);
+        let kernel = kernel_state::signals(&lock(&self.loaded), both)?;
         let mut all = self.collector.histograms().ok_or(CaptureError::Collector)?;
         // Of what the kernel counts itself, the event lane has a part only.
         all.retain(|(signal, _), _| usize::from(*signal) >= Signal::IN_KERNEL);
         all.extend(kernel.into_iter().map(|s| ((s.signal, s.scope), s.hist)));
-        let (_, scopes) = rows(&self.table);
         Ok(Histograms { all, scopes })
     }
 

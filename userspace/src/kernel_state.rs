@@ -122,7 +122,7 @@ impl KernelState {
 /// When a map is missing or the kernel refuses to read it.
 pub fn read(loaded: &Loaded) -> Result<KernelState, StateError> {
     let ebpf = &loaded.ebpf;
-    let mut state = KernelState { signals: signals(loaded, |_| true)?, ..KernelState::default() };
+    let mut state = KernelState { signals: signals(loaded, |_, _| true)?, ..KernelState::default() };
     let books: PerCpuArray<_, Books> = open(ebpf, "BOOKS", PerCpuArray::try_from)?;
     state.counters = vec![0; Counter::COUNT];
     for cpu in books.get(&0, 0).map_err(|e| StateError::Read("BOOKS", e))?.iter() {
@@ -159,17 +159,21 @@ fn open<'a, T>(
     convert(ebpf.map(name).ok_or(StateError::Missing(name))?).map_err(|e| StateError::Read(name, e))
 }
 
-/// The histograms of signals as they are now, of those that counted anything.
+/// The histograms of these signals and scopes as they are now, of those that counted anything.
 ///
 /// # Errors
 /// When the map is missing or the kernel refuses to read it.
-pub fn signals(loaded: &Loaded, wanted: impl Fn(Signal) -> bool) -> Result<Vec<KernelSignal>, StateError> {
+pub fn signals(
+    loaded: &Loaded,
+    wanted: impl Fn(Signal, u16) -> bool,
+) -> Result<Vec<KernelSignal>, StateError> {
     let scopes = loaded.scopes;
     let map: PerCpuArray<_, KernelHist> = open(&loaded.ebpf, "HIST", PerCpuArray::try_from)?;
     let mut signals = Vec::new();
     let mut counts = vec![0_u64; BUCKETS];
     for scope in 0..scopes as u16 {
-        for signal in (0..Signal::IN_KERNEL as u8).filter(|s| Signal::from_u8(*s).is_some_and(&wanted)) {
+        let is_wanted = |s: &u8| Signal::from_u8(*s).is_some_and(|signal| wanted(signal, scope));
+        for signal in (0..Signal::IN_KERNEL as u8).filter(is_wanted) {
             let index = u32::from(scope) * Signal::IN_KERNEL as u32 + u32::from(signal);
             let cpus = map.get(&index, 0).map_err(|e| StateError::Read("HIST", e))?;
             counts.fill(0);

@@ -3,7 +3,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
-use crate::round_trip::state;
 use nettrace::{
     capture::Capture,
     change::{Entry, Journal, Plan, Request, StateDir, plan},
@@ -11,12 +10,13 @@ use nettrace::{
     lab::{Lab, LabConfig, Netns, Role},
     tune::{CaptureMeter, Objective, Options, Trial, Verdict, text, tune},
 };
-use nettrace_tests::truth::output;
+use nettrace_tests::{in_guest, truth::output};
 use std::{
     fs,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::fd::AsRawFd as _,
+    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -27,6 +27,8 @@ const BULK: u16 = 7100;
 const REQUESTS: u16 = 7200;
 /// Connections with requests.
 const CONNECTIONS: usize = 16;
+/// Between a connection's requests, so that they leave room for others.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Changes that do nothing for packets that are on their way.
 const PLACEBOS: [&str; 3] = [
     "sysctl:net.ipv4.tcp_keepalive_time=1000",
@@ -80,6 +82,7 @@ fn ask(to: (Ipv4Addr, u16), done: &AtomicBool) {
     while !done.load(Ordering::Relaxed) {
         stream.write_all(&[1]).unwrap();
         stream.read_exact(&mut byte).unwrap();
+        thread::sleep(PAUSE);
     }
 }
 
@@ -138,6 +141,13 @@ fn sure() -> Options {
     }
 }
 
+/// A journal in memory: there are thousands of records, each of which is synced.
+fn state(name: &str) -> (PathBuf, StateDir) {
+    let path = PathBuf::from(format!("/dev/shm/nettrace-tune-{}-{name}", std::process::id()));
+    let dir = StateDir::new(Some(&path));
+    (path, dir)
+}
+
 fn meter(lab: &Lab, options: &Options) -> CaptureMeter {
     let mut capture = nettrace_tests::options(lab);
     capture.signals = vec!["net.rtt".to_owned()];
@@ -177,7 +187,9 @@ fn on_a_saturated_link_the_priority_queue_stays_and_placebos_go() {
     let (path, dir) = state("saturated");
     let priority = "qdisc:eth0:1:1=pfifo_fast";
     let settings = [&[priority][..], &PLACEBOS].concat();
-    let trials = under_load(&lab, true, || tuned(&lab, &dir, &settings, &sure()));
+    // As long as it takes for some requests to come through the queue.
+    let options = Options { window: Duration::from_millis(300), ..sure() };
+    let trials = under_load(&lab, true, || tuned(&lab, &dir, &settings, &options));
     let verdicts = verdicts(&trials);
     assert_eq!(verdicts[0], Verdict::Kept, "{trials:?}");
     assert!(verdicts[1..].iter().all(|v| matches!(v, Verdict::Reverted | Verdict::Undecided)), "{trials:?}");
@@ -205,10 +217,11 @@ fn on_a_healthy_lab_nothing_stays() {
     fs::remove_dir_all(path).unwrap();
 }
 
-/// A hundred that do nothing, at 95 % each: five may stay. More than 12 would come about in one of 2,000 such tests.
+/// A hundred that do nothing, at 95 % each: five may stay. More than 12 would come about in one of 2,000 such tests; so would
+/// more than 6 of the 30 for which there is time outside of a machine of its own.
 #[test]
 fn of_placebos_as_few_stay_as_were_allowed_for() {
-    const TRIALS: usize = 100;
+    let (trials_made, most) = if in_guest() { (100, 12) } else { (30, 6) };
     let lab = Lab::start(LabConfig::default()).unwrap();
     let (path, dir) = state("placebos");
     let options = Options {
@@ -227,14 +240,14 @@ fn of_placebos_as_few_stay_as_were_allowed_for() {
             let plans = plans(&lab.pod(Role::Client).netns, &[PLACEBOS[n % PLACEBOS.len()]]);
             tune(&dir, &plans, &options, &mut meter, &|| false, |_| {}).unwrap()
         };
-        let trials = (0..TRIALS).flat_map(&mut tried).collect();
+        let trials = (0..trials_made).flat_map(&mut tried).collect();
         meter.stop().unwrap();
         trials
     });
     let kept = trials.iter().filter(|t| t.verdict == Verdict::Kept).count();
     let told = trials.iter().filter(|t| t.effects.iter().any(|e| e.rounds == options.rounds)).count();
-    println!("{kept} of {TRIALS} placebos were kept; {told} had traffic in all rounds");
-    assert!(told * 10 >= TRIALS * 9, "{told} of {TRIALS} trials had traffic in all rounds");
-    assert!(kept <= 12, "{kept} of {TRIALS}");
+    println!("{kept} of {trials_made} placebos were kept; {told} had traffic in all rounds");
+    assert!(told * 10 >= trials_made * 9, "{told} of {trials_made} trials had traffic in all rounds");
+    assert!(kept <= most, "{kept} of {trials_made}");
     fs::remove_dir_all(path).unwrap();
 }
