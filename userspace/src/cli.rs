@@ -241,6 +241,15 @@ pub struct RunArgs {
     /// Where the report goes.
     #[command(flatten)]
     pub output: OutputArgs,
+    /// Then apply the findings that say `apply` and risk nothing, and measure again
+    #[arg(long)]
+    pub apply: bool,
+    /// Do not ask before --apply
+    #[arg(short, long, requires = "apply")]
+    pub yes: bool,
+    /// Where the journal is.
+    #[command(flatten)]
+    pub state: StateArgs,
 }
 
 /// `record`.

@@ -49,6 +49,8 @@ pub enum Action {
         capture: Capture,
         /// Where the report goes.
         output: Output,
+        /// What is changed after that, before it is measured again.
+        apply: Option<Apply>,
     },
     /// Measure into a recording.
     Record {
@@ -305,7 +307,8 @@ impl UsageError {
 pub fn resolve(cli: Cli, page_bytes: u64) -> Result<Config, UsageError> {
     let action = match cli.command {
         Command::Run(args) => {
-            Action::Run { capture: capture(args.capture, page_bytes)?, output: output(args.output)? }
+            let apply = args.apply.then(|| Apply::all_safe(args.yes, args.state.state_dir));
+            Action::Run { capture: capture(args.capture, page_bytes)?, output: output(args.output)?, apply }
         }
         Command::Record(args) => {
             let limits = limits(&args)?;

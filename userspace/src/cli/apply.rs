@@ -10,8 +10,10 @@ use crate::{
     change::{ChangeError, Engine, KINDS, Plan, Request, StateDir, Until, nearest, plan, start_guard},
     config::{Apply, Capture, Wanted},
     recommend::{self, Finding, RULES, Risk, Verdict},
+    report::units,
+    snapshot::{SignalData, Snapshot},
 };
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 /// Plans, shows, asks and applies.
@@ -36,6 +38,43 @@ pub(super) fn apply(capture: &Capture, apply: &Apply) -> Result<Exit, Failure> {
     }
     make(&dir, &asked, apply)
 }
+
+/// Measures, applies what is safe, and measures again: the second measurement, or the first where nothing was changed.
+pub(super) fn measure_apply_measure(capture: &Capture, apply: &Apply) -> Result<Snapshot, Failure> {
+    let dir = StateDir::new(apply.state_dir.as_deref());
+    undo::recover(&dir)?;
+    let before = run::measure(capture, None)?.snapshot;
+    let findings = recommend::advise(&before, apply.profile);
+    let plans: Vec<_> = planned(&findings, apply)?.into_iter().filter(|plan| !plan.steps.is_empty()).collect();
+    if plans.is_empty() {
+        say("no finding says apply and risks nothing; nothing was changed");
+        return Ok(before);
+    }
+    plans.iter().try_for_each(|plan| show(&mut io::stderr(), plan)).context("cannot show the changes")?;
+    if !agreed(apply)? {
+        say("nothing was changed");
+        return Ok(before);
+    }
+    make(&dir, &plans, apply)?;
+    let after = run::measure(capture, None)?.snapshot;
+    for row in after.signals.iter().filter(|row| row.scope == ALL) {
+        let same = before.signals.iter().find(|r| r.signal == row.signal && r.scope == ALL);
+        let Some(then) = same else { continue };
+        let quantile = |data: &SignalData, q| units::duration(data.hist.quantile_ns(q));
+        say(&format!(
+            "{}: p50 {} -> {}, p99 {} -> {}",
+            row.signal,
+            quantile(then, 0.5),
+            quantile(row, 0.5),
+            quantile(then, 0.99),
+            quantile(row, 0.99)
+        ));
+    }
+    Ok(after)
+}
+
+/// The scope of a signal's distribution over all.
+const ALL: &str = "all";
 
 /// A typing error is better known before the measurement than after it.
 pub(super) fn check(apply: &Apply) -> Result<(), Failure> {
@@ -90,9 +129,13 @@ fn plans(capture: &Capture, apply: &Apply) -> Result<Vec<Plan>, Failure> {
         let id = settings.join(" ");
         return Ok(vec![told(plan(&id, "asked for", &requests, apply.persist)?)]);
     }
-    let findings = findings(capture, apply)?;
+    planned(&findings(capture, apply)?, apply)
+}
+
+/// What findings call for, nothing twice.
+fn planned(findings: &[Finding], apply: &Apply) -> Result<Vec<Plan>, Failure> {
     let mut plans: Vec<Plan> = Vec::new();
-    for finding in chosen(&findings, apply)? {
+    for finding in chosen(findings, apply)? {
         let requests = requests(finding);
         if requests.is_empty() {
             by_hand(finding);

@@ -130,13 +130,17 @@ fn log(verbosity: u8) {
 
 fn dispatch(action: Action) -> Result<Exit, Failure> {
     match action {
-        Action::Run { capture, output } => {
+        Action::Run { capture, output, apply } => {
             let created = check_writable(&output)?;
-            let finished = run::measure(&capture, None).inspect_err(|_| {
+            let measure = || match &apply {
+                None => run::measure(&capture, None).map(|finished| finished.snapshot),
+                Some(apply) => apply::measure_apply_measure(&capture, apply),
+            };
+            let snapshot = measure().inspect_err(|_| {
                 // An empty report would be taken for one. If it cannot be removed either, the error is told all the same.
                 created.iter().for_each(|path| drop(fs::remove_file(path)));
             })?;
-            write_report(&finished.snapshot, &output)?;
+            write_report(&snapshot, &output)?;
             Ok(Exit::Ok)
         }
         Action::Record { capture, file, limits } => {

@@ -56,6 +56,22 @@ pub struct Apply {
     pub state_dir: Option<PathBuf>,
 }
 
+impl Apply {
+    /// All that is safe, of a measurement that was made.
+    pub(super) fn all_safe(yes: bool, state_dir: Option<PathBuf>) -> Self {
+        Self {
+            wanted: Wanted::AllSafe,
+            from: None,
+            profile: Profile::default(),
+            dry_run: false,
+            yes,
+            until: None,
+            persist: false,
+            state_dir,
+        }
+    }
+}
+
 /// What is to be tried, and how.
 #[derive(Clone, Debug)]
 pub struct Tune {
