@@ -242,7 +242,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub output: OutputArgs,
     /// Then apply the findings that say `apply` and risk nothing, and measure again
-    #[arg(long)]
+    #[arg(long, conflicts_with = "lab")]
     pub apply: bool,
     /// Do not ask before --apply
     #[arg(short, long, requires = "apply")]

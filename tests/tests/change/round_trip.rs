@@ -154,7 +154,9 @@ fn every_change_is_taken_back_to_the_byte() {
         );
     }
     let before = dump(client, "eth0").unwrap();
-    for case in CASES {
+    // Where processors are emulated, only what kernels differ in: the names of settings are theirs, the way of it is one.
+    let differs = |case: &&Case| !in_guest() || !case.setting.starts_with("sysctl:net.ipv4");
+    for case in CASES.iter().filter(differs) {
         there_and_back(client, "eth0", case, &before).unwrap();
     }
 }

@@ -45,7 +45,8 @@ pub(super) fn measure_apply_measure(capture: &Capture, apply: &Apply) -> Result<
     undo::recover(&dir)?;
     let before = run::measure(capture, None)?.snapshot;
     let findings = recommend::advise(&before, apply.profile);
-    let plans: Vec<_> = planned(&findings, apply)?.into_iter().filter(|plan| !plan.steps.is_empty()).collect();
+    let plans: Vec<_> =
+        planned(&findings, apply)?.into_iter().filter(|plan| !plan.steps.is_empty()).collect();
     if plans.is_empty() {
         say("no finding says apply and risks nothing; nothing was changed");
         return Ok(before);

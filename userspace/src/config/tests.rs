@@ -11,7 +11,7 @@ fn config(line: &str) -> Result<Config, UsageError> {
 
 fn run(line: &str) -> Result<(Capture, Output), UsageError> {
     match config(&format!("run {line}"))?.action {
-        Action::Run { capture, output } => Ok((capture, output)),
+        Action::Run { capture, output, .. } => Ok((capture, output)),
         other => panic!("{other:?}"),
     }
 }
