@@ -21,7 +21,7 @@ use rtnetlink::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{net::IpAddr, ops::ControlFlow};
+use std::{net::IpAddr, ops::ControlFlow, slice};
 
 /// Interfaces after the first so many are not listed: a node has as many pods as it has addresses for them, some hundreds.
 const MAX_LINKS: usize = 16_384;
@@ -91,6 +91,15 @@ impl NodeLink {
     fn tunnel(&self) -> Option<&'static (&'static str, Option<u32>)> {
         let kind = self.kind.as_deref()?;
         TUNNELS.iter().find(|(name, _)| *name == kind)
+    }
+
+    /// Kinds of the queues that packets which are sent wait in; none where it is not known what is below an mq, which holds no
+    /// packet itself.
+    #[must_use]
+    pub fn queues(&self) -> Option<&[String]> {
+        // One that has classes need not hold any, either: what is below does.
+        let leaves = self.leaves.as_deref().filter(|kinds| kinds.iter().any(|kind| kind != "mq"));
+        leaves.or_else(|| (self.qdisc != "mq").then(|| slice::from_ref(&self.qdisc)))
     }
 
     /// Whether it wraps packets into others.

@@ -139,14 +139,7 @@ fn queue_of(seen: &Seen<'_>, row: &SignalData, ns: u64) -> Judgement {
     };
     let Some(link) = seen.node.link(&row.scope) else { return unknown("what it is") };
     let root = link.qdisc.as_str();
-    // An mq holds no packet, and one that has classes need not: what is below does.
-    let leaves = link.leaves.as_deref().filter(|kinds| kinds.iter().any(|kind| kind != "mq"));
-    let own = [link.qdisc.clone()];
-    let queues = match leaves {
-        Some(leaves) => leaves,
-        None if root == "mq" => return unknown("what is below its mq"),
-        None => &own,
-    };
+    let Some(queues) = link.queues() else { return unknown("what is below its mq") };
     let all = |kinds: &[&str]| queues.iter().all(|kind| kinds.contains(&kind.as_str()));
     let found = queues.join(", ");
     if root == "netem" || all(&["netem"]) {
