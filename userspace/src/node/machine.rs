@@ -96,9 +96,19 @@ impl Machine {
     /// a machine with one CPU, and where it is not known.
     #[must_use]
     pub fn busiest_receiver(&self) -> Option<(CpuReceive, f64)> {
-        let most = self.received.iter().filter(|_| self.received.len() > 1).max_by_key(|cpu| cpu.net_rx)?;
-        let all: f64 = self.received.iter().map(|cpu| cpu.net_rx as f64).sum();
-        (all > 0.0).then(|| (*most, most.net_rx as f64 / all))
+        self.busiest(|cpu| cpu.net_rx)
+    }
+
+    /// The CPU that handled most packets while it was measured, and its share of all of these, from 0 to 1; none as above.
+    #[must_use]
+    pub fn busiest_handler(&self) -> Option<(CpuReceive, f64)> {
+        self.busiest(|cpu| cpu.packets)
+    }
+
+    fn busiest(&self, work: fn(&CpuReceive) -> u64) -> Option<(CpuReceive, f64)> {
+        let most = self.received.iter().filter(|_| self.received.len() > 1).max_by_key(|cpu| work(cpu))?;
+        let all: f64 = self.received.iter().map(|cpu| work(cpu) as f64).sum();
+        (all > 0.0).then(|| (*most, work(most) as f64 / all))
     }
 }
 

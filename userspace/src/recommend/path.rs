@@ -1,7 +1,11 @@
 //! A packet's way through this machine: queues of interfaces, softirqs, the backlog.
 
 use super::{Change, Confidence, Judgement, Risk, Rule, Seen, Verdict, by_hand, quoted, sysctl, total};
-use crate::{node::NodeLink, report::units, snapshot::SignalData};
+use crate::{
+    node::{Machine, NodeLink},
+    report::units,
+    snapshot::SignalData,
+};
 use nettrace_common::Signal;
 
 const BACKLOG: &str = "net.core.netdev_max_backlog";
@@ -15,12 +19,17 @@ const ONE_QUEUE: [&str; 3] = ["pfifo_fast", "pfifo", "bfifo"];
 const FAIR: [&str; 3] = ["fq", "fq_codel", "cake"];
 /// The kernel keeps it as a signed number of 32 bits (`proc_dointvec`).
 const MAX_BACKLOG: u64 = i32::MAX as u64;
-/// Share of all receive softirqs, from which on one CPU has nearly all.
+/// Share of all receive softirqs, or of all packets, from which on one CPU has nearly all.
 const NEARLY_ALL: f64 = 0.9;
 /// Share of a CPU's receive softirqs that left packets over, from which on it has too much to do.
 const SQUEEZED_SHARE: f64 = 0.001;
 /// Drop reason of a full backlog (include/net/dropreason-core.h).
 const BACKLOG_REASON: &str = "CPU_BACKLOG";
+/// Of how many packets that is said.
+const BACKLOG_DROPS: &str = "packets dropped, backlog full";
+/// What tells for whom a CPU has no time.
+const TO_TELL_WHO: &str =
+    "mpstat -P ALL 1: one CPU with much %soft while others idle calls for it, much %usr on all does not";
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -40,7 +49,8 @@ pub(super) const RULES: &[Rule] = &[
         id: "nic.softirq",
         advice: "spread receive work over CPUs (RSS, RPS, IRQ affinity), more NIC queues, 10 GbE",
         looks_at: "The wait of the receive softirq, one in a hundred: below 2 ms (latency profile: 1 ms, throughput profile: \
-                   5 ms) it is not needed. Above, applications that keep CPUs busy look the same, so that it cannot be told.",
+                   5 ms) it is not needed, unless packets were dropped because a CPU's backlog was full: their wait is not timed. \
+                   Above, applications that keep CPUs busy look the same, so that it cannot be told.",
         risk: Risk::Low,
         when_not: "CPUs are busy with applications: more of them for the network take from those.",
         source: "https://docs.kernel.org/networking/scaling.html",
@@ -51,10 +61,12 @@ pub(super) const RULES: &[Rule] = &[
         id: "nic.rps",
         advice: "switch RPS on",
         looks_at: "Whether one of several CPUs ran 90 % of the receive softirqs while it was measured and left packets over in \
-                   one of 1,000, while the softirq waits (as nic.softirq). Where it waits and these do not say why, it cannot \
-                   be told.",
+                   one of 1,000, while the softirq waits (as nic.softirq); or dropped packets because its backlog was full, while \
+                   it handled 90 % of them. Where packets wait or were dropped so and these do not say why, it cannot be \
+                   told.",
         risk: Risk::Low,
-        when_not: "The NIC has queues enough for all CPUs (RSS): its hardware spreads packets for nothing.",
+        when_not: "The NIC has queues enough for all CPUs (RSS): its hardware spreads packets for nothing. Packets of one flow \
+                   stay on one CPU with RPS, too.",
         source: "https://docs.kernel.org/networking/scaling.html",
         needs: &[Signal::RxSoftirq.name()],
         judge: rps,
@@ -199,13 +211,21 @@ fn fair_queue(netns: &str, link: &NodeLink) -> Change {
 }
 
 fn softirq(seen: &Seen<'_>) -> Judgement {
+    let dropped = backlog_drops(seen);
     let Some((row, ns)) = slowest(seen, Signal::RxSoftirq, 0.99, ENOUGH) else {
         return too_few(Signal::RxSoftirq);
     };
-    let judgement = if ns >= seen.limits.softirq_ns {
+    let judgement = if dropped > 0 {
+        Judgement::cannot_tell(
+            "packets were dropped because a CPU's backlog was full: they wait there, which is not timed, however soon the \
+             softirq runs",
+            TO_TELL_WHO,
+        )
+        .with(BACKLOG_DROPS, units::count(dropped))
+    } else if ns >= seen.limits.softirq_ns {
         Judgement::cannot_tell(
             "receive softirqs wait long before they run; whether for other packets or for applications was not measured",
-            "mpstat -P ALL 1: one CPU with much %soft while others idle calls for it, much %usr on all does not",
+            TO_TELL_WHO,
         )
         .sure(Confidence::Low)
     } else {
@@ -227,30 +247,36 @@ fn is_uneven(share: f64, cpus: usize) -> bool {
 
 /// A wait alone does not tell who causes it: applications that keep a CPU busy look the same.
 fn rps(seen: &Seen<'_>) -> Judgement {
-    const TO_TELL: &str =
-        "mpstat -P ALL 1: one CPU with much %soft while others idle calls for it, much %usr does not";
     let Some(machine) = &seen.node.machine else {
-        return Judgement::cannot_tell("which CPUs receive is not in the measurement", TO_TELL);
+        return Judgement::cannot_tell("which CPUs receive is not in the measurement", TO_TELL_WHO);
     };
     if machine.receive.len() == 1 {
         return Judgement::not_needed("there is one CPU");
     }
+    let dropped = backlog_drops(seen);
+    if dropped > 0 {
+        return rps_of_backlog(seen, machine).with(BACKLOG_DROPS, units::count(dropped));
+    }
     let Some((_, ns)) = slowest(seen, Signal::RxSoftirq, 0.99, ENOUGH) else {
         return too_few(Signal::RxSoftirq);
     };
-    let waits = |judgement: Judgement| {
-        judgement.seen(
-            "wait of the receive softirq, p99",
-            units::duration(ns),
-            Some(units::duration(seen.limits.softirq_ns)),
-        )
+    let judgement = if ns < seen.limits.softirq_ns {
+        Judgement::not_needed("receive softirqs run soon after they are raised")
+    } else {
+        rps_of_wait(machine, ns)
     };
-    if ns < seen.limits.softirq_ns {
-        return waits(Judgement::not_needed("receive softirqs run soon after they are raised"));
-    }
+    judgement.seen(
+        "wait of the receive softirq, p99",
+        units::duration(ns),
+        Some(units::duration(seen.limits.softirq_ns)),
+    )
+}
+
+/// Of softirqs that wait, one in a hundred for so long.
+fn rps_of_wait(machine: &Machine, ns: u64) -> Judgement {
     let Some((cpu, share)) = machine.busiest_receiver().filter(|(cpu, _)| cpu.net_rx >= ENOUGH) else {
         let because = "which CPUs received while it was measured could not be read, or they hardly did";
-        return waits(Judgement::cannot_tell(because, TO_TELL));
+        return Judgement::cannot_tell(because, TO_TELL_WHO);
     };
     let squeezed = cpu.squeezed as f64 / cpu.net_rx.max(1) as f64;
     let judgement = if share >= NEARLY_ALL && squeezed >= SQUEEZED_SHARE {
@@ -259,23 +285,19 @@ fn rps(seen: &Seen<'_>) -> Judgement {
         )
         .sure(Confidence::Low)
         .brings(format!("up to {} less for one packet in a hundred", units::duration(ns)))
-        .change(by_hand(
-            "host",
-            "in /sys/class/net/NIC/queues/rx-*/rps_cpus: the CPUs that share its NUMA node",
-            "what was there before; 0 where RPS was off",
-        ))
+        .change(switch_rps_on())
     } else if share >= NEARLY_ALL {
         let because =
             "one CPU receives nearly all and is done with it each time, and packets wait for it all the same";
-        Judgement::cannot_tell(because, TO_TELL).sure(Confidence::Low)
+        Judgement::cannot_tell(because, TO_TELL_WHO).sure(Confidence::Low)
     } else if is_uneven(share, machine.received.len()) {
         let because =
             "some CPUs receive much more than others, and packets wait; whether for those was not measured";
-        Judgement::cannot_tell(because, TO_TELL).sure(Confidence::Low)
+        Judgement::cannot_tell(because, TO_TELL_WHO).sure(Confidence::Low)
     } else {
         Judgement::not_needed("receive softirqs run on several CPUs")
     };
-    let judgement = judgement
+    judgement
         .seen(
             &format!("share of receive softirqs on CPU {}, while it was measured", cpu.cpu),
             units::percent(share),
@@ -285,13 +307,70 @@ fn rps(seen: &Seen<'_>) -> Judgement {
             "of these with packets left over",
             units::percent(squeezed),
             Some(units::percent(SQUEEZED_SHARE)),
-        );
-    waits(judgement)
+        )
+}
+
+/// Of packets that were dropped before a CPU. Packets are counted where they are handled; softirqs also run on the CPU that
+/// hands them over.
+fn rps_of_backlog(seen: &Seen<'_>, machine: &Machine) -> Judgement {
+    let busiest = machine.busiest_handler().filter(|(cpu, _)| cpu.packets >= ENOUGH);
+    let Some((cpu, share)) = busiest else {
+        let because = "a CPU's backlog was full; which CPUs handled packets meanwhile could not be read, or they hardly did";
+        return Judgement::cannot_tell(because, TO_TELL_WHO);
+    };
+    let judgement = if share < NEARLY_ALL || cpu.dropped == 0 {
+        let because = "a CPU's backlog was full, and no CPU had nearly all packets: whether others had time for more was not \
+                       measured";
+        Judgement::cannot_tell(because, TO_TELL_WHO).sure(Confidence::Low)
+    } else if is_one_flow(seen) {
+        let because = "one CPU handles nearly all packets and its backlog was full, and most that were dropped so are of one \
+                       flow, which stays on one CPU with RPS, too";
+        Judgement::cannot_tell(because, TO_TELL_WHO).sure(Confidence::Low)
+    } else {
+        Judgement::consider(
+            "one CPU handles nearly all packets, and its backlog was full: packets wait there, and were dropped",
+        )
+        .sure(Confidence::Low)
+        .brings("fewer packets of several flows wait before that CPU or are dropped, where others have time for them")
+        .change(switch_rps_on())
+    };
+    judgement
+        .seen(
+            &format!("share of packets handled by CPU {}, while it was measured", cpu.cpu),
+            units::percent(share),
+            Some(units::percent(NEARLY_ALL)),
+        )
+        .with("packets that its backlog had no room for", units::count(cpu.dropped))
+}
+
+fn switch_rps_on() -> Change {
+    by_hand(
+        "host",
+        "in /sys/class/net/NIC/queues/rx-*/rps_cpus: the CPUs that share its NUMA node",
+        "what was there before; 0 where RPS was off",
+    )
+}
+
+/// Packets that were dropped because a CPU's backlog was full. The machine's own count also has those of places that were
+/// not measured: it counts where drops were not measured at all.
+fn backlog_drops(seen: &Seen<'_>) -> u64 {
+    let measured = seen.snapshot.probes.iter().any(|p| p.name == "drop" && p.source.is_some());
+    if measured {
+        let of_it = seen.snapshot.drops.iter().filter(|d| d.reason == BACKLOG_REASON);
+        return total(of_it.map(|d| d.count));
+    }
+    let cpus = seen.node.machine.iter().flat_map(|machine| &machine.received);
+    total(cpus.map(|cpu| cpu.dropped))
+}
+
+/// Whether one flow has most of the packets that a full backlog dropped, as far as their flows are known.
+fn is_one_flow(seen: &Seen<'_>) -> bool {
+    let flows = seen.snapshot.drop_flows.iter().filter(|f| f.reason == BACKLOG_REASON);
+    flows.map(|f| f.count).max().is_some_and(|most| most > backlog_drops(seen) / 2)
 }
 
 fn backlog(seen: &Seen<'_>) -> Judgement {
-    let of_it = seen.snapshot.drops.iter().filter(|d| d.reason == BACKLOG_REASON);
-    let dropped = total(of_it.map(|d| d.count));
+    let dropped = backlog_drops(seen);
     let judgement = if dropped == 0 {
         Judgement::not_needed("no CPU's backlog was full")
     } else {
@@ -309,5 +388,5 @@ fn backlog(seen: &Seen<'_>) -> Judgement {
             _ => judgement,
         }
     };
-    judgement.seen("packets dropped, backlog full", units::count(dropped), Some("1".to_owned()))
+    judgement.seen(BACKLOG_DROPS, units::count(dropped), Some("1".to_owned()))
 }

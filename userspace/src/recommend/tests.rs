@@ -1,5 +1,6 @@
 mod causes;
 mod cluster;
+mod measured;
 mod paths;
 mod proofs;
 mod qualified;
