@@ -1,10 +1,11 @@
 //! TCP: queues of listeners, buffers, loss, ports, fast open.
 
+mod loss;
 mod ports;
 mod queues;
 mod receive;
 
-use super::{Change, Confidence, Judgement, Risk, Rule, Seen, by_hand, of, sysctl, total};
+use super::{Change, Confidence, Judgement, Risk, Rule, Seen, by_hand, sysctl, total};
 use crate::{node::last_number, probes::TCP_COUNTERS, report::units, snapshot::Tcp};
 use nettrace_common::Signal;
 
@@ -71,12 +72,14 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "tcp.loss",
         advice: "change congestion control to BBR",
-        looks_at: "The share of segments that were sent again: 1 % of 1,000 or more.",
+        looks_at: "The share of segments that were sent again: 1 % of 1,000 or more. Where queues of this machine dropped half \
+                   as many, they were not lost on their way: fq_codel and cake drop to keep themselves short (then it is not \
+                   needed), of others it cannot be told.",
         risk: Risk::Medium,
         when_not: "Others share a narrow link: BBR takes more than its part from CUBIC. What loses packets stays to be found.",
         source: "https://www.rfc-editor.org/rfc/rfc9438",
         needs: &["tcp.retransmit", TCP_COUNTERS],
-        judge: loss,
+        judge: loss::judge,
     },
     Rule {
         id: "tcp.port-exhaustion",
@@ -218,41 +221,6 @@ fn send_buffer(seen: &Seen<'_>) -> Judgement {
         Judgement::not_needed("send buffers keep no connection from sending")
     };
     limited_figures(judgement, seen, "time that send buffers kept connections from sending", part_us)
-}
-
-fn loss(seen: &Seen<'_>) -> Judgement {
-    let tcp = tcp(seen);
-    let Some(sent) = tcp.segments_sent else {
-        return Judgement::cannot_tell(
-            "how many segments were sent is not known",
-            "nettrace run, without --filter",
-        );
-    };
-    if sent < ENOUGH_SEGMENTS {
-        return Judgement::cannot_tell(
-            format!("{} sent, {ENOUGH_SEGMENTS} are needed", units::plural(sent, "segment", "segments")),
-            "nettrace run -d 1m",
-        );
-    }
-    let share = tcp.retransmits as f64 / sent.max(1) as f64;
-    let judgement = if share >= seen.limits.loss_share {
-        let drops = total(seen.snapshot.drops.iter().map(|d| d.count));
-        Judgement::consider(if drops > tcp.retransmits / 2 {
-            "segments are lost, and this machine drops packets: see its drops first"
-        } else {
-            "segments are lost on their way"
-        })
-        .sure(Confidence::Low)
-        .brings(
-            "BBR's rate does not fall with each loss as CUBIC's; a request that lost a segment waits as long",
-        )
-        .with("packets that this machine dropped", units::count(drops))
-    } else {
-        Judgement::not_needed("few segments are sent again")
-    };
-    judgement
-        .seen("segments sent again", of(tcp.retransmits, sent), Some(units::percent(seen.limits.loss_share)))
-        .with("of these after a timeout", units::count(tcp.retransmits_timeout))
 }
 
 /// Namespaces in which servers may not take part (bit 2), with the value there.

@@ -2,8 +2,8 @@
 
 use super::{cluster::with_signal_of, find, quiet, verdict};
 use crate::{
-    node::{CpuReceive, Machine},
-    recommend::{Confidence, Verdict},
+    node::{CpuReceive, Machine, NodeLink, Settings},
+    recommend::{Confidence, Finding, Verdict},
     snapshot::{Drop, DropFlow, Snapshot},
 };
 use nettrace_common::Signal;
@@ -62,4 +62,73 @@ fn one_flow_is_not_spread_over_cpus() {
     assert_eq!(verdict(&snapshot, "nic.rps"), Verdict::CannotTell);
     snapshot.drop_flows = vec![flow(&of(1), "CPU_BACKLOG", 25), flow(&of(2), "CPU_BACKLOG", 25)];
     assert_eq!(verdict(&snapshot, "nic.rps"), Verdict::Consider);
+}
+
+/// Of 100,000 segments 2,000 were sent again, and `pod/eth0`, which has these queues, dropped some.
+fn sent_again(root: &str, leaves: &[&str], drops: &[Drop], flows: &[DropFlow]) -> Finding {
+    let mut snapshot = quiet();
+    snapshot.tcp.retransmits = 2_000;
+    snapshot.drops = drops.to_vec();
+    snapshot.drop_flows = flows.to_vec();
+    let leaves = leaves.iter().map(|&kind| kind.to_owned()).collect();
+    let link = NodeLink {
+        name: "eth0".to_owned(),
+        qdisc: root.to_owned(),
+        leaves: Some(leaves),
+        ..NodeLink::default()
+    };
+    let settings = Settings { netns: "pod".to_owned(), links: vec![link], ..Settings::default() };
+    snapshot.node.namespaces.push(settings);
+    find(&snapshot, "tcp.loss")
+}
+
+#[test]
+fn segments_that_a_queue_of_this_machine_dropped_are_not_lost_on_their_way() {
+    let segment = "10.0.0.1:40000 -> 10.0.0.2:80 tcp";
+    for (reason, location) in [
+        ("QDISC_DROP", "__dev_queue_xmit+0x2"),
+        ("QDISC_CONGESTED", "drop_func+0x1"),
+        ("NOT_SPECIFIED", "__fq_codel_dequeue+0x1"),
+    ] {
+        let of = |root, leaves: &[&str], count| {
+            sent_again(
+                root,
+                leaves,
+                &[dropped(reason, location, "pod/eth0", count)],
+                &[flow(segment, reason, count)],
+            )
+        };
+        let fair = of("tbf", &["fq_codel"], 1_500);
+        assert_eq!((fair.verdict, fair.changes.len()), (Verdict::NotNeeded, 0), "{reason}");
+        assert!(fair.because.contains("net.ipv4.tcp_ecn=1"), "{}", fair.because);
+        let short = of("tbf", &["bfifo"], 1_500);
+        assert_eq!(short.verdict, Verdict::CannotTell);
+        assert!(short.to_tell.unwrap().starts_with("tc -s qdisc show dev eth0, in pod"));
+        // It stands for a path; and a few are not why so many are sent again.
+        assert_eq!(of("netem", &["netem"], 2_000).verdict, Verdict::Consider);
+        assert_eq!(of("tbf", &["netem"], 2_000).verdict, Verdict::Consider);
+        assert_eq!(of("tbf", &["fq_codel"], 900).verdict, Verdict::Consider);
+    }
+}
+
+#[test]
+fn drops_of_others_do_not_say_why_segments_are_sent_again() {
+    let segment = "10.0.0.1:40000 -> 10.0.0.2:80 tcp";
+    let datagram = "10.0.0.1:40000 -> 10.0.0.2:7400 udp";
+    let queue = |scope| [dropped("QDISC_DROP", "__dev_queue_xmit+0x2", scope, 5_000)];
+    let of = |scope, flows: &[DropFlow]| sent_again("fq_codel", &["fq_codel"], &queue(scope), flows);
+    assert_eq!(of("pod/eth0", &[flow(datagram, "QDISC_DROP", 5_000)]).verdict, Verdict::Consider);
+    let firewall = dropped("NETFILTER_DROP", "nft_do_chain+0x2", "pod/eth0", 5_000);
+    let flows = [flow(segment, "NETFILTER_DROP", 5_000)];
+    assert_eq!(sent_again("fq_codel", &["fq_codel"], &[firewall], &flows).verdict, Verdict::Consider);
+    // Neither whose they are nor what the queue is can be guessed.
+    assert_eq!(of("pod/eth0", &[]).verdict, Verdict::CannotTell);
+    assert_eq!(of("other", &[flow(segment, "QDISC_DROP", 5_000)]).verdict, Verdict::CannotTell);
+    // Of two queues it is the one of which it is not known that speaks.
+    let [a, b] = [dropped("QDISC_DROP", "", "pod/eth0", 900), dropped("QDISC_DROP", "", "b", 800)];
+    let flows = [flow(segment, "QDISC_DROP", 1_700)];
+    assert_eq!(sent_again("fq_codel", &["fq_codel"], &[a, b], &flows).verdict, Verdict::CannotTell);
+    let most = [dropped("QDISC_DROP", "", "pod/eth0", u64::MAX), dropped("QDISC_DROP", "", "b", u64::MAX)];
+    let flows = [flow(segment, "QDISC_DROP", u64::MAX), flow(datagram, "QDISC_DROP", u64::MAX)];
+    assert_eq!(sent_again("fq_codel", &["fq_codel"], &most, &flows).verdict, Verdict::NotNeeded);
 }
