@@ -1,6 +1,6 @@
 //! Connection tracking: how large its table is to be, for how long entries stay, and races.
 
-use super::{Confidence, Judgement, Risk, Rule, Seen, Verdict, by_hand, of, sysctl, total};
+use super::{Change, Confidence, Judgement, Risk, Rule, Seen, Verdict, by_hand, of, sysctl, total};
 use crate::{
     node::last_number,
     probes::{CLASHES, CONNTRACK, FULL_TABLES},
@@ -44,7 +44,8 @@ pub(super) const RULES: &[Rule] = &[
         id: "conntrack.race",
         advice: "watch insert_failed; avoid the race of A and AAAA queries",
         looks_at: "Packets dropped because another packet had entered the same connection first (consider, and apply where \
-                   they are DNS). Those that were let through all the same count in insert_failed, too, and cost nothing.",
+                   they are DNS): as a rule those of clients behind one address (SNAT) that chose the same port. Those that were let \
+                   through all the same, as A and AAAA of one socket, count in insert_failed, too, and cost nothing.",
         risk: Risk::Medium,
         when_not: "Clashes are resolved: nothing is lost.",
         source: "https://www.kernel.org/doc/html/latest/networking/nf_conntrack-sysctl.html",
@@ -255,6 +256,28 @@ fn established(seen: &Seen<'_>) -> Judgement {
     judgement.with(&format!("{ESTABLISHED} in {netns}"), value)
 }
 
+/// What keeps DNS queries from racing. Flows have the address that clients share, and do not tell whose the queries were.
+fn prevented(judgement: Judgement) -> Judgement {
+    let random = Change {
+        owner: Some("kube-proxy, the network plugin or ip-masq-agent, where it makes the rule".to_owned()),
+        ..by_hand(
+            "node",
+            "--random-fully in the rules of iptables -t nat that have MASQUERADE or SNAT (nft: masquerade fully-random): where \
+             clients behind one address clash",
+            "the rules without it",
+        )
+    };
+    judgement
+        .change(random)
+        .change(by_hand("cluster", "NodeLocal DNSCache: in both cases", "remove it"))
+        .change(by_hand(
+            "pods",
+            "options single-request-reopen in resolv.conf (glibc): only where queries of one socket clash, which kernels let \
+             through as a rule (clashes, resolved)",
+            "remove it",
+        ))
+}
+
 fn race(seen: &Seen<'_>) -> Judgement {
     let trouble = seen.snapshot.conntrack_trouble;
     let dns = seen
@@ -270,16 +293,17 @@ fn race(seen: &Seen<'_>) -> Judgement {
             "no packets raced"
         })
     } else if of_dns > 0 {
-        Judgement::apply("DNS queries were dropped that raced with another one from the same port")
-            .brings(format!(
-                "queries no longer wait for the resolver's retry, 5 s by default: {} in the time measured",
-                units::count(of_dns)
-            ))
-            .change(by_hand(
-                "pods",
-                "options single-request-reopen in resolv.conf (glibc), or NodeLocal DNSCache",
-                "remove it",
-            ))
+        // Since 5.7, where this is seen from, the kernel lets the clashes of one socket's own queries through: what it cannot
+        // settle are two connections that are answered the same. Source: nf_ct_resolve_clash.
+        let judgement = Judgement::apply(
+            "DNS queries were dropped that raced with another one which is answered at the same address and port: most likely \
+             of another client behind one address (SNAT, masquerading)",
+        )
+        .brings(format!(
+            "queries no longer wait for the resolver's retry, 5 s by default: {} in the time measured",
+            units::count(of_dns)
+        ));
+        prevented(judgement)
     } else {
         Judgement::consider("packets were dropped that raced to enter the same connection")
             .sure(Confidence::Medium)

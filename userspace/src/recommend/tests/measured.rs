@@ -4,7 +4,7 @@ use super::{cluster::with_signal_of, find, quiet, verdict};
 use crate::{
     node::{CpuReceive, Machine, NodeLink, Settings},
     recommend::{Confidence, Finding, Verdict},
-    snapshot::{Drop, DropFlow, Snapshot},
+    snapshot::{ConntrackFlow, Drop, DropFlow, Snapshot},
 };
 use nettrace_common::Signal;
 
@@ -131,4 +131,24 @@ fn drops_of_others_do_not_say_why_segments_are_sent_again() {
     let most = [dropped("QDISC_DROP", "", "pod/eth0", u64::MAX), dropped("QDISC_DROP", "", "b", u64::MAX)];
     let flows = [flow(segment, "QDISC_DROP", u64::MAX), flow(datagram, "QDISC_DROP", u64::MAX)];
     assert_eq!(sent_again("fq_codel", &["fq_codel"], &most, &flows).verdict, Verdict::NotNeeded);
+}
+
+#[test]
+fn queries_of_clients_behind_one_address_race_until_their_ports_are_random() {
+    let mut snapshot = quiet();
+    snapshot.conntrack_trouble.clashes_dropped = 3;
+    snapshot.conntrack_flows = vec![ConntrackFlow {
+        flow: "10.99.0.1:40000 -> 10.0.0.2:53 udp".to_owned(),
+        what: "clash dropped".to_owned(),
+        count: 3,
+    }];
+    let finding = find(&snapshot, "conntrack.race");
+    assert_eq!(finding.verdict, Verdict::Apply);
+    assert!(finding.because.contains("behind one address"), "{}", finding.because);
+    let cures = ["--random-fully", "NodeLocal DNSCache", "single-request-reopen"];
+    assert_eq!(finding.changes.len(), cures.len());
+    for (change, cure) in finding.changes.iter().zip(cures) {
+        assert!(change.apply.contains(cure), "{change:?}");
+    }
+    assert!(finding.changes[2].apply.contains("only where queries of one socket clash"));
 }
