@@ -1,7 +1,7 @@
 //! Changes of this node's settings that can be taken back: planned, journaled, made, read back, undone.
 //!
 //! Needs: root, and a directory for the journal. Yields: settings that are either as they were or as they were asked for,
-//! whatever happens in between. The way of a change: a [`Request`] is looked at ([`plan`]) and becomes a [`Plan`], with the
+//! whatever happens in between. The way of a change: a [`Request`] is looked at ([`plan()`]) and becomes a [`Plan`], with the
 //! value that is there now; the [`Engine`] writes it to the [`Journal`] and has it on disk before anything is touched, sets
 //! one value after the other, reads each back, and then marks it done. What is not marked done is taken back by whoever opens
 //! the journal next. [`KINDS`] is the one table of what can be changed.

@@ -8,3 +8,4 @@ mod dumps;
 mod guard;
 mod round_trip;
 mod tune;
+mod tuned;

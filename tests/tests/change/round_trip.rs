@@ -47,9 +47,12 @@ const CASES: &[Case] = &[
 
 /// Kinds that no interface of a lab has, or that are the machine's: who tests them.
 const ELSEWHERE: &[(&str, &str)] = &[
-    ("ring", "a driver with rings"),
+    (
+        "ring",
+        "no interface that a lab can have has rings: `cli::bad_input_changes_nothing_and_says_why` has what its driver says",
+    ),
     ("coalesce", "`several_queues_and_coalescing`"),
-    ("tuned", "`cli::profiles_of_tuned`"),
+    ("tuned", "`tuned::profiles_are_set_by_who_has_them`"),
     ("resolv", "`cli::the_machines_files`"),
     ("file", "`cli::the_machines_files`"),
 ];

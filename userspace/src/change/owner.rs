@@ -47,7 +47,7 @@ fn kube_proxy(name: &str) -> Option<String> {
 }
 
 /// Whether a process of that name runs.
-fn process(name: &str) -> bool {
+pub(super) fn process(name: &str) -> bool {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     processes
         .map(|p| p.path().join("comm"))

@@ -32,7 +32,8 @@ impl Step {
 /// As people read it: `sysctl net.core.somaxconn in host`.
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} in {}", self.kind, self.key, self.place.netns)
+        let gap = if self.key.is_empty() { "" } else { " " };
+        write!(f, "{}{gap}{} in {}", self.kind, self.key, self.place.netns)
     }
 }
 

@@ -105,6 +105,9 @@ fn details(page: &Page, out: &mut String, finding: &Finding) {
             page.hang(out, "    owner     ", owner);
         }
     }
+    if finding.verdict.is_urgent() && finding.changes.iter().any(|change| change.setting.is_some()) {
+        page.hang(out, "    or        ", &format!("nettrace apply {}, which can be taken back", finding.id));
+    }
     if let Some(run) = &finding.to_tell {
         page.hang(out, "    to tell   ", &clean(run));
     }

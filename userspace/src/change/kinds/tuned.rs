@@ -32,6 +32,7 @@ const PROFILES: &[&str] = &["/etc/tuned", "/etc/tuned/profiles", "/usr/lib/tuned
 /// A profile may restart services and set each CPU's governor.
 const WAIT: Duration = Duration::from_secs(60);
 const AUTO: &str = "auto";
+const DAEMON: &str = "tuned";
 
 /// `MODE PROFILE`.
 fn read(_: &str) -> Result<String, ChangeError> {
@@ -49,6 +50,11 @@ fn plan(_: &str, wanted: &str, _: &str) -> Result<String, ChangeError> {
             value: wanted.to_owned(),
             why: "there is no such profile; `tuned-adm list` shows them".to_owned(),
         });
+    }
+    // Its tool writes the profile's name down all the same, and says that all went well.
+    if !super::super::owner::process(DAEMON) {
+        let error = io::Error::other("its daemon does not run, and would not hear of it");
+        return Err(ChangeError::Missing { what: "tuned".to_owned(), error });
     }
     Ok(format!("manual {wanted}"))
 }
