@@ -261,8 +261,10 @@ pub enum UsageError {
     /// `--dns-timeout 0`.
     #[error("--dns-timeout 0: every query would be given up at once")]
     DnsTimeout,
-    /// `--window` is too short or too long.
-    #[error("--window {0:?}: must be from {MIN_WINDOW:?} to {MAX_WINDOW:?}")]
+    /// `--window` is too short or too long, or `--settle` is.
+    #[error(
+        "--window {0:?}: must be from {MIN_WINDOW:?} to {MAX_WINDOW:?}, and --settle no longer than that"
+    )]
     Window(Duration),
     /// `--until 0`.
     #[error("--until 0: it would be taken back at once")]

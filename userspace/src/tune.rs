@@ -146,6 +146,7 @@ pub fn tune(
             (_, Err(error)) => return Err(error.into()),
             (Err(Interrupted::Stopped), Ok(())) => break,
             (Err(Interrupted::Meter(error)), Ok(())) => return Err(error.into()),
+            (Err(Interrupted::Change(error @ ChangeError::Stuck { .. })), Ok(())) => return Err(error.into()),
             (Err(Interrupted::Change(error)), Ok(())) => Trial {
                 id: plan.id.clone(),
                 verdict: Verdict::Failed,
@@ -281,7 +282,8 @@ fn judge(id: &str, rounds: &[Round], options: &Options, changes: usize) -> Trial
 
 /// An objective's effect, and what its logarithms prove: negative is better.
 fn effect(n: usize, objective: &Objective, rounds: &[Round], confidence: f64) -> (Effect, Option<Estimate>) {
-    let value = |reading: &Reading| reading.values.get(n).copied().flatten().filter(|v| *v > 0.0);
+    // Nothing at all is little, and not unknown: a byte a second has a logarithm.
+    let value = |reading: &Reading| reading.values.get(n).copied().flatten().map(|v| v.max(1.0));
     let pairs: Vec<_> =
         rounds.iter().filter_map(|[without, with]| Some((value(without)?, value(with)?))).collect();
     let logs: Vec<_> = pairs.iter().map(|(without, with)| (with / without).ln()).collect();
@@ -331,6 +333,14 @@ fn verdict(effects: &[(Effect, Option<Estimate>)], options: &Options) -> (Verdic
         } else {
             (Verdict::Undecided, format!("{} rounds do not show that it helps", objective.rounds))
         };
+    }
+    let untold = |(guard, _): &&(Effect, Option<Estimate>)| guard.rounds <= options.rounds / 2;
+    if let Some((guard, _)) = guards.iter().find(untold) {
+        let (told, of) = (guard.rounds, options.rounds);
+        return (
+            Verdict::Undecided,
+            format!("it helps, but {told} of {of} rounds had enough traffic to tell {}", guard.objective),
+        );
     }
     if let Some((guard, _)) = guards.iter().find(worse) {
         return (Verdict::Reverted, format!("it helps, but {} got worse", guard.objective));

@@ -6,7 +6,10 @@ use crate::{
     cli::{SETTING, command, get},
     round_trip::state,
 };
-use nettrace::lab::{Lab, LabConfig, Netns, Role};
+use nettrace::{
+    change::{Engine, Request, Until, plan},
+    lab::{Lab, LabConfig, Netns, Role},
+};
 use nettrace_tests::program::{nettrace, stderr};
 use std::{
     fs,
@@ -69,6 +72,24 @@ fn in_a_terminal_that_goes(path: &Path, netns: &Netns, setting: &str) {
         .stdout(Stdio::null())
         .status();
     ended.unwrap();
+}
+
+/// The one that was started for the first change watches over those that come after it, too.
+#[test]
+fn one_watches_over_all_that_come() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let client = &lab.pod(Role::Client).netns;
+    let (path, dir) = state("watch");
+    let before = get(client, SETTING);
+    let setting = setting();
+    assert!(command(&path, &apply(client, &setting)).output().unwrap().status.success());
+    assert!(comes_back(client, &before));
+    let request = Request { netns: client.name().to_owned(), setting: setting.clone() };
+    let plan = plan("second", "a test", &[request], false).unwrap();
+    Engine::open(&dir).unwrap().0.apply(&plan, Some(Until::after(Duration::from_secs(1)))).unwrap();
+    assert_eq!(get(client, SETTING), "777");
+    assert!(comes_back(client, &before));
+    fs::remove_dir_all(path).unwrap();
 }
 
 #[test]

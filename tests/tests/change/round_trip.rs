@@ -205,6 +205,21 @@ fn a_queue_of_somebodys_choice_comes_back() {
     for new in [pfifo, pfifo_fast] {
         there_and_back(client, "eth0", &new, &before).unwrap();
     }
+    // Of some the kernel tells other options than it was given.
+    for old in [
+        &["fq_codel"][..],
+        &["fq_codel", "target", "7ms", "interval", "33ms", "noecn"],
+        &["fq", "flow_limit", "77"],
+    ] {
+        let args = [&["qdisc", "replace", "dev", "eth0", "root", "handle", "34:"], old].concat();
+        if let Err(error) = output(client, "tc", "iproute2", &args) {
+            say(&format!("skipped {}: {error:#}", old[0]));
+            assert!(!in_guest(), "{error:#}");
+            continue;
+        }
+        let before = dump(client, "eth0").unwrap();
+        there_and_back(client, "eth0", &case("qdisc:eth0=pfifo 5", "tc ", r#""limit":5"#), &before).unwrap();
+    }
     // One with classes cannot be put back exactly, and is not touched.
     let tbf = [
         "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", "1mbit", "burst", "10kb", "latency", "50ms",
@@ -213,6 +228,28 @@ fn a_queue_of_somebodys_choice_comes_back() {
     let request = Request { netns: client.name().to_owned(), setting: "qdisc:eth0=pfifo 5".to_owned() };
     let refused = plan("x", "a test", &[request], false);
     assert!(matches!(refused, Err(ChangeError::Unrestorable { .. })), "{refused:?}");
+}
+
+/// What would take more with it than comes back is left alone.
+#[test]
+fn what_others_follow_is_left_alone() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let client = &lab.pod(Role::Client).netns;
+    let vlan = ["link", "add", "link", "eth0", "name", "eth0.7", "type", "vlan", "id", "7"];
+    if let Err(error) = output(client, "ip", "iproute2", &vlan) {
+        say(&format!("skipped: {error:#}"));
+        return;
+    }
+    let refused = |setting: &str| {
+        let request = Request { netns: client.name().to_owned(), setting: setting.to_owned() };
+        plan("x", "a test", &[request], false).unwrap_err().to_string()
+    };
+    assert!(refused("mtu:eth0=1400").contains("eth0.7 is on top of it"));
+    assert!(refused("sysctl:net.ipv6.conf.eth0.disable_ipv6=1").contains("could not be restored exactly"));
+    // Two names of one setting are one setting.
+    let both = ["sysctl:net.core.somaxconn=7", "sysctl:net/core/somaxconn=8"];
+    let requests = both.map(|s| Request { netns: client.name().to_owned(), setting: s.to_owned() });
+    assert!(plan("x", "a test", &requests, false).unwrap_err().to_string().contains("of the same value"));
 }
 
 /// An interface with several queues keeps them: one new queue below each. Its driver can hold packets back, too.

@@ -103,7 +103,11 @@ impl Engine {
     fn make(&mut self, change: u64, n: usize, step: &Step) -> Result<(), ChangeError> {
         let kind = kind_of(step)?;
         fault::point();
-        step.place.within(|| (kind.write)(&step.key, &step.before, &step.after))?;
+        let now = read(step)?;
+        if !kind.is_same(&step.before, &now) {
+            return Err(ChangeError::Meanwhile { what: step.to_string(), now });
+        }
+        kind.within(&step.place, || (kind.write)(&step.key, &step.before, &step.after))?;
         fault::point();
         let now = read(step)?;
         if !kind.is_same(&step.after, &now) {
@@ -117,7 +121,7 @@ impl Engine {
             }
             self.journal.found(change, n, now)?;
         }
-        step.place.within(|| (kind.trial)(&step.key, &step.before, &step.after))
+        kind.within(&step.place, || (kind.trial)(&step.key, &step.before, &step.after))
     }
 
     /// After a failure; what is to be told of it.
@@ -155,9 +159,15 @@ impl Engine {
         }
         let steps = entry.begin.steps.clone();
         let unfinished = entry.state == State::Unfinished;
+        for step in &steps {
+            // Taken back out of order, a value would come back that no change is known for.
+            if let Some(later) = self.later(change, step) {
+                return Err(ChangeError::Later { what: step.to_string(), later });
+            }
+        }
         // First all are looked at: a conflict must not leave half of a change.
         for step in steps.iter().rev().filter(|_| !force) {
-            look(step, unfinished).map_err(|error| self.later(change, step, error))?;
+            look(step, unfinished)?;
         }
         let mut undone = Undone::default();
         for step in steps.iter().rev() {
@@ -169,16 +179,10 @@ impl Engine {
         Ok(undone)
     }
 
-    /// A conflict that is a later change of ours.
-    fn later(&self, change: u64, step: &Step, error: ChangeError) -> ChangeError {
-        let same = |s: &Step| s.is_of(step);
+    /// The latest change of the same value that is in force.
+    fn later(&self, change: u64, step: &Step) -> Option<u64> {
         let newer = self.journal.entries().iter().filter(|e| e.begin.change > change && e.is_active());
-        match newer.filter(|e| e.begin.steps.iter().any(same)).map(|e| e.begin.change).max() {
-            Some(later) if matches!(error, ChangeError::Conflict { .. }) => {
-                ChangeError::Later { what: step.to_string(), later }
-            }
-            _ => error,
-        }
+        newer.filter(|e| e.begin.steps.iter().any(|s| s.is_of(step))).map(|e| e.begin.change).max()
     }
 
     /// Takes the time limit off a change: it stays.
@@ -199,7 +203,7 @@ fn kind_of(step: &Step) -> Result<&'static Kind, ChangeError> {
 /// What a value is now.
 pub(super) fn read(step: &Step) -> Result<String, ChangeError> {
     let kind = kind_of(step)?;
-    step.place.within(|| (kind.read)(&step.key))
+    kind.within(&step.place, || (kind.read)(&step.key))
 }
 
 /// Whether a value is as it was set, for people and programs, and what it is now.
@@ -223,7 +227,11 @@ fn look(step: &Step, unfinished: bool) -> Result<Found, ChangeError> {
         Err(error) if error.is_gone() => return Ok(Found::Gone(error)),
         Err(error) => return Err(error),
     };
-    let made = || unfinished && (kind.is_made_of)(&step.key, &step.after, &now);
+    let made = || {
+        unfinished
+            && ((kind.is_made_of)(&step.key, &step.after, &now)
+                || is_between(&now, &step.before, &step.after))
+    };
     if kind.is_same(&step.before, &now) {
         Ok(Found::Back)
     } else if kind.is_same(&step.after, &now) || made() {
@@ -238,6 +246,14 @@ fn look(step: &Step, unfinished: bool) -> Result<Found, ChangeError> {
     }
 }
 
+/// Whether each word is that of before or that of after: the kernel takes lists of numbers one by one.
+fn is_between(now: &str, before: &str, after: &str) -> bool {
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let (now, before, after) = (words(now), words(before), words(after));
+    let each = now.iter().zip(&before).zip(&after).all(|((n, b), a)| n == b || n == a);
+    now.len() > 1 && now.len() == before.len() && now.len() == after.len() && each
+}
+
 fn restore(step: &Step, unfinished: bool, force: bool, undone: &mut Undone) -> Result<(), ChangeError> {
     let kind = kind_of(step)?;
     match look(step, unfinished) {
@@ -245,7 +261,7 @@ fn restore(step: &Step, unfinished: bool, force: bool, undone: &mut Undone) -> R
         Ok(Found::Gone(error)) => undone.gone.push(error.to_string()),
         Err(error) if !(force && matches!(error, ChangeError::Conflict { .. })) => return Err(error),
         Ok(Found::Ours) | Err(_) => {
-            step.place.within(|| (kind.write)(&step.key, &step.after, &step.before))?;
+            kind.within(&step.place, || (kind.write)(&step.key, &step.after, &step.before))?;
             let now = read(step)?;
             if !kind.is_same(&step.before, &now) {
                 let error = std::io::Error::other(format!("it is `{}` afterwards", (kind.shown)(&now)));

@@ -1,9 +1,10 @@
 //! The dead man's switch: a process of its own that takes changes back when their time is up, whatever became of whoever made
 //! them, of its terminal and of its connection.
 
-use super::{ChangeError, Engine, Journal, Recovered, StateDir};
+use super::{ChangeError, Engine, Entry, Journal, Recovered, State, StateDir};
 use rustix::process::setsid;
 use std::{
+    collections::BTreeSet,
     io::{self, BufRead as _, BufReader, Write as _},
     os::unix::process::CommandExt as _,
     process::{Command, Stdio},
@@ -20,7 +21,7 @@ const READY: &str = "ready";
 /// How often it looks whether a change was kept or taken back.
 const POLL: Duration = Duration::from_millis(200);
 /// How long it stays while nothing has a time limit: `tune` puts changes on and takes them off.
-const NO_CHANGE: Duration = Duration::from_secs(60);
+const NO_CHANGE: Duration = Duration::from_secs(180);
 
 /// Starts the process, and waits until it watches. To be called before the change: from its first moment on, somebody has to
 /// take it back.
@@ -64,30 +65,29 @@ pub fn watch(dir: &StateDir, mut said: impl FnMut(&Recovered)) -> Result<(), Cha
     let ready = writeln!(io::stdout(), "{READY}").and_then(|()| io::stdout().flush());
     ready.map_err(|error| ChangeError::System { what: "say that it is ready".to_owned(), error })?;
     let mut waited = Duration::ZERO;
-    loop {
-        let entries = Journal::look(dir)?;
-        let limited: Vec<_> = entries.iter().filter(|e| e.is_active() && e.begin.until.is_some()).collect();
-        if limited.iter().any(|e| e.is_due()) && taken_back(dir, &mut said)? {
-            // What could not be taken back is told by the next command; trying it for ever brings nothing.
-            return Ok(());
+    // What could not be taken back is told by the next command; trying it for ever brings nothing.
+    let mut left = BTreeSet::new();
+    while waited < NO_CHANGE {
+        // What cannot be read now may be in the middle of being written.
+        let entries = Journal::look(dir).unwrap_or_default();
+        // One that is not finished is somebody's who is at work, or is taken back by whoever comes next.
+        let limited = |e: &&Entry| e.state == State::Done && e.begin.until.is_some();
+        let limited: Vec<_> =
+            entries.iter().filter(limited).filter(|e| !left.contains(&e.begin.change)).collect();
+        if limited.iter().any(|e| e.is_due()) {
+            left.extend(not_taken_back(dir, &mut said));
         }
-        waited = if limited.is_empty() { waited + POLL } else { Duration::ZERO };
-        if waited >= NO_CHANGE {
-            return Ok(());
-        }
+        let busy = !limited.is_empty() || entries.iter().any(|e| e.state == State::Unfinished);
+        waited = if busy { Duration::ZERO } else { waited + POLL };
         thread::sleep(POLL);
     }
+    Ok(())
 }
 
-/// Takes back what is due; whether it got to do it.
-fn taken_back(dir: &StateDir, said: &mut impl FnMut(&Recovered)) -> Result<bool, ChangeError> {
-    match Engine::open(dir) {
-        Ok((_, recovered)) => {
-            recovered.iter().for_each(said);
-            Ok(true)
-        }
-        // Somebody is in the middle of a change.
-        Err(ChangeError::Lock(_)) => Ok(false),
-        Err(error) => Err(error),
-    }
+/// Takes back what is due; the numbers of changes for which that failed.
+fn not_taken_back(dir: &StateDir, said: &mut impl FnMut(&Recovered)) -> Vec<u64> {
+    // Where another one is in the middle of a change, it is tried again.
+    let Ok((_, recovered)) = Engine::open(dir) else { return Vec::new() };
+    recovered.iter().for_each(said);
+    recovered.iter().filter(|r| r.outcome.is_err()).map(|r| r.change).collect()
 }

@@ -11,8 +11,8 @@ mod rps;
 mod sysctl;
 mod tuned;
 
-use super::ChangeError;
 pub(super) use super::rtnl;
+use super::{ChangeError, Place};
 
 /// One kind of change. Its functions run in the network namespace that is to be changed, on a thread of their own.
 pub struct Kind {
@@ -46,6 +46,24 @@ impl Kind {
     /// Whether two values are one: the kernel separates numbers by tabs, people by spaces.
     pub(super) fn is_same(&self, one: &str, other: &str) -> bool {
         one == other || (self.name == sysctl::KIND.name && sysctl::is_same(one, other))
+    }
+
+    /// What a key is of: two keys of one resource are one value.
+    pub(super) fn resource(&self, key: &str) -> String {
+        match self.name {
+            name if name == resolv::KIND.name => String::new(),
+            name if name == sysctl::KIND.name => sysctl::canonical(key),
+            _ => key.to_owned(),
+        }
+    }
+
+    /// Does something where the kind's values are: the machine's are anywhere.
+    pub(super) fn within<T: Send>(
+        &self,
+        place: &Place,
+        what: impl FnOnce() -> Result<T, ChangeError> + Send,
+    ) -> Result<T, ChangeError> {
+        if self.of_machine { what() } else { place.within(what) }
     }
 
     /// A value as people read it.

@@ -42,29 +42,42 @@ impl Place {
         let missing = |error| ChangeError::Missing { what: format!("network namespace {netns}"), error };
         let inode = fs::metadata(path.as_deref().unwrap_or(Path::new(OWN))).map_err(missing)?.ino();
         let mut place = Self { netns: netns.to_owned(), path, inode, cookie: None };
-        place.cookie = namespace(&place.netns, place.path.clone()).within(cookie).map_err(missing)?;
+        place.cookie =
+            namespace(&place.netns, place.path.clone()).within(cookie).flatten().map_err(|error| {
+                ChangeError::System { what: format!("enter network namespace {netns}"), error }
+            })?;
         Ok(place)
     }
 
     /// Does something in it, on a thread of its own.
     ///
     /// # Errors
-    /// When it is gone, or what is done there fails.
+    /// When it is gone, cannot be entered, or what is done there fails.
     pub fn within<T: Send>(
         &self,
         what: impl FnOnce() -> Result<T, ChangeError> + Send,
     ) -> Result<T, ChangeError> {
-        let missing =
-            |error| ChangeError::Missing { what: format!("network namespace {}", self.netns), error };
-        let path = self.again().ok_or_else(|| missing(io::ErrorKind::NotFound.into()))?;
+        let name = || format!("network namespace {}", self.netns);
+        let gone = || ChangeError::Missing { what: name(), error: io::ErrorKind::NotFound.into() };
+        let path = self.again().ok_or_else(gone)?;
         let inside = || {
             // Numbers of namespaces that are gone are given to new ones.
-            if self.cookie.is_some() && cookie() != self.cookie {
-                return Err(missing(io::ErrorKind::NotFound.into()));
+            match (self.cookie, cookie()?) {
+                (Some(known), Some(here)) if known != here => Ok(None),
+                _ => Ok(Some(what())),
             }
-            what()
         };
-        namespace(&self.netns, path).within(inside).map_err(missing)?
+        // That it cannot be entered does not say that it is gone.
+        let entered = namespace(&self.netns, path).within(inside).flatten();
+        let entered =
+            entered.map_err(|error| ChangeError::System { what: format!("enter {}", name()), error })?;
+        entered.unwrap_or_else(|| Err(gone()))
+    }
+
+    /// Whether another is the same namespace, whatever it is called.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        (self.inode, self.cookie) == (other.inode, other.cookie)
     }
 
     /// Whether it is the one that nettrace runs in.
@@ -90,8 +103,12 @@ fn namespace(name: &str, path: Option<PathBuf>) -> Namespace {
     Namespace { name: name.to_owned(), path, wire: false }
 }
 
-/// The cookie of the namespace that the calling thread is in.
-fn cookie() -> Option<u64> {
-    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
-    sockopt::get(&socket, libc::SOL_SOCKET, SO_NETNS_COOKIE).ok()
+/// The cookie of the namespace that the calling thread is in; none where the kernel has none.
+fn cookie() -> io::Result<Option<u64>> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    match sockopt::get(&socket, libc::SOL_SOCKET, SO_NETNS_COOKIE) {
+        Ok(cookie) => Ok(Some(cookie)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(None),
+        Err(error) => Err(error),
+    }
 }

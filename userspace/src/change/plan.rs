@@ -61,13 +61,20 @@ pub fn plan(id: &str, why: &str, requests: &[Request], persist: bool) -> Result<
 
 fn add(plan: &mut Plan, place: Place, setting: kinds::Setting) -> Result<(), ChangeError> {
     let kinds::Setting { kind, key, value } = setting;
-    let (before, after) = place.within(|| {
+    let (before, after) = kind.within(&place, || {
         let before = (kind.read)(&key)?;
         let after = (kind.plan)(&key, &value, &before)?;
         Ok((before, after))
     })?;
     let owners = owner::of(kind.name, &key, &place);
     let step = Step { place, kind: kind.name.to_owned(), key, before, after, owners };
+    if let Some(other) = plan.steps.iter().find(|other| other.is_of(&step)) {
+        return Err(ChangeError::Value {
+            what: step.to_string(),
+            value,
+            why: format!("{other} is of the same value: one after the other, in changes of their own"),
+        });
+    }
     if kind.is_same(&step.before, &step.after) {
         plan.already.push(step.to_string());
     } else {

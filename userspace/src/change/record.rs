@@ -1,6 +1,6 @@
 //! What the journal says: records, and what they come to.
 
-use super::Place;
+use super::{Place, kinds};
 use serde::{Deserialize, Serialize};
 use std::{fmt, fs, time::SystemTime};
 
@@ -25,7 +25,12 @@ impl Step {
     /// Whether it sets the same as another.
     #[must_use]
     pub fn is_of(&self, other: &Self) -> bool {
-        (&self.place, &self.kind, &self.key) == (&other.place, &other.kind, &other.key)
+        let kinds =
+            kinds::find(&self.kind).ok().filter(|kind| self.kind == other.kind && kind.name == self.kind);
+        kinds.is_some_and(|kind| {
+            kind.resource(&self.key) == kind.resource(&other.key)
+                && (kind.of_machine || self.place.is(&other.place))
+        })
     }
 }
 

@@ -13,6 +13,9 @@ use std::io;
 
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
 const IFLA_STATS64: u16 = 23;
 const IFLA_MIN_MTU: u16 = 50;
 const IFLA_MAX_MTU: u16 = 51;
@@ -110,6 +113,8 @@ pub(super) fn request(kind: u16, flags: u16, payload: Vec<u8>) -> io::Result<()>
 pub(super) struct Link {
     /// Its index.
     pub(super) index: i32,
+    /// Its kind; none for hardware.
+    pub(super) kind: Option<String>,
     /// Whether it is up (IFF_UP).
     pub(super) up: bool,
     /// The longest packet that it takes, bytes.
@@ -146,6 +151,7 @@ pub(super) fn link(name: &str) -> Result<Link, ChangeError> {
     let flags = payload.get(8..).and_then(word).unwrap_or(0);
     Ok(Link {
         index,
+        kind: kind_of(payload),
         up: flags & libc::IFF_UP.cast_unsigned() != 0,
         mtu: of(IFLA_MTU).unwrap_or(0),
         min_mtu: of(IFLA_MIN_MTU).unwrap_or(0),
@@ -169,13 +175,30 @@ pub fn transferred_bytes() -> io::Result<u64> {
     Ok(all.iter().filter_map(of).fold(0, u64::saturating_add))
 }
 
-/// Whether an interface has addresses of IPv6.
-pub(super) fn has_ipv6(link: &str) -> Result<bool, ChangeError> {
-    let error = match std::fs::read_to_string("/proc/thread-self/net/if_inet6") {
-        Ok(text) => return Ok(text.lines().any(|line| line.split_whitespace().last() == Some(link))),
-        // A kernel without IPv6.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => error,
+/// An interface on top of another that takes its MTU from it: a VLAN, or one with an address of its own.
+pub(super) fn upper(index: i32) -> Result<Option<String>, ChangeError> {
+    const FOLLOWING: &[&str] = &["vlan", "macvlan", "macvtap", "ipvlan", "ipvtap"];
+    let all = dump("list interfaces", libc::RTM_GETLINK, ifinfomsg(0))?;
+    let is_on = |raw: &&Raw| {
+        let below = attributes(&raw.payload, IFINFOMSG_BYTES).find(|(kind, _)| *kind == IFLA_LINK);
+        below.and_then(|(_, value)| word(value)) == Some(index.cast_unsigned())
+            && kind_of(&raw.payload).is_some_and(|kind| FOLLOWING.contains(&kind.as_str()))
     };
-    Err(ChangeError::System { what: "read /proc/thread-self/net/if_inet6".to_owned(), error })
+    let name = |raw: &Raw| {
+        let name = attributes(&raw.payload, IFINFOMSG_BYTES).find(|(kind, _)| *kind == IFLA_IFNAME);
+        name.map(|(_, value)| String::from_utf8_lossy(value).trim_end_matches('\0').to_owned())
+    };
+    Ok(all.iter().find(is_on).and_then(name))
+}
+
+/// `IFLA_INFO_KIND`; none for hardware.
+fn kind_of(payload: &[u8]) -> Option<String> {
+    let (_, info) = attributes(payload, IFINFOMSG_BYTES).find(|(kind, _)| *kind == IFLA_LINKINFO)?;
+    let (_, kind) = attributes(info, 0).find(|(kind, _)| *kind == IFLA_INFO_KIND)?;
+    Some(String::from_utf8_lossy(kind).trim_end_matches('\0').to_owned())
+}
+
+/// Whether an interface has IPv6, with or without addresses: its settings go with it.
+pub(super) fn has_ipv6(link: &str) -> bool {
+    std::path::Path::new("/proc/sys/net/ipv6/conf").join(link).exists()
 }

@@ -20,7 +20,9 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 pub(super) fn apply(capture: &Capture, apply: &Apply) -> Result<Exit, Failure> {
     let dir = StateDir::new(apply.state_dir.as_deref());
     check(apply)?;
-    undo::recover(&dir)?;
+    if !apply.dry_run {
+        undo::recover(&dir)?;
+    }
     let plans = plans(capture, apply)?;
     let asked: Vec<_> = plans.into_iter().filter(|plan| !plan.steps.is_empty()).collect();
     if asked.is_empty() {
@@ -108,8 +110,9 @@ fn make(dir: &StateDir, plans: &[Plan], apply: &Apply) -> Result<Exit, Failure> 
     }
     let (mut engine, recovered) = Engine::open(dir)?;
     undo::tell(&recovered)?;
+    let until = apply.until.map(Until::after);
     for plan in plans {
-        let change = engine.apply(plan, apply.until.map(Until::after))?;
+        let change = engine.apply(plan, until.clone())?;
         let limit = apply.until.map(|time| {
             format!("; it is taken back in {time:?} unless `nettrace keep {change}` is run before")
         });

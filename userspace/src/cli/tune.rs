@@ -17,7 +17,9 @@ use std::sync::atomic::Ordering;
 pub(super) fn tune(capture: &Capture, tune: &Tune) -> Result<Exit, Failure> {
     let dir = StateDir::new(tune.apply.state_dir.as_deref());
     apply::check(&tune.apply)?;
-    undo::recover(&dir)?;
+    if !tune.apply.dry_run {
+        undo::recover(&dir)?;
+    }
     let plans = apply::each(capture, &tune.apply)?;
     if plans.is_empty() {
         say("there is nothing to be tried");

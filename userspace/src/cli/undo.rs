@@ -24,6 +24,15 @@ pub(super) fn recover(dir: &StateDir) -> Result<(), Failure> {
 
 /// Says what was taken back. What could not be is a failure.
 pub(super) fn tell(recovered: &[Recovered]) -> Result<(), Failure> {
+    let failed = tell_all(recovered);
+    failed.map_or(Ok(()), |why| {
+        Err(Failure::usage(anyhow!("{why}; `nettrace rollback` takes changes back one by one")))
+    })
+}
+
+/// Says what was taken back, and what could not be; one of these.
+fn tell_all(recovered: &[Recovered]) -> Option<String> {
+    let mut failed = None;
     for Recovered { change, id, outcome } in recovered {
         match outcome {
             Ok(undone) => say(&format!(
@@ -31,13 +40,13 @@ pub(super) fn tell(recovered: &[Recovered]) -> Result<(), Failure> {
                 summary(undone)
             )),
             Err(error) => {
-                return Err(
-                    anyhow!("change {change}, {id}, has to be taken back and cannot be: {error}").into()
-                );
+                let why = format!("change {change}, {id}, has to be taken back and cannot be: {error}");
+                say(&why);
+                failed.get_or_insert(format!("change {change} has to be taken back first"));
             }
         }
     }
-    Ok(())
+    failed
 }
 
 fn summary(undone: &Undone) -> String {
@@ -63,7 +72,7 @@ pub(super) fn rollback(
         return none_yet(&dir, asked);
     }
     let (mut engine, recovered) = Engine::open(&dir)?;
-    tell(&recovered)?;
+    tell_all(&recovered);
     let active: Vec<_> = engine.entries().iter().filter(|e| e.is_active()).cloned().collect();
     let changes = if all {
         active.iter().rev().map(|e| e.begin.change).collect()
@@ -145,7 +154,7 @@ pub(super) fn keep(state_dir: Option<&Path>, asked: &[String]) -> Result<Exit, F
         return none_yet(&dir, asked);
     }
     let (mut engine, recovered) = Engine::open(&dir)?;
-    tell(&recovered)?;
+    tell_all(&recovered);
     let limited = |e: &&Entry| e.is_active() && e.begin.until.is_some();
     let changes = match asked {
         [] => engine.entries().iter().filter(limited).map(|e| e.begin.change).collect(),

@@ -101,7 +101,7 @@ pub(super) fn tune(args: TuneArgs, page_bytes: u64) -> Result<Action, UsageError
         ..
     } = args;
     let TuneArgs { from, profile, dry_run, yes, json, state, capture: measured, .. } = args;
-    if window < MIN_WINDOW || window > MAX_WINDOW {
+    if window < MIN_WINDOW || window > MAX_WINDOW || settle > MAX_WINDOW {
         return Err(UsageError::Window(window));
     }
     let wanted = if !set.is_empty() {

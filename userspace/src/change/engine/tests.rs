@@ -97,9 +97,31 @@ fn later_changes_come_off_first() {
     let second = engine.apply(&s.plan(&[("a", "2")]), None).unwrap();
     let early = engine.undo(first, "asked for", false);
     assert!(matches!(early, Err(ChangeError::Later { later, .. }) if later == second), "{early:?}");
+    assert!(matches!(engine.undo(first, "asked for", true), Err(ChangeError::Later { .. })));
     engine.undo(second, "asked for", false).unwrap();
     engine.undo(first, "asked for", false).unwrap();
     assert_eq!(s.texts(), ["old a", "-"]);
+}
+
+/// There and back by two changes: the first one's old value is there, and still the second comes off first.
+#[test]
+fn a_value_that_came_back_is_the_later_changes() {
+    let s = Setup::new();
+    let mut engine = s.engine();
+    let first = engine.apply(&s.plan(&[("a", "1")]), None).unwrap();
+    let second = engine.apply(&s.plan(&[("a", "old a")]), None).unwrap();
+    assert!(matches!(engine.undo(first, "asked for", false), Err(ChangeError::Later { .. })));
+    engine.undo(second, "asked for", false).unwrap();
+    engine.undo(first, "asked for", false).unwrap();
+    assert_eq!(s.texts(), ["old a", "-"]);
+}
+
+/// A list of numbers of which the kernel took the first ones only is known for what it is, where it was not finished.
+#[test]
+fn half_of_a_list_is_taken_back() {
+    assert!(is_between("8192 200000 6291456", "4096 131072 6291456", "8192 200000 9999999999"));
+    assert!(!is_between("8192 1 6291456", "4096 131072 6291456", "8192 200000 9999999999"));
+    assert!(!is_between("5", "4", "6") && !is_between("4", "4", "6"), "one number is old or new");
 }
 
 #[test]

@@ -22,9 +22,10 @@ pub(super) const RING: Kind = Kind {
 
 pub(super) const COALESCE: Kind = Kind {
     name: "coalesce",
-    key: "INTERFACE:rx-usecs|rx-frames|tx-usecs|tx-frames|adaptive-rx|adaptive-tx",
+    key: "INTERFACE:WHAT",
     value: "NUMBER",
-    about: "How long an interface may hold an interrupt back, us, and for how many packets; 1 and 0 for what is on or off.",
+    about: "How long an interface may hold an interrupt back: rx-usecs, tx-usecs (us), rx-frames, tx-frames (packets), adaptive-rx, \
+            adaptive-tx (1 or 0).",
     example: "coalesce:eth0:rx-usecs=8",
     of_machine: false,
     read: read_coalescing,

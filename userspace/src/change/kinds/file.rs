@@ -58,7 +58,8 @@ fn plan(path: &str, wanted: &str, _: &str) -> Result<String, ChangeError> {
 fn write(path: &str, _: &str, value: &str) -> Result<(), ChangeError> {
     let written = match value.strip_prefix(TEXT) {
         Some(text) => atomic::replace(Path::new(path), text.as_bytes(), 0o644),
-        None => fs::remove_file(path),
+        None => fs::remove_file(path)
+            .and_then(|()| atomic::sync_dir(Path::new(path).parent().unwrap_or(Path::new("/")))),
     };
     written.map_err(|error| ChangeError::of_write(path, &shown(value), error))
 }

@@ -33,7 +33,14 @@ fn plan(link: &str, wanted: &str, _: &str) -> Result<String, ChangeError> {
     let what = format!("the MTU of {link}");
     let there = rtnl::link(link)?;
     let bytes = number(&what, wanted, there.min_mtu.max(LEAST_IPV4), there.max_mtu.unwrap_or(MOST))?;
-    if bytes < LEAST_IPV6 && rtnl::has_ipv6(link)? {
+    let no = |why: String| Err(ChangeError::Unrestorable { what: what.clone(), why });
+    if there.kind.as_deref() == Some("bridge") {
+        return no("a bridge whose MTU was set no longer follows its ports".to_owned());
+    }
+    if let Some(upper) = rtnl::upper(there.index)? {
+        return no(format!("{upper} is on top of it and follows it down, but not up again"));
+    }
+    if bytes < LEAST_IPV6 && rtnl::has_ipv6(link) {
         let why =
             "below 1280 bytes an interface loses its IPv6 addresses, which would not come back".to_owned();
         return Err(ChangeError::Value { what, value: wanted.to_owned(), why });

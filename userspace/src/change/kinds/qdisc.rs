@@ -13,8 +13,9 @@ use std::io;
 pub(super) const KIND: Kind = Kind {
     name: "qdisc",
     key: "INTERFACE[:CLASS]",
-    value: "fq|fq_codel|cake|sfq|pfifo_fast|prio|pfifo LIMIT",
-    about: "The queue of what an interface sends; of each of its queues, where it has several.",
+    value: "KIND",
+    about: "The queue of what an interface sends; of each of its queues, where it has several: fq, fq_codel, cake, sfq, \
+            pfifo_fast, prio, or pfifo with a limit (`pfifo 100`).",
     example: "qdisc:eth0=fq_codel",
     of_machine: false,
     read,
@@ -36,8 +37,12 @@ const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
 /// `TC_H_ROOT`
 const ROOT: u32 = 0xffff_ffff;
-/// Handles of ours, so that what was begun can be told from what others set: one, and one more for where it is taken.
-const OURS: [u32; 2] = [0x6e74_0000, 0x6e75_0000];
+/// Handles of ours, so that what was begun can be told from what others set: two for each place, one for where the other is
+/// there. The same handle at two places would be one queue at both.
+const OURS: u32 = 0x6e00;
+const OURS_MASK: u32 = 0xff00;
+/// `TCA_FQ_CODEL_TARGET`, `TCA_FQ_CODEL_INTERVAL`, `TCA_FQ_CODEL_CE_THRESHOLD`
+const FQ_CODEL_TIMES: &[u16] = &[1, 3, 7];
 /// How a default is written.
 const DEFAULT: &str = "default";
 /// Bands of `prio`, and the band of each priority (pkt_sched.h, prio2band of sch_prio and pfifo_fast).
@@ -157,14 +162,29 @@ fn plan(link: &str, wanted: &str, now: &str) -> Result<String, ChangeError> {
     if is_so(&root) || is_mq && leaves.iter().all(is_so) {
         return Ok(now.to_owned());
     }
-    let taken = |handle: u32| now.starts_with(&format!("{:x}: ", handle >> 16));
-    let handle = if taken(OURS[0]) { OURS[1] } else { OURS[0] } >> 16;
+    let own = own_handle(place(link)?.1);
+    let handle = if now.starts_with(&format!("{own:x}: ")) { own + 1 } else { own };
+    if all(link_of(link)?)?.iter().any(|q| q.handle >> 16 == handle) {
+        return Err(refuse(format!(
+            "a queue with the handle {handle:x}: is there already, at another place"
+        )));
+    }
     let options = hex(&options_of(kind, limit));
     Ok(if is_mq {
         format!("{handle:x}: mq of {kind} {options}")
     } else {
         format!("{handle:x}: {kind} {options}")
     })
+}
+
+/// The first of ours for a place.
+const fn own_handle(place: u32) -> u32 {
+    let slot = if place == ROOT { 0 } else { 1 + (place & 0xffff) % 127 };
+    OURS + slot * 2
+}
+
+fn link_of(key: &str) -> Result<&str, ChangeError> {
+    place(key).map(|(link, _)| link)
 }
 
 /// Options that a kind cannot do without.
@@ -207,7 +227,7 @@ fn write(key: &str, _: &str, value: &str) -> Result<(), ChangeError> {
         let mut payload = tcmsg(index, handle, parent);
         payload.attribute(TCA_KIND, &[kind.as_bytes(), &[0]].concat());
         if !options.is_empty() {
-            payload.attribute(TCA_OPTIONS, options);
+            payload.attribute(TCA_OPTIONS, &as_set(kind, options));
         }
         rtnl::request(libc::RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, payload)
     };
@@ -220,6 +240,21 @@ fn write(key: &str, _: &str, value: &str) -> Result<(), ChangeError> {
     leaves.iter().try_for_each(|leaf| set(leaf.parent, 0, kind, &options)).map_err(failed)
 }
 
+/// Options as they have to be set to be told as they are. Times of codel are kept in units of 1024 ns, and rounded down both
+/// when they are set and when they are told (codel_set_params, fq_codel_dump): one more comes back as it was.
+fn as_set(kind: &str, options: &[u8]) -> Vec<u8> {
+    let mut set = Vec::new();
+    for (attribute, value) in rtnl::attributes(options, 0) {
+        match rtnl::word(value) {
+            Some(us) if kind == "fq_codel" && FQ_CODEL_TIMES.contains(&attribute) => {
+                set.attribute(attribute, &us.saturating_add(1).to_ne_bytes());
+            }
+            _ => set.attribute(attribute, value),
+        }
+    }
+    if kind == "fq_codel" { set } else { options.to_owned() }
+}
+
 /// Handle, kind and options.
 fn taken_apart(value: &str) -> Option<(u32, &str, Vec<u8>)> {
     let (handle, rest) = value.split_once(": ")?;
@@ -230,7 +265,7 @@ fn taken_apart(value: &str) -> Option<(u32, &str, Vec<u8>)> {
 /// What is set tells its handle and kind; the kernel adds options, and of several queues it may have got to some only.
 fn is_made_of(_: &str, written: &str, found: &str) -> bool {
     let Some((handle, rest)) = written.split_once(": ") else { return false };
-    let ours = OURS.iter().any(|own| format!("{:x}", own >> 16) == handle);
+    let ours = u32::from_str_radix(handle, 16).is_ok_and(|handle| handle & OURS_MASK == OURS);
     let kind = rest.split_whitespace().next().unwrap_or_default();
     let same =
         found.split_once(": ").is_some_and(|(h, r)| h == handle && r.split_whitespace().next() == Some(kind));

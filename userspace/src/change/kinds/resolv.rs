@@ -5,9 +5,10 @@ use std::{fs, path::Path};
 
 pub(super) const KIND: Kind = Kind {
     name: "resolv",
-    key: "ndots|timeout|attempts|single-request|single-request-reopen|use-vc",
+    key: "OPTION",
     value: "NUMBER|on|off",
-    about: "An option of the host's /etc/resolv.conf, where that is a file that no program writes.",
+    about: "An option of the host's /etc/resolv.conf, where that is a file that no program writes: ndots, timeout, attempts; \
+            single-request, single-request-reopen, use-vc.",
     example: "resolv:ndots=2",
     of_machine: true,
     read,

@@ -20,6 +20,8 @@ pub(super) const KIND: Kind = Kind {
 
 /// Setting these sets others, too, which would not be set back: each has its reason in the kernel.
 const CASCADES: &[(&str, &str)] = &[
+    ("net.ipv4.neigh.default.", "interfaces that are added later take it, and keep it"),
+    ("net.ipv6.neigh.default.", "interfaces that are added later take it, and keep it"),
     (
         "net.ipv4.ip_forward",
         "it sets net.ipv4.conf.*.forwarding of all interfaces, and more (inet_forward_change)",
@@ -33,9 +35,23 @@ const CASCADES: &[(&str, &str)] = &[
     ("net.ipv6.conf.default.", "interfaces that are added later take it, and keep it"),
 ];
 
+/// The same of settings of one interface, and of keys, by the last part of their names.
+const CASCADING_ENDS: &[(&str, &str)] = &[
+    (".disable_ipv6", "the interface loses its IPv6 addresses and routes, which do not come back"),
+    (".forwarding", "it removes routes that routers advertised, or switches LRO off, for good"),
+    (".addr_gen_mode", "it makes and removes link-local addresses"),
+    (".stable_secret", "it can be set once"),
+    (".tcp_fastopen_key", "a key that was never set cannot be unset"),
+];
+
 /// The hash table has whole pages of heads (nf_ct_alloc_hashtable), and pages have at most 64 KiB, of 8 bytes each.
 const MOST_ROUNDED: u64 = 8192;
 const BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
+
+/// A name as the kernel has it, however it is typed.
+pub(super) fn canonical(name: &str) -> String {
+    path(name).map_or_else(|_| name.to_owned(), |path| path.display().to_string())
+}
 
 /// Where a setting is. As in sysctl(8): when the first separator is a dot, dots and slashes are swapped, so that names of
 /// interfaces can have dots.
@@ -61,6 +77,9 @@ fn path(name: &str) -> Result<PathBuf, ChangeError> {
     }
     let dotted = relative.replace('/', ".");
     if let Some((_, why)) = CASCADES.iter().find(|(prefix, _)| dotted.starts_with(prefix)) {
+        return Err(ChangeError::Unrestorable { what: name.to_owned(), why: (*why).to_owned() });
+    }
+    if let Some((_, why)) = CASCADING_ENDS.iter().find(|(end, _)| dotted.ends_with(end)) {
         return Err(ChangeError::Unrestorable { what: name.to_owned(), why: (*why).to_owned() });
     }
     Ok(PathBuf::from("/proc/sys").join(relative))

@@ -82,11 +82,11 @@ fn masks_have_the_kernels_form() {
 fn queues_are_told_without_their_options_bytes() {
     let shown = |value| (qdisc::KIND.shown)(value);
     assert_eq!(shown("default noqueue"), "noqueue (default)");
-    assert_eq!(shown("6e74: fq_codel 0102"), "fq_codel");
-    assert_eq!(shown("6e74: pfifo e8030000"), "pfifo 1000");
-    assert_eq!(shown("6e74: mq of fq -, fq 01, fq -"), "mq of fq");
+    assert_eq!(shown("6e00: fq_codel 0102"), "fq_codel");
+    assert_eq!(shown("6e00: pfifo e8030000"), "pfifo 1000");
+    assert_eq!(shown("6e00: mq of fq -, fq 01, fq -"), "mq of fq");
     let made = |written, found| (qdisc::KIND.is_made_of)("eth0", written, found);
-    assert!(made("6e74: fq -", "6e74: fq 0102"));
-    assert!(made("6e74: mq of fq -", "6e74: mq of fq 01, pfifo_fast -"));
-    assert!(!made("6e74: fq -", "8001: fq 0102") && !made("8001: fq -", "8001: fq 01"));
+    assert!(made("6e00: fq -", "6e00: fq 0102"));
+    assert!(made("6e00: mq of fq -", "6e00: mq of fq 01, pfifo_fast -"));
+    assert!(!made("6e00: fq -", "8001: fq 0102") && !made("8001: fq -", "8001: fq 01"));
 }
