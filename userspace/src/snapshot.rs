@@ -435,6 +435,19 @@ pub struct PathMtu {
     pub count: u64,
 }
 
+/// Drop reasons of queues of interfaces. Source: include/net/dropreason-core.h; those of include/net/dropreason-qdisc.h come
+/// as the first of these, see `tcf_kfree_skb_list`.
+pub const QUEUE_REASONS: [&str; 8] = [
+    "QDISC_DROP",
+    "QDISC_OVERLIMIT",
+    "QDISC_CONGESTED",
+    "FQ_BAND_LIMIT",
+    "FQ_HORIZON_LIMIT",
+    "FQ_FLOW_LIMIT",
+    "CAKE_FLOOD",
+    "DUALPI2_STEP_DROP",
+];
+
 /// Drops of one reason at one place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Drop {

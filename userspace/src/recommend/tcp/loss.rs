@@ -8,22 +8,10 @@ use crate::{
     node::NodeLink,
     recommend::{Confidence, Judgement, Seen, of, quoted, total},
     report::units,
-    snapshot::Drop,
+    snapshot::{Drop, QUEUE_REASONS},
 };
 use std::collections::BTreeMap;
 
-/// Drop reasons of queues of interfaces. Source: include/net/dropreason-core.h; those of include/net/dropreason-qdisc.h come
-/// as the first of these, see `tcf_kfree_skb_list`.
-const QUEUE_REASONS: [&str; 8] = [
-    "QDISC_DROP",
-    "QDISC_OVERLIMIT",
-    "QDISC_CONGESTED",
-    "FQ_BAND_LIMIT",
-    "FQ_HORIZON_LIMIT",
-    "FQ_FLOW_LIMIT",
-    "CAKE_FLOOD",
-    "DUALPI2_STEP_DROP",
-];
 /// Functions in which codel, fq_codel and cake drop what has waited for too long, without a reason before 6.14; compilers make
 /// one of several, or not.
 const DROP_WITHOUT_REASON: [&str; 6] = [

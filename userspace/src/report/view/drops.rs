@@ -1,7 +1,7 @@
 //! Dropped packets by reason and place, those first that say something is wrong.
 
 use super::{super::units, Cell, Kind, Section, Table, nothing};
-use crate::snapshot::{Drop, Snapshot};
+use crate::snapshot::{Drop, QUEUE_REASONS, Snapshot};
 use std::cmp::Reverse;
 
 /// What a drop says about the node; the gravest first.
@@ -20,7 +20,8 @@ pub(super) enum Gravity {
 }
 
 /// The kernel's reasons, without their prefix; checksums are told by their ending.
-const REASONS: [(Gravity, &[&str]); 4] = [
+const REASONS: [(Gravity, &[&str]); 5] = [
+    (Gravity::NoRoom, &QUEUE_REASONS),
     (
         Gravity::NoRoom,
         &[
@@ -31,14 +32,6 @@ const REASONS: [(Gravity, &[&str]); 4] = [
             "PFMEMALLOC",
             "CPU_BACKLOG",
             "FULL_RING",
-            "QDISC_DROP",
-            "QDISC_OVERLIMIT",
-            "QDISC_CONGESTED",
-            "FQ_BAND_LIMIT",
-            "FQ_HORIZON_LIMIT",
-            "FQ_FLOW_LIMIT",
-            "CAKE_FLOOD",
-            "DUALPI2_STEP_DROP",
             "NEIGH_QUEUEFULL",
             "TCP_LISTEN_OVERFLOW",
             "TCP_ZEROWINDOW",
