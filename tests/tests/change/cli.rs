@@ -19,6 +19,22 @@ pub(crate) fn get(netns: &Netns, name: &str) -> String {
     netns.sysctl(&name.replace('.', "/")).unwrap()
 }
 
+/// What a script says that runs in mount and network namespaces of its own, so that `host` is that one: `$1` is a directory, in
+/// which the journal is, too, and `$2` the program.
+pub(crate) fn apart(script: &str, dir: &Path) -> (String, String) {
+    let output = Command::new("unshare")
+        .args(["--net", "--mount", "sh", "-c", script, "sh"])
+        .arg(dir)
+        .arg(nettrace().unwrap().get_program())
+        .env("NETTRACE_STATE_DIR", dir.join("state"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let (said, told) = (stdout(&output), stderr(&output));
+    assert!(output.status.success(), "{said}\n{told}");
+    (said, told)
+}
+
 /// The program, with a journal of its own.
 pub(crate) fn command(dir: &Path, args: &[&str]) -> Command {
     let mut command = nettrace().unwrap();
@@ -198,17 +214,7 @@ fn the_machines_files() {
         ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
         "$2" apply --yes --set resolv:ndots=2 || echo "code $?"
     "#;
-    // A network namespace of its own, too: `host` is the one that the program runs in.
-    let output = Command::new("unshare")
-        .args(["--net", "--mount", "sh", "-c", script, "sh"])
-        .arg(&path)
-        .arg(nettrace().unwrap().get_program())
-        .env("NETTRACE_STATE_DIR", path.join("state"))
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let (said, told) = (stdout(&output), stderr(&output));
-    assert!(output.status.success(), "{said}\n{told}");
+    let (said, told) = apart(script, &path);
     for text in [
         "50-theirs.conf:1 sets it at the next start",
         "net.core.somaxconn = 77\n",

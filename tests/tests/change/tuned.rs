@@ -1,11 +1,7 @@
 //! Profiles of a real tuned, with a bus, an `/etc/tuned` and a network namespace of its own.
 
-use crate::round_trip::state;
-use nettrace_tests::program::{nettrace, stderr, stdout};
-use std::{
-    fs,
-    process::{Command, Stdio},
-};
+use crate::{cli::apart, round_trip::state};
+use std::fs;
 
 /// What only this test needs, and what nobody wants to have set up on their machine for it.
 const PROGRAMS: [&str; 2] = ["/usr/sbin/tuned", "/usr/bin/dbus-daemon"];
@@ -49,16 +45,7 @@ fn profiles_are_set_by_who_has_them() {
     }
     let (path, _) = state("tuned");
     fs::create_dir_all(&path).unwrap();
-    let output = Command::new("unshare")
-        .args(["--net", "--mount", "sh", "-c", SCRIPT, "sh"])
-        .arg(&path)
-        .arg(nettrace().unwrap().get_program())
-        .env("NETTRACE_STATE_DIR", path.join("state"))
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let (said, told) = (stdout(&output), stderr(&output));
-    assert!(output.status.success(), "{said}\n{told}");
+    let (said, told) = apart(SCRIPT, &path);
     for text in [
         "without its daemon: code 2",
         "before: manual lab-one 111",
