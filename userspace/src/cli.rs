@@ -20,7 +20,7 @@ mod undo;
 mod value;
 
 pub use capture::{CaptureArgs, Exemplar};
-pub use change_args::{ApplyArgs, GuardArgs, KeepArgs, ListArgs, RollbackArgs, StateArgs, TuneArgs};
+pub use change_args::{ApplyArgs, GuardArgs, HowArgs, KeepArgs, ListArgs, RollbackArgs, StateArgs, TuneArgs};
 pub use commands::main;
 pub use docs::{completions, man_page, man_pages};
 

@@ -318,6 +318,11 @@ const BY_EVENTS: &[&str] = &[
 /// Share of all events that could not be kept, from which on those that are missing may have been the ones that matter.
 const LOST_SHARE: f64 = 0.01;
 
+/// Names of all rules.
+pub fn ids() -> impl Iterator<Item = &'static str> {
+    RULES.iter().copied().flatten().map(|rule| rule.id)
+}
+
 /// What rules see.
 struct Seen<'a> {
     snapshot: &'a Snapshot,

@@ -209,39 +209,44 @@ pub(super) fn read(step: &Step) -> Result<String, ChangeError> {
 /// Whether a value is as it was set, for people and programs, and what it is now.
 #[must_use]
 pub fn now_of(step: &Step) -> (&'static str, Option<String>) {
-    let now = read(step).ok();
-    let state = match look(step, false) {
-        Ok(Found::Ours) => "as-set",
+    let now = match read(step) {
+        Ok(now) => now,
+        Err(error) => return (if error.is_gone() { "gone" } else { "changed-by-others" }, None),
+    };
+    let state = match told_apart(step, &now, false) {
         Ok(Found::Back) => "as-before",
-        Ok(Found::Gone(_)) => "gone",
+        Ok(_) => "as-set",
         Err(_) => "changed-by-others",
     };
-    (state, now)
+    (state, Some(now))
 }
 
 /// What is there where a value was set.
 fn look(step: &Step, unfinished: bool) -> Result<Found, ChangeError> {
+    match read(step) {
+        Ok(now) => told_apart(step, &now, unfinished),
+        Err(error) if error.is_gone() => Ok(Found::Gone(error)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whose a value is that was read.
+fn told_apart(step: &Step, now: &str, unfinished: bool) -> Result<Found, ChangeError> {
     let kind = kind_of(step)?;
-    let now = match read(step) {
-        Ok(now) => now,
-        Err(error) if error.is_gone() => return Ok(Found::Gone(error)),
-        Err(error) => return Err(error),
-    };
     let made = || {
         unfinished
-            && ((kind.is_made_of)(&step.key, &step.after, &now)
-                || is_between(&now, &step.before, &step.after))
+            && ((kind.is_made_of)(&step.key, &step.after, now) || is_between(now, &step.before, &step.after))
     };
-    if kind.is_same(&step.before, &now) {
+    if kind.is_same(&step.before, now) {
         Ok(Found::Back)
-    } else if kind.is_same(&step.after, &now) || made() {
+    } else if kind.is_same(&step.after, now) || made() {
         Ok(Found::Ours)
     } else {
         Err(ChangeError::Conflict {
             what: step.to_string(),
-            set: (kind.shown)(&step.after),
-            now: (kind.shown)(&now),
-            before: (kind.shown)(&step.before),
+            set: step.show(&step.after),
+            now: step.show(now),
+            before: step.show(&step.before),
         })
     }
 }
@@ -264,8 +269,8 @@ fn restore(step: &Step, unfinished: bool, force: bool, undone: &mut Undone) -> R
             kind.within(&step.place, || (kind.write)(&step.key, &step.after, &step.before))?;
             let now = read(step)?;
             if !kind.is_same(&step.before, &now) {
-                let error = std::io::Error::other(format!("it is `{}` afterwards", (kind.shown)(&now)));
-                let value = (kind.shown)(&step.before);
+                let error = std::io::Error::other(format!("it is `{}` afterwards", step.show(&now)));
+                let value = step.show(&step.before);
                 return Err(ChangeError::Refused { what: step.to_string(), value, error });
             }
             undone.restored.push(step.to_string());

@@ -5,11 +5,12 @@ use super::{ChangeError, Engine, Entry, Journal, Recovered, State, StateDir};
 use rustix::process::setsid;
 use std::{
     collections::BTreeSet,
+    fs,
     io::{self, BufRead as _, BufReader, Write as _},
     os::unix::process::CommandExt as _,
     process::{Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 /// What the process is told to do: see `nettrace guard` of the command line.
@@ -67,9 +68,17 @@ pub fn watch(dir: &StateDir, mut said: impl FnMut(&Recovered)) -> Result<(), Cha
     let mut waited = Duration::ZERO;
     // What could not be taken back is told by the next command; trying it for ever brings nothing.
     let mut left = BTreeSet::new();
+    let (mut seen, mut entries) = (None, Vec::new());
     while waited < NO_CHANGE {
-        // What cannot be read now may be in the middle of being written.
-        let entries = Journal::look(dir).unwrap_or_default();
+        // What is past its time is told by the clock: the journal is read anew only where it has grown or was rewritten.
+        let version = version(dir);
+        if version.is_none() || version != seen {
+            // What cannot be read now may be in the middle of being written.
+            match Journal::look(dir) {
+                Ok(read) => (seen, entries) = (version, read),
+                Err(_) => seen = None,
+            }
+        }
         // One that is not finished is somebody's who is at work, or is taken back by whoever comes next.
         let limited = |e: &&Entry| e.state == State::Done && e.begin.until.is_some();
         let limited: Vec<_> =
@@ -82,6 +91,12 @@ pub fn watch(dir: &StateDir, mut said: impl FnMut(&Recovered)) -> Result<(), Cha
         thread::sleep(POLL);
     }
     Ok(())
+}
+
+/// Length and time of the journal; none where there is none.
+fn version(dir: &StateDir) -> Option<(u64, SystemTime)> {
+    let meta = fs::metadata(dir.journal()).ok()?;
+    Some((meta.len(), meta.modified().ok()?))
 }
 
 /// Takes back what is due; the numbers of changes for which that failed.

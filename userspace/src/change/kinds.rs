@@ -9,7 +9,7 @@ mod resolv;
 mod route;
 mod rps;
 mod sysctl;
-mod tuned;
+pub(super) mod tuned;
 
 pub(super) use super::rtnl;
 use super::{ChangeError, Place};
@@ -64,12 +64,6 @@ impl Kind {
         what: impl FnOnce() -> Result<T, ChangeError> + Send,
     ) -> Result<T, ChangeError> {
         if self.of_machine { what() } else { place.within(what) }
-    }
-
-    /// A value as people read it.
-    #[must_use]
-    pub fn show(&self, value: &str) -> String {
-        (self.shown)(value)
     }
 }
 

@@ -1,6 +1,9 @@
 //! Who else sets a value, and will set it again: what is changed beside them does not last, and the plan says so.
 
-use super::{Place, kinds::rtnl};
+use super::{
+    Place,
+    kinds::{rtnl, tuned},
+};
 use std::{fs, path::PathBuf};
 
 /// Where systemd-sysctl(8) and procps read settings from, and the order in which names count.
@@ -12,7 +15,6 @@ const NETWORK_MANAGER: &str = "/run/NetworkManager/devices";
 const NETWORKD: &str = "/run/systemd/netif/links";
 /// Where the CNI's configuration is.
 const CNI_DIR: &str = "/etc/cni/net.d";
-const TUNED: &str = "/etc/tuned/active_profile";
 /// Settings that kube-proxy sets at its start, and then each time it changes its mind (its --conntrack-* options).
 const KUBE_PROXY: &[&str] = &[
     "net.netfilter.nf_conntrack_max",
@@ -24,7 +26,7 @@ const KUBE_PROXY: &[&str] = &[
 pub(super) fn of(kind: &str, key: &str, place: &Place) -> Vec<String> {
     match kind {
         "sysctl" if place.is_own() => {
-            [kube_proxy(key), tuned(key)].into_iter().flatten().chain(sysctl_files(key)).collect()
+            [kube_proxy(key), tuned_profile(key)].into_iter().flatten().chain(sysctl_files(key)).collect()
         }
         "mtu" | "ring" | "coalesce" => {
             let link = key.split(':').next().unwrap_or(key);
@@ -32,7 +34,7 @@ pub(super) fn of(kind: &str, key: &str, place: &Place) -> Vec<String> {
             let managed = index.ok().filter(|_| place.is_own()).and_then(|index| managed(index, link));
             managed.into_iter().chain(cni(kind)).collect()
         }
-        "qdisc" => tuned("net.core.default_qdisc").into_iter().collect(),
+        "qdisc" => tuned_profile("net.core.default_qdisc").into_iter().collect(),
         _ => Vec::new(),
     }
 }
@@ -82,11 +84,10 @@ fn sysctl_files(name: &str) -> Vec<String> {
 }
 
 /// The active profile of tuned, where that sets it.
-fn tuned(name: &str) -> Option<String> {
-    let active = fs::read_to_string(TUNED).ok()?;
+fn tuned_profile(name: &str) -> Option<String> {
+    let active = fs::read_to_string(tuned::ACTIVE).ok()?;
     let sets = |profile: &&str| {
-        let dirs = ["/etc/tuned", "/etc/tuned/profiles", "/usr/lib/tuned", "/usr/lib/tuned/profiles"];
-        let files = dirs.iter().map(|dir| format!("{dir}/{profile}/tuned.conf"));
+        let files = tuned::PROFILES.iter().map(|dir| format!("{dir}/{profile}/tuned.conf"));
         files
             .filter_map(|file| fs::read_to_string(file).ok())
             .any(|text| text.lines().any(|l| l.split_once('=').is_some_and(|(key, _)| key.trim() == name)))

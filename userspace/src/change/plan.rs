@@ -88,7 +88,7 @@ impl Plan {
     ///
     /// # Errors
     /// [`ChangeError::Meanwhile`] when not.
-    pub fn check(&self) -> Result<(), ChangeError> {
+    pub(super) fn check(&self) -> Result<(), ChangeError> {
         self.steps.iter().try_for_each(|step| {
             let now = engine::read(step)?;
             let same = kinds::find(&step.kind)?.is_same(&step.before, &now);

@@ -25,12 +25,17 @@ impl Step {
     /// Whether it sets the same as another.
     #[must_use]
     pub fn is_of(&self, other: &Self) -> bool {
-        let kinds =
-            kinds::find(&self.kind).ok().filter(|kind| self.kind == other.kind && kind.name == self.kind);
-        kinds.is_some_and(|kind| {
+        let kind = kinds::find(&self.kind).ok().filter(|kind| kind.name == other.kind);
+        kind.is_some_and(|kind| {
             kind.resource(&self.key) == kind.resource(&other.key)
                 && (kind.of_machine || self.place.is(&other.place))
         })
+    }
+
+    /// One of its values as people read it.
+    #[must_use]
+    pub fn show(&self, value: &str) -> String {
+        kinds::find(&self.kind).map_or_else(|_| value.to_owned(), |kind| (kind.shown)(value))
     }
 }
 

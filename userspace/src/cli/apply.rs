@@ -7,9 +7,9 @@ use super::{
     run, undo,
 };
 use crate::{
-    change::{ChangeError, Engine, KINDS, Plan, Request, StateDir, Until, nearest, plan, start_guard},
+    change::{ChangeError, Engine, Plan, Request, StateDir, Step, Until, nearest, plan, start_guard},
     config::{Apply, Capture, Wanted},
-    recommend::{self, Finding, RULES, Risk, Verdict},
+    recommend::{self, Finding, Risk, Verdict},
     report::units,
     snapshot::{SignalData, Snapshot},
 };
@@ -23,8 +23,7 @@ pub(super) fn apply(capture: &Capture, apply: &Apply) -> Result<Exit, Failure> {
     if !apply.dry_run {
         undo::recover(&dir)?;
     }
-    let plans = plans(capture, apply)?;
-    let asked: Vec<_> = plans.into_iter().filter(|plan| !plan.steps.is_empty()).collect();
+    let asked = plans(capture, apply)?;
     if asked.is_empty() {
         say("nothing is to be changed");
         return Ok(Exit::Ok);
@@ -47,8 +46,7 @@ pub(super) fn measure_apply_measure(capture: &Capture, apply: &Apply) -> Result<
     undo::recover(&dir)?;
     let before = run::measure(capture, None)?.snapshot;
     let findings = recommend::advise(&before, apply.profile);
-    let plans: Vec<_> =
-        planned(&findings, apply)?.into_iter().filter(|plan| !plan.steps.is_empty()).collect();
+    let plans = planned(&findings, apply)?;
     if plans.is_empty() {
         say("no finding says apply and risks nothing; nothing was changed");
         return Ok(before);
@@ -89,16 +87,10 @@ pub(super) fn check(apply: &Apply) -> Result<(), Failure> {
 
 /// What is to be tried, each by itself.
 pub(super) fn each(capture: &Capture, apply: &Apply) -> Result<Vec<Plan>, Failure> {
-    let Wanted::Settings { settings, netns } = &apply.wanted else {
-        let plans = plans(capture, apply)?;
-        return Ok(plans.into_iter().filter(|plan| !plan.steps.is_empty()).collect());
-    };
-    let one = |setting: &String| {
-        let request = Request { netns: netns.clone(), setting: setting.clone() };
-        Ok(told(plan(setting, "asked for", &[request], false)?))
-    };
-    let plans = settings.iter().map(one).collect::<Result<Vec<_>, ChangeError>>()?;
-    Ok(plans.into_iter().filter(|plan| !plan.steps.is_empty()).collect())
+    let Wanted::Settings { settings, netns } = &apply.wanted else { return plans(capture, apply) };
+    let one = |setting: &String| typed(std::slice::from_ref(setting), netns, false);
+    let plans = settings.iter().map(one).collect::<Result<Vec<_>, Failure>>()?;
+    Ok(plans.into_iter().flatten().collect())
 }
 
 /// One change after the other: what was made before one fails stays, and is told.
@@ -125,15 +117,21 @@ fn make(dir: &StateDir, plans: &[Plan], apply: &Apply) -> Result<Exit, Failure> 
     Ok(Exit::Ok)
 }
 
-/// What is to be done, nothing twice.
+/// What is to be done, nothing twice, and nothing that is so already.
 fn plans(capture: &Capture, apply: &Apply) -> Result<Vec<Plan>, Failure> {
-    if let Wanted::Settings { settings, netns } = &apply.wanted {
-        let request = |setting: &String| Request { netns: netns.clone(), setting: setting.clone() };
-        let requests: Vec<_> = settings.iter().map(request).collect();
-        let id = settings.join(" ");
-        return Ok(vec![told(plan(&id, "asked for", &requests, apply.persist)?)]);
+    match &apply.wanted {
+        Wanted::Settings { settings, netns } => {
+            Ok(typed(settings, netns, apply.persist)?.into_iter().collect())
+        }
+        _ => planned(&findings(capture, apply)?, apply),
     }
-    planned(&findings(capture, apply)?, apply)
+}
+
+/// One change of settings as they were typed; none where all is so already.
+fn typed(settings: &[String], netns: &str, persist: bool) -> Result<Option<Plan>, Failure> {
+    let request = |setting: &String| Request { netns: netns.to_owned(), setting: setting.clone() };
+    let requests: Vec<_> = settings.iter().map(request).collect();
+    Ok(told(plan(&settings.join(" "), "asked for", &requests, persist)?))
 }
 
 /// What findings call for, nothing twice.
@@ -145,18 +143,18 @@ fn planned(findings: &[Finding], apply: &Apply) -> Result<Vec<Plan>, Failure> {
             by_hand(finding);
             continue;
         }
-        let mut plan = told(plan(&finding.id, &finding.because, &requests, apply.persist)?);
-        for earlier in plans.iter().flat_map(|p| &p.steps) {
-            plan.steps.retain(|s| !s.is_of(earlier));
-        }
-        plans.push(plan);
+        let mut plan = plan(&finding.id, &finding.because, &requests, apply.persist)?;
+        let earlier = |step: &Step| plans.iter().flat_map(|p| &p.steps).any(|s| s.is_of(step));
+        plan.steps.retain(|step| !earlier(step));
+        plans.extend(told(plan));
     }
     Ok(plans)
 }
 
-fn told(plan: Plan) -> Plan {
+/// Says what is so already, and yields what there is to be done, if anything.
+fn told(plan: Plan) -> Option<Plan> {
     plan.already.iter().for_each(|what| say(&format!("{what} is so already")));
-    plan
+    Some(plan).filter(|plan| !plan.steps.is_empty())
 }
 
 /// Of a measurement made now, or before on this node.
@@ -214,16 +212,13 @@ fn by_hand(finding: &Finding) {
     }
 }
 
-fn ids() -> impl Iterator<Item = &'static str> {
-    RULES.iter().copied().flatten().map(|rule| rule.id)
-}
-
 fn check_id(id: &str) -> Result<(), Failure> {
-    if ids().any(|known| known == id) { Ok(()) } else { Err(unknown(id)) }
+    if recommend::ids().any(|known| known == id) { Ok(()) } else { Err(unknown(id)) }
 }
 
 fn unknown(id: &str) -> Failure {
-    let near = nearest(id, ids()).map(|near| format!("; the nearest is {near}")).unwrap_or_default();
+    let near =
+        nearest(id, recommend::ids()).map(|near| format!("; the nearest is {near}")).unwrap_or_default();
     Failure::usage(anyhow!(
         "there is no finding {id}{near}; `nettrace recommend --all` lists them. Nothing was changed"
     ))
@@ -232,11 +227,9 @@ fn unknown(id: &str) -> Failure {
 pub(super) fn show(out: &mut dyn io::Write, plan: &Plan) -> io::Result<()> {
     writeln!(out, "{}: {}", plan.id, plan.why)?;
     for step in &plan.steps {
-        let kind = KINDS.iter().find(|kind| kind.name == step.kind);
-        let shown = |value: &str| kind.map_or_else(|| value.to_owned(), |kind| kind.show(value));
         writeln!(out, "  {step}")?;
-        writeln!(out, "    - {}", shown(&step.before))?;
-        writeln!(out, "    + {}", shown(&step.after))?;
+        writeln!(out, "    - {}", step.show(&step.before))?;
+        writeln!(out, "    + {}", step.show(&step.after))?;
         for owner in &step.owners {
             writeln!(out, "    ! {owner}")?;
         }

@@ -13,18 +13,9 @@ pub struct StateArgs {
     pub state_dir: Option<PathBuf>,
 }
 
-/// `apply`.
+/// What `apply` and `tune` have in common.
 #[derive(Clone, Debug, Args)]
-pub struct ApplyArgs {
-    /// Findings to be applied, by their ids; see `nettrace recommend`
-    #[arg(value_name = "ID", required_unless_present_any = ["all_safe", "set"])]
-    pub ids: Vec<String>,
-    /// All findings that say `apply` and whose change risks nothing that works now
-    #[arg(long, conflicts_with = "ids")]
-    pub all_safe: bool,
-    /// A setting by hand, KIND:KEY=VALUE; several are made together, or none of them. --help lists the kinds
-    #[arg(long, value_name = "SETTING", conflicts_with_all = ["ids", "all_safe"], long_help = settings())]
-    pub set: Vec<String>,
+pub struct HowArgs {
     /// Network namespace of --set: a name as in `ip netns`, or a path [default: this one]
     #[arg(long, value_name = "NETNS", requires = "set")]
     pub inside: Option<String>,
@@ -40,18 +31,35 @@ pub struct ApplyArgs {
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
-    /// Take it back by itself after this time, unless `nettrace keep` is run before
-    #[arg(long, value_name = "TIME", value_parser = value::duration)]
-    pub until: Option<Duration>,
-    /// Also set it at the next start of the machine: kernel settings of the host, in /etc/sysctl.d
-    #[arg(long)]
-    pub persist: bool,
     /// Where the journal is.
     #[command(flatten)]
     pub state: StateArgs,
     /// What is measured.
     #[command(flatten)]
     pub capture: CaptureArgs,
+}
+
+/// `apply`.
+#[derive(Clone, Debug, Args)]
+pub struct ApplyArgs {
+    /// Findings to be applied, by their ids; see `nettrace recommend`
+    #[arg(value_name = "ID", required_unless_present_any = ["all_safe", "set"])]
+    pub ids: Vec<String>,
+    /// All findings that say `apply` and whose change risks nothing that works now
+    #[arg(long, conflicts_with = "ids")]
+    pub all_safe: bool,
+    /// A setting by hand, KIND:KEY=VALUE; several are made together, or none of them. --help lists the kinds
+    #[arg(long, value_name = "SETTING", conflicts_with_all = ["ids", "all_safe"], long_help = settings())]
+    pub set: Vec<String>,
+    /// Take it back by itself after this time, unless `nettrace keep` is run before
+    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    pub until: Option<Duration>,
+    /// Also set it at the next start of the machine: kernel settings of the host, in /etc/sysctl.d
+    #[arg(long)]
+    pub persist: bool,
+    /// From what, where, and how.
+    #[command(flatten)]
+    pub how: HowArgs,
 }
 
 /// `tune`.
@@ -63,9 +71,6 @@ pub struct TuneArgs {
     /// A setting to be tried, KIND:KEY=VALUE; each by itself. --help of `apply` lists the kinds
     #[arg(long, value_name = "SETTING", conflicts_with = "ids")]
     pub set: Vec<String>,
-    /// Network namespace of --set: a name as in `ip netns`, or a path [default: this one]
-    #[arg(long, value_name = "NETNS", requires = "set")]
-    pub inside: Option<String>,
     /// What is to get better: a quantile of a signal, or `throughput`
     #[arg(long, value_name = "WHAT", default_value = "p95 of tcp.srtt")]
     pub objective: Objective,
@@ -87,27 +92,12 @@ pub struct TuneArgs {
     /// What an improvement has to be worth, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 2.0, value_parser = percent)]
     pub least_effect: f64,
-    /// Findings of this JSON snapshot or recording of this node, instead of measuring first
-    #[arg(long, value_name = "FILE", conflicts_with = "set")]
-    pub from: Option<PathBuf>,
-    /// What the node is to be good at
-    #[arg(long, value_enum, default_value_t)]
-    pub profile: Profile,
-    /// Only show what would be tried
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Do not ask
-    #[arg(short, long)]
-    pub yes: bool,
     /// Write JSON instead of text
     #[arg(long)]
     pub json: bool,
-    /// Where the journal is.
+    /// From what, where, and how.
     #[command(flatten)]
-    pub state: StateArgs,
-    /// What is measured.
-    #[command(flatten)]
-    pub capture: CaptureArgs,
+    pub how: HowArgs,
 }
 
 fn confidence(text: &str) -> Result<f64, String> {

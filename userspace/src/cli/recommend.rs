@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     config::{Advice, Capture},
-    recommend::{self, Finding, Format, RULES},
+    recommend::{self, Finding, Format},
     report,
 };
 use anyhow::Context as _;
@@ -62,7 +62,7 @@ fn written(node: &str, findings: &[Finding], advice: &Advice) -> Result<String, 
 }
 
 fn check_id(id: &str) -> Result<(), Failure> {
-    let ids: Vec<_> = RULES.iter().copied().flatten().map(|rule| rule.id).collect();
+    let ids: Vec<_> = recommend::ids().collect();
     if ids.contains(&id) {
         return Ok(());
     }
@@ -76,7 +76,7 @@ fn check_id(id: &str) -> Result<(), Failure> {
 mod tests {
     use super::*;
     use crate::{
-        recommend::{Profile, Verdict},
+        recommend::{Profile, RULES, Verdict},
         snapshot::{SCHEMA_VERSION, sample},
     };
     use std::fs;

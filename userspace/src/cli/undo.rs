@@ -5,8 +5,8 @@ use super::{
     commands::{Failure, print, say},
 };
 use crate::change::{
-    ChangeError, Engine, Entry, Journal, JournalError, KINDS, Recovered, State, StateDir, Step, Undone,
-    now_of, watch,
+    ChangeError, Engine, Entry, Journal, JournalError, Recovered, State, StateDir, Step, Undone, now_of,
+    watch,
 };
 use crate::report::units;
 use anyhow::{Context as _, anyhow};
@@ -213,14 +213,9 @@ fn write_entry(out: &mut dyn io::Write, entry: &Entry) -> io::Result<()> {
         entry.begin.id
     )?;
     for step in &entry.begin.steps {
-        let shown = |value: &str| shown(step, value);
-        writeln!(out, "      {step}: {} -> {}", shown(&step.before), shown(&step.after))?;
+        writeln!(out, "      {step}: {} -> {}", step.show(&step.before), step.show(&step.after))?;
     }
     Ok(())
-}
-
-fn shown(step: &Step, value: &str) -> String {
-    KINDS.iter().find(|kind| kind.name == step.kind).map_or_else(|| value.to_owned(), |kind| kind.show(value))
 }
 
 /// A value that is in force, and what it is now.
@@ -269,7 +264,7 @@ fn in_force<'a>(entry: &'a Entry, step: &'a Step) -> InForce<'a> {
         what: step.to_string(),
         before: &step.before,
         set: &step.after,
-        now: now.map(|now| shown(step, &now)),
+        now: now.map(|now| step.show(&now)),
         state,
         left_s: entry.begin.until.as_ref().map(|u| Duration::from_nanos(u.left_ns().unwrap_or(0)).as_secs()),
     }

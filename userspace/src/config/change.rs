@@ -2,7 +2,7 @@
 
 use super::{Action, UsageError, capture};
 use crate::{
-    cli::{ApplyArgs, TuneArgs},
+    cli::{ApplyArgs, CaptureArgs, HowArgs, TuneArgs},
     recommend::Profile,
     tune,
 };
@@ -70,6 +70,18 @@ impl Apply {
             state_dir,
         }
     }
+
+    /// What was typed for changes that are made for good, or tried; settings by hand before anything else.
+    fn typed(set: Vec<String>, other: Wanted, how: HowArgs) -> (Self, CaptureArgs) {
+        let HowArgs { inside, from, profile, dry_run, yes, state, capture } = how;
+        let wanted = if set.is_empty() {
+            other
+        } else {
+            Wanted::Settings { settings: set, netns: inside.unwrap_or_else(|| HOST.to_owned()) }
+        };
+        let apply = Self { wanted, from, profile, dry_run, ..Self::all_safe(yes, state.state_dir) };
+        (apply, capture)
+    }
 }
 
 /// What is to be tried, and how.
@@ -87,32 +99,13 @@ pub struct Tune {
 const TOLERANCE: f64 = 0.05;
 
 pub(super) fn tune(args: TuneArgs, page_bytes: u64) -> Result<Action, UsageError> {
-    let TuneArgs {
-        ids,
-        set,
-        inside,
-        objective,
-        guards,
-        rounds,
-        window,
-        settle,
-        confidence,
-        least_effect,
-        ..
-    } = args;
-    let TuneArgs { from, profile, dry_run, yes, json, state, capture: measured, .. } = args;
+    let TuneArgs { ids, set, objective, guards, rounds, window, settle, confidence, least_effect, json, how } =
+        args;
     if window < MIN_WINDOW || window > MAX_WINDOW || settle > MAX_WINDOW {
         return Err(UsageError::Window(window));
     }
-    let wanted = if !set.is_empty() {
-        Wanted::Settings { settings: set, netns: inside.unwrap_or_else(|| HOST.to_owned()) }
-    } else if ids.is_empty() {
-        Wanted::Proposed
-    } else {
-        Wanted::Findings(ids)
-    };
-    let state_dir = state.state_dir;
-    let apply = Apply { wanted, from, profile, dry_run, yes, until: None, persist: false, state_dir };
+    let other = if ids.is_empty() { Wanted::Proposed } else { Wanted::Findings(ids) };
+    let (apply, measured) = Apply::typed(set, other, how);
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
     let guards = guards.into_iter().filter(|guard| *guard != objective).collect();
     let options = tune::Options {
@@ -130,31 +123,11 @@ pub(super) fn tune(args: TuneArgs, page_bytes: u64) -> Result<Action, UsageError
 }
 
 pub(super) fn apply(args: ApplyArgs, page_bytes: u64) -> Result<Action, UsageError> {
-    let ApplyArgs {
-        ids,
-        all_safe,
-        set,
-        inside,
-        from,
-        profile,
-        dry_run,
-        yes,
-        until,
-        persist,
-        state,
-        capture: measured,
-    } = args;
+    let ApplyArgs { ids, all_safe, set, until, persist, how } = args;
     if until.is_some_and(|time| time.is_zero()) {
         return Err(UsageError::Until);
     }
-    let wanted = if !set.is_empty() {
-        Wanted::Settings { settings: set, netns: inside.unwrap_or_else(|| HOST.to_owned()) }
-    } else if all_safe {
-        Wanted::AllSafe
-    } else {
-        Wanted::Findings(ids)
-    };
-    let state_dir = state.state_dir;
-    let apply = Apply { wanted, from, profile, dry_run, yes, until, persist, state_dir };
-    Ok(Action::Apply { capture: capture(measured, page_bytes)?, apply })
+    let other = if all_safe { Wanted::AllSafe } else { Wanted::Findings(ids) };
+    let (apply, measured) = Apply::typed(set, other, how);
+    Ok(Action::Apply { capture: capture(measured, page_bytes)?, apply: Apply { until, persist, ..apply } })
 }

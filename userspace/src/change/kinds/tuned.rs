@@ -24,11 +24,12 @@ pub(super) const KIND: Kind = Kind {
     shown,
 };
 
-const ACTIVE: &str = "/etc/tuned/active_profile";
+pub(in crate::change) const ACTIVE: &str = "/etc/tuned/active_profile";
 /// `auto` where tuned chose the profile by itself.
 const MODE: &str = "/etc/tuned/profile_mode";
 /// Where profiles are: their administrator's first, and then those that came with it, before and after tuned 2.23.
-const PROFILES: &[&str] = &["/etc/tuned", "/etc/tuned/profiles", "/usr/lib/tuned", "/usr/lib/tuned/profiles"];
+pub(in crate::change) const PROFILES: &[&str] =
+    &["/etc/tuned", "/etc/tuned/profiles", "/usr/lib/tuned", "/usr/lib/tuned/profiles"];
 /// A profile may restart services and set each CPU's governor.
 const WAIT: Duration = Duration::from_secs(60);
 const AUTO: &str = "auto";
