@@ -10,6 +10,7 @@ mod atomic;
 mod engine;
 mod error;
 mod fault;
+mod found;
 mod guard;
 mod journal;
 mod kinds;
@@ -18,12 +19,12 @@ mod owner;
 mod place;
 mod plan;
 mod record;
-mod rtnl;
 mod sockopt;
 mod state;
 
-pub use engine::{Engine, Recovered, Undone, now_of};
+pub use engine::{Engine, Recovered, Undone};
 pub use error::ChangeError;
+pub use found::{Now, now_of};
 pub use guard::{start as start_guard, watch};
 pub use journal::{Journal, JournalError};
 pub use kinds::{KINDS, Kind, Setting, offered};
@@ -31,7 +32,6 @@ pub use lock::LockError;
 pub use place::Place;
 pub use plan::{Plan, Request, plan};
 pub use record::{Begin, Entry, State, Step, Until};
-pub use rtnl::transferred_bytes;
 pub use state::StateDir;
 
 /// A plan that needs no privilege: of a file.
@@ -45,8 +45,9 @@ pub(crate) fn test_plan(file: &std::path::Path, text: &str) -> Plan {
         after: format!("text:{text}"),
         key,
         owners: Vec::new(),
+        ifindex: None,
     };
-    Plan { id: "test".to_owned(), why: "a test".to_owned(), steps: vec![step], already: Vec::new() }
+    Plan::of("test", "a test", vec![step])
 }
 
 /// The word nearest to one that was mistyped, if one is near.

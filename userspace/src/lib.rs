@@ -32,6 +32,7 @@ pub mod recommend;
 pub mod recording;
 pub mod report;
 pub mod ring;
+mod rtnl;
 pub mod snapshot;
 pub mod stats;
 pub mod symbols;

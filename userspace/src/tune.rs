@@ -17,7 +17,7 @@ pub use objective::{Objective, ObjectiveError};
 pub use report::{json, text};
 
 use crate::{
-    change::{ChangeError, Engine, Plan, StateDir, Until},
+    change::{Begin, ChangeError, Engine, Now, Plan, StateDir, Until, now_of},
     stats::Estimate,
 };
 use serde::Serialize;
@@ -95,6 +95,8 @@ pub struct Effect {
     pub confidence: f64,
     /// Rounds that told.
     pub rounds: u32,
+    /// Rounds that told without the change, and not with it: each counts as much worse.
+    pub lost: u32,
 }
 
 /// One change, and what became of it.
@@ -138,28 +140,58 @@ pub fn tune(
     let mut trials = Vec::new();
     let mut coin = Coin(options.seed | 1);
     for plan in plans {
-        let mut switch = Switch { dir, plan, change: None, limit: limit(options) };
-        let rounds = measured(&mut switch, options, meter, stop, &mut coin);
-        // However it ended, what was tried is not in force any more.
-        let back = switch.off();
-        let trial = match (rounds, back) {
-            (_, Err(error)) => return Err(error.into()),
-            (Err(Interrupted::Stopped), Ok(())) => break,
-            (Err(Interrupted::Meter(error)), Ok(())) => return Err(error.into()),
-            (Err(Interrupted::Change(error @ ChangeError::Stuck { .. })), Ok(())) => return Err(error.into()),
-            (Err(Interrupted::Change(error)), Ok(())) => Trial {
-                id: plan.id.clone(),
-                verdict: Verdict::Failed,
-                because: error.to_string(),
-                change: None,
-                effects: Vec::new(),
-            },
-            (Ok(rounds), Ok(())) => keep(dir, plan, judge(&plan.id, &rounds, options, plans.len())),
+        let trial = match tried(dir, plan, options, plans.len(), meter, stop, &mut coin)? {
+            Some(trial) => trial,
+            None => break,
         };
         told(&trial);
         trials.push(trial);
     }
     Ok(trials)
+}
+
+/// Tries one of so many changes; none when it was stopped.
+fn tried(
+    dir: &StateDir,
+    plan: &Plan,
+    options: &Options,
+    changes: usize,
+    meter: &mut dyn Meter,
+    stop: &dyn Fn() -> bool,
+    coin: &mut Coin,
+) -> Result<Option<Trial>, TuneError> {
+    // What was kept before may be what this one builds on.
+    let plan = match plan.anew() {
+        Ok(plan) if plan.steps.is_empty() => return Ok(Some(Trial::failed(&plan.id, "it is so already"))),
+        Ok(plan) => plan,
+        Err(error) => return Ok(Some(Trial::failed(&plan.id, &error.to_string()))),
+    };
+    let mut switch = Switch { dir, plan: &plan, made: None, limit: limit(options) };
+    let rounds = measured(&mut switch, options, meter, stop, coin);
+    // However it ended, what was tried is not in force any more.
+    switch.off()?;
+    Ok(match rounds {
+        Err(Interrupted::Stopped) => None,
+        Err(Interrupted::Meter(error)) => return Err(error.into()),
+        Err(Interrupted::Change(error @ ChangeError::Stuck { .. })) => return Err(error.into()),
+        Err(Interrupted::Change(error)) => Some(Trial::failed(&plan.id, &error.to_string())),
+        Ok(rounds) => Some(keep(dir, &plan, judge(&plan.id, &rounds, options, changes))),
+    })
+}
+
+impl Trial {
+    /// Of a change that could not be made, or not be measured.
+    fn failed(id: &str, because: &str) -> Self {
+        let (id, because) = (id.to_owned(), because.to_owned());
+        Self { id, verdict: Verdict::Failed, because, change: None, effects: Vec::new() }
+    }
+}
+
+/// The fewest rounds that can prove anything of so many changes: that all differ to the same side has this chance.
+#[must_use]
+pub fn least_rounds(confidence: f64, changes: usize) -> u32 {
+    let chance = (1.0 - confidence) / changes.max(1) as f64;
+    (1.0 / chance).log2().ceil() as u32
 }
 
 /// How long a change may stay without being looked at: much longer than a window.
@@ -190,29 +222,48 @@ enum Interrupted {
 struct Switch<'a> {
     dir: &'a StateDir,
     plan: &'a Plan,
-    change: Option<u64>,
+    /// While it is on: what the journal says of it.
+    made: Option<Begin>,
     limit: Duration,
 }
 
 impl Switch<'_> {
+    /// Sets it, or takes it back, whatever it was before: both kinds of windows begin with something that was just set.
     fn set(&mut self, on: bool) -> Result<(), ChangeError> {
+        if self.made.is_some() == on {
+            self.turn(!on)?;
+        }
+        self.turn(on)
+    }
+
+    fn turn(&mut self, on: bool) -> Result<(), ChangeError> {
         if on { self.on() } else { self.off() }
     }
 
     fn on(&mut self) -> Result<(), ChangeError> {
-        if self.change.is_none() {
-            let (mut engine, _) = Engine::open(self.dir)?;
-            self.change = Some(engine.apply(self.plan, Some(Until::after(self.limit)))?);
-        }
+        let (mut engine, _) = Engine::open(self.dir)?;
+        let change = engine.apply(self.plan, Some(Until::after(self.limit)))?;
+        let entry = engine.entries().iter().find(|e| e.begin.change == change);
+        self.made = entry.map(|e| e.begin.clone());
         Ok(())
     }
 
     fn off(&mut self) -> Result<(), ChangeError> {
-        if let Some(change) = self.change {
-            Engine::open(self.dir)?.0.undo(change, "tuning", false)?;
-            self.change = None;
+        if let Some(begin) = &self.made {
+            Engine::open(self.dir)?.0.undo(begin.change, "tuning", false)?;
+            self.made = None;
         }
         Ok(())
+    }
+
+    /// A window in which somebody else changed the value says nothing.
+    fn check(&self) -> Result<(), ChangeError> {
+        let (wanted, steps) =
+            self.made.as_ref().map_or((Now::AsBefore, &self.plan.steps), |made| (Now::AsSet, &made.steps));
+        steps.iter().try_for_each(|step| match now_of(step) {
+            (now, _) if now == wanted => Ok(()),
+            (_, now) => Err(ChangeError::Meanwhile { what: step.to_string(), now }),
+        })
     }
 }
 
@@ -249,6 +300,7 @@ fn measured(
             switch.set(on).map_err(Interrupted::Change)?;
             settle(options.settle);
             round[usize::from(on)] = Some(meter.window(options.window).map_err(Interrupted::Meter)?);
+            switch.check().map_err(Interrupted::Change)?;
         }
         if let [Some(without), Some(with)] = round {
             rounds.push([without, with]);
@@ -280,13 +332,21 @@ fn judge(id: &str, rounds: &[Round], options: &Options, changes: usize) -> Trial
     }
 }
 
+/// What a round counts that lost its traffic with the change: a ratio that none has, a million.
+const LOST_LOG: f64 = 13.8;
+
 /// An objective's effect, and what its logarithms prove: negative is better.
 fn effect(n: usize, objective: &Objective, rounds: &[Round], confidence: f64) -> (Effect, Option<Estimate>) {
     // Nothing at all is little, and not unknown: a byte a second has a logarithm.
     let value = |reading: &Reading| reading.values.get(n).copied().flatten().map(|v| v.max(1.0));
     let pairs: Vec<_> =
         rounds.iter().filter_map(|[without, with]| Some((value(without)?, value(with)?))).collect();
-    let logs: Vec<_> = pairs.iter().map(|(without, with)| (with / without).ln()).collect();
+    // Left out, a change that ends the traffic would be judged by the rounds in which it did not.
+    let is_lost = |[without, with]: &&Round| value(without).is_some() && value(with).is_none();
+    let lost = rounds.iter().filter(is_lost).count();
+    let much_worse = if objective.more_is_better() { -LOST_LOG } else { LOST_LOG };
+    let told = pairs.iter().map(|(without, with)| (with / without).ln());
+    let logs: Vec<_> = told.chain(std::iter::repeat_n(much_worse, lost)).collect();
     let estimate = Estimate::of(&logs, confidence);
     let ratio = |log: f64| Some(log.exp()).filter(|r| r.is_finite() && *r > 0.0);
     let told = Effect {
@@ -298,6 +358,7 @@ fn effect(n: usize, objective: &Objective, rounds: &[Round], confidence: f64) ->
         high: estimate.and_then(|e| ratio(e.high)),
         confidence,
         rounds: pairs.len() as u32,
+        lost: lost as u32,
     };
     let toward = |e: Estimate| if objective.more_is_better() { e.mirrored() } else { e };
     (told, estimate.map(toward))
@@ -313,7 +374,7 @@ fn verdict(effects: &[(Effect, Option<Estimate>)], options: &Options) -> (Verdic
     let Some(((objective, estimate), guards)) = effects.split_first() else {
         return (Verdict::Undecided, "nothing was measured".to_owned());
     };
-    let Some(e) = estimate.filter(|_| objective.rounds > options.rounds / 2) else {
+    let Some(e) = estimate.filter(|_| objective.rounds + objective.lost > options.rounds / 2) else {
         let (told, of) = (objective.rounds, options.rounds);
         return (
             Verdict::Undecided,

@@ -27,7 +27,7 @@ const NAMES: [&str; 3] =
     ["net.core.somaxconn", "net.ipv4.tcp_max_syn_backlog", "net.ipv4.tcp_slow_start_after_idle"];
 const NEW: [&str; 3] = ["777", "777", "0"];
 /// How long the process is killed at random; longer by NETTRACE_CRASH_SECONDS.
-const SECONDS: u64 = 15;
+const SECONDS: u64 = 30;
 
 fn values(netns: &Netns) -> [String; 3] {
     NAMES.map(|name| get(netns, name))
@@ -108,46 +108,65 @@ fn killed_at_each_step_it_is_all_or_nothing() {
     fs::remove_dir_all(path).unwrap();
 }
 
-/// At random, as often as there is time for.
+/// At random, as often as there is time for; several at a time, each with a namespace and a journal of its own.
 #[test]
 fn killed_at_any_time_it_is_all_or_nothing() {
     let lab = Lab::start(LabConfig::default()).unwrap();
-    let client = &lab.pod(Role::Client).netns;
-    let (path, _) = state("random");
-    let old = values(client);
     let seconds = env::var("NETTRACE_CRASH_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(SECONDS);
-    let args = apply_args(client);
+    let pods = Role::ALL.map(|role| &lab.pod(role).netns);
+    let tolls: Vec<Toll> = thread::scope(|scope| {
+        let each =
+            pods.map(|netns| scope.spawn(move || killed_at_random(netns, Duration::from_secs(seconds))));
+        each.map(|thread| thread.join().unwrap()).into()
+    });
+    let sum = |of: fn(&Toll) -> u32| tolls.iter().map(of).sum::<u32>();
+    let (runs, killed, made) = (sum(|t| t.runs), sum(|t| t.killed), sum(|t| t.made));
+    println!("{runs} runs, {killed} killed, {made} made, none left in between");
+    assert!(killed > 20 && made > 0, "{killed} of {runs} were killed");
+}
+
+/// How often it was run, killed, and made nevertheless or before.
+#[derive(Default)]
+struct Toll {
+    runs: u32,
+    killed: u32,
+    made: u32,
+}
+
+fn killed_at_random(netns: &Netns, time: Duration) -> Toll {
+    let (path, _) = state(&format!("random-{}", netns.name()));
+    let old = values(netns);
+    let args = apply_args(netns);
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     // How long one takes: kills are spread over it.
     let timed = || {
         let started = Instant::now();
         assert!(command(&path, &args).output().unwrap().status.success());
         let whole = started.elapsed();
-        all_back(&path, client, &old);
+        all_back(&path, netns, &old);
         whole
     };
     let whole = (0..9).map(|_| timed()).min().unwrap();
     let started = Instant::now();
-    let (mut runs, mut killed, mut made) = (0_u32, 0_u32, 0_u32);
+    let mut toll = Toll::default();
     let mut seed = 0x9e37_79b9_u32;
-    while started.elapsed() < Duration::from_secs(seconds) {
+    while started.elapsed() < time {
         let mut child = command(&path, &args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         // xorshift (Marsaglia 2003)
         seed ^= seed << 13;
         seed ^= seed >> 17;
         seed ^= seed << 5;
-        thread::sleep(whole.mul_f64(f64::from(seed % 1000) / 700.0));
+        thread::sleep(whole.mul_f64(f64::from(seed % 1000) / 500.0));
         child.kill().unwrap();
-        runs += 1;
-        killed += u32::from(child.wait().unwrap().signal() == Some(9));
-        made += u32::from(recovered(&path, client, &old, &format!("run {runs}")));
-        if values(client) != old {
-            all_back(&path, client, &old);
+        toll.runs += 1;
+        toll.killed += u32::from(child.wait().unwrap().signal() == Some(9));
+        toll.made += u32::from(recovered(&path, netns, &old, &format!("run {}", toll.runs)));
+        if values(netns) != old {
+            all_back(&path, netns, &old);
         }
     }
-    println!("{runs} runs, {killed} killed, {made} made, none left in between");
-    assert!(killed > 20 && made > 0, "{killed} of {runs} were killed");
     fs::remove_dir_all(path).unwrap();
+    toll
 }
 
 /// A disk without room, and one that may not be written: nothing is changed, or it is changed back.

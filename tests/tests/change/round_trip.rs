@@ -47,10 +47,7 @@ const CASES: &[Case] = &[
 
 /// Kinds that no interface of a lab has, or that are the machine's: who tests them.
 const ELSEWHERE: &[(&str, &str)] = &[
-    (
-        "ring",
-        "no interface that a lab can have has rings: `cli::bad_input_changes_nothing_and_says_why` has what its driver says",
-    ),
+    ("ring", "`rings_of_a_driver`"),
     ("coalesce", "`several_queues_and_coalescing`"),
     ("tuned", "`tuned::profiles_are_set_by_who_has_them`"),
     ("resolv", "`cli::the_machines_files`"),
@@ -230,26 +227,167 @@ fn a_queue_of_somebodys_choice_comes_back() {
     assert!(matches!(refused, Err(ChangeError::Unrestorable { .. })), "{refused:?}");
 }
 
+/// Why a setting is not changed.
+fn refused(netns: &Netns, setting: &str) -> String {
+    let request = Request { netns: netns.name().to_owned(), setting: setting.to_owned() };
+    plan("x", "a test", &[request], false).unwrap_err().to_string()
+}
+
 /// What would take more with it than comes back is left alone.
 #[test]
 fn what_others_follow_is_left_alone() {
     let lab = Lab::start(LabConfig::default()).unwrap();
     let client = &lab.pod(Role::Client).netns;
-    let vlan = ["link", "add", "link", "eth0", "name", "eth0.7", "type", "vlan", "id", "7"];
-    if let Err(error) = output(client, "ip", "iproute2", &vlan) {
-        say(&format!("skipped: {error:#}"));
-        return;
-    }
-    let refused = |setting: &str| {
-        let request = Request { netns: client.name().to_owned(), setting: setting.to_owned() };
-        plan("x", "a test", &[request], false).unwrap_err().to_string()
-    };
-    assert!(refused("mtu:eth0=1400").contains("eth0.7 is on top of it"));
-    assert!(refused("sysctl:net.ipv6.conf.eth0.disable_ipv6=1").contains("could not be restored exactly"));
+    let ip = |args: &[&str]| output(client, "ip", "iproute2", args).map(drop);
+    assert!(
+        refused(client, "sysctl:net.ipv6.conf.eth0.disable_ipv6=1").contains("could not be restored exactly")
+    );
     // Two names of one setting are one setting.
     let both = ["sysctl:net.core.somaxconn=7", "sysctl:net/core/somaxconn=8"];
     let requests = both.map(|s| Request { netns: client.name().to_owned(), setting: s.to_owned() });
     assert!(plan("x", "a test", &requests, false).unwrap_err().to_string().contains("of the same value"));
+    // A route's MTU of IPv6 follows that of its interface, and so does IPv6's own.
+    ip(&["-6", "route", "add", "fd51::/64", "dev", "eth0", "mtu", "1450"]).unwrap();
+    assert!(refused(client, "mtu:eth0=1400").contains("a route of IPv6"));
+    let one = Request { netns: client.name().to_owned(), setting: "mtu:eth0=1460".to_owned() };
+    plan("x", "a test", &[one], false).unwrap();
+    ip(&["-6", "route", "del", "fd51::/64", "dev", "eth0"]).unwrap();
+    client.set_sysctl("net/ipv6/conf/eth0/mtu", "1400").unwrap();
+    assert!(refused(client, "mtu:eth0=1450").contains("net.ipv6.conf has another MTU"));
+    client.set_sysctl("net/ipv6/conf/eth0/mtu", "1500").unwrap();
+    // What has an end would begin anew.
+    ip(&["-6", "route", "add", "fd52::/64", "dev", "eth0", "expires", "600"]).unwrap();
+    assert!(refused(client, "route-mtu:fd52::/64=1300").contains("a time to live"));
+    let vlan = ["link", "add", "link", "eth0", "name", "eth0.7", "type", "vlan", "id", "7"];
+    if let Err(error) = ip(&vlan) {
+        say(&format!("skipped, a VLAN: {error:#}"));
+        assert!(!in_guest(), "{error:#}");
+        return;
+    }
+    assert!(refused(client, "mtu:eth0=1400").contains("eth0.7 is on top of it"));
+}
+
+/// A queue with filters or a table of sizes would lose them.
+#[test]
+fn what_a_queue_has_beside_its_options_is_not_lost() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let client = &lab.pod(Role::Client).netns;
+    let sizes =
+        ["qdisc", "replace", "dev", "eth0", "root", "handle", "12:", "stab", "overhead", "20", "linklayer"];
+    let sizes = [&sizes[..], &["ethernet", "pfifo", "limit", "100"]].concat();
+    output(client, "tc", "iproute2", &sizes).unwrap();
+    assert!(refused(client, "qdisc:eth0=pfifo 5").contains("a table of sizes"));
+    let queue = ["qdisc", "replace", "dev", "eth0", "root", "handle", "13:", "fq_codel"];
+    let filter =
+        ["filter", "add", "dev", "eth0", "parent", "13:", "protocol", "ip", "u32", "match", "u32", "0", "0"];
+    let filter = [&filter[..], &["flowid", "13:1"]].concat();
+    let made =
+        output(client, "tc", "iproute2", &queue).and_then(|_| output(client, "tc", "iproute2", &filter));
+    if let Err(error) = made {
+        say(&format!("skipped, filters: {error:#}"));
+        assert!(!in_guest(), "{error:#}");
+        return;
+    }
+    assert!(refused(client, "qdisc:eth0=pfifo 5").contains("it has filters"));
+    output(client, "tc", "iproute2", &["filter", "del", "dev", "eth0", "parent", "13:"]).unwrap();
+    let request = Request { netns: client.name().to_owned(), setting: "qdisc:eth0=pfifo 5".to_owned() };
+    plan("x", "a test", &[request], false).unwrap();
+}
+
+/// A setting is of an interface, not of its name: under another name it is known, and another one of its name is left alone.
+#[test]
+fn an_interface_is_known_by_its_index() {
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let client = &lab.pod(Role::Client).netns;
+    let ip = |args: &[&str]| drop(output(client, "ip", "iproute2", args).unwrap());
+    ip(&["link", "add", "one", "type", "veth", "peer", "name", "two"]);
+    let (path, state) = state("index");
+    let settings = ["mtu:one=1400", "sysctl:net.ipv4.conf.one.arp_announce=2"];
+    let requests = settings.map(|s| Request { netns: client.name().to_owned(), setting: s.to_owned() });
+    let plan = plan("x", "a test", &requests, false).unwrap();
+    let change = Engine::open(&state).unwrap().0.apply(&plan, None).unwrap();
+    ip(&["link", "set", "one", "name", "other"]);
+    let renamed = Engine::open(&state).unwrap().0.undo(change, "a test", false).unwrap_err();
+    assert!(matches!(renamed, ChangeError::Renamed { .. }), "{renamed}");
+    ip(&["link", "set", "other", "name", "one"]);
+    Engine::open(&state).unwrap().0.undo(change, "a test", false).unwrap();
+    let change = Engine::open(&state).unwrap().0.apply(&plan, None).unwrap();
+    ip(&["link", "del", "one"]);
+    ip(&["link", "add", "one", "mtu", "1400", "type", "veth", "peer", "name", "two"]);
+    let undone = Engine::open(&state).unwrap().0.undo(change, "a test", false).unwrap();
+    assert_eq!((undone.gone.len(), undone.restored.len()), (2, 0), "{undone:?}");
+    let left = output(client, "ip", "iproute2", &["-o", "link", "show", "one"]).unwrap();
+    assert!(left.contains("mtu 1400"), "{left}");
+    fs::remove_dir_all(path).unwrap();
+}
+
+/// What the kernel gives by default is put back only while it would give the same again. The default is the whole machine's, and
+/// so it is changed in one of ours only.
+#[test]
+fn a_default_that_became_another_is_left_alone() {
+    const DEFAULT: &str = "/proc/sys/net/core/default_qdisc";
+    if !in_guest() {
+        say("skipped: net.core.default_qdisc is the whole machine's, and is changed in one of ours only");
+        return;
+    }
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let client = &lab.pod(Role::Client).netns;
+    let (path, state) = state("default");
+    let before = dump_of(client, "eth0", "tc ").unwrap();
+    let request = || [Request { netns: client.name().to_owned(), setting: "qdisc:eth0=pfifo 5".to_owned() }];
+    let plan_of = || plan("x", "a test", &request(), false);
+    let change = Engine::open(&state).unwrap().0.apply(&plan_of().unwrap(), None).unwrap();
+    let default = fs::read_to_string(DEFAULT).unwrap();
+    fs::write(DEFAULT, "bfifo").unwrap();
+    let undone = Engine::open(&state).unwrap().0.undo(change, "a test", false);
+    let also_refused = {
+        let other = Request {
+            netns: lab.pod(Role::Server).netns.name().to_owned(),
+            setting: "qdisc:eth0=pfifo 5".to_owned(),
+        };
+        plan("x", "a test", &[other], false)
+    };
+    fs::write(DEFAULT, default).unwrap();
+    let error = undone.unwrap_err().to_string();
+    assert!(error.contains("net.core.default_qdisc is bfifo by now"), "{error}");
+    assert!(matches!(also_refused, Err(ChangeError::Unrestorable { .. })), "{also_refused:?}");
+    Engine::open(&state).unwrap().0.undo(change, "a test", false).unwrap();
+    assert_eq!(differences(&before, &dump_of(client, "eth0", "tc ").unwrap()), Vec::<String>::new());
+    fs::remove_dir_all(path).unwrap();
+}
+
+/// Rings of a real driver: that of a machine of ours. The host's own interface is left alone.
+#[test]
+fn rings_of_a_driver() {
+    if !in_guest() {
+        say("skipped: only machines of ours have an interface with rings that may be changed");
+        return;
+    }
+    let lab = Lab::start(LabConfig::default()).unwrap();
+    let client = &lab.pod(Role::Client).netns;
+    let is_virtio = |name: &String| {
+        fs::read_link(format!("/sys/class/net/{name}/device/driver")).is_ok_and(|d| d.ends_with("virtio_net"))
+    };
+    let mut names =
+        fs::read_dir("/sys/class/net").unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    let nic = names.find(is_virtio).unwrap();
+    let moved = std::process::Command::new("ip")
+        .args(["link", "set", "dev", &nic, "name", "nic0", "netns", client.name()])
+        .status();
+    assert!(moved.unwrap().success());
+    output(client, "ip", "iproute2", &["link", "set", "nic0", "up"]).unwrap();
+    settled(client);
+    let before = dump(client, "nic0").unwrap();
+    let ring = case("ring:nic0:rx=128", "ethtool -g", "RX: 128");
+    match there_and_back(client, "nic0", &ring, &before) {
+        Ok(()) => {}
+        // virtio_net takes it from Linux 6.1 on (virtnet_set_ringparam).
+        Err(error) if fs::read_to_string("/proc/sys/kernel/osrelease").unwrap().starts_with("5.10.") => {
+            assert!(format!("{error:#}").contains("Operation not supported"), "{error:#}");
+            assert_eq!(differences(&before, &dump(client, "nic0").unwrap()), Vec::<String>::new());
+        }
+        Err(error) => panic!("{error:#}"),
+    }
 }
 
 /// An interface with several queues keeps them: one new queue below each. Its driver can hold packets back, too.

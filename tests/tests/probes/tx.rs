@@ -178,8 +178,8 @@ fn queued(lab: &Lab, queues: &[&str], count: u32) -> Result<SignalData> {
             let mut received = 0;
             for queue in queues {
                 in_pod(lab, Role::Client, &format!("tc qdisc replace dev eth0 root {queue}"))?;
-                // The capture hears of it, and is not to take the only CPU when packets leave.
-                sleep(Duration::from_millis(200));
+                // The capture hears of it, and is not to take the only CPU when packets leave. Idle time costs nothing here.
+                sleep(Duration::from_secs(1));
                 let path = lab.path(Role::Client, Role::Server, Family::V4)?;
                 let what = Datagrams { count, bytes: 958, rate: None, port: 7000, ..Datagrams::default() };
                 received += udp::datagrams(&path, &what)?.received;
@@ -187,12 +187,13 @@ fn queued(lab: &Lab, queues: &[&str], count: u32) -> Result<SignalData> {
             Ok(received)
         },
     )?;
+    let losses = format!("{:?}", finished.snapshot.losses);
     let mut rows = finished.snapshot.signals.into_iter();
     let row = rows.find(|r| r.signal == "tx.qdisc" && r.scope == "client/eth0");
     let row = row.with_context(|| format!("{queues:?}: nothing was measured"))?;
     let measured = row.hist.count();
     ensure!(received == u64::from(count) * queues.len() as u64, "{received} arrived");
-    ensure!(measured == received, "{measured} measured of {received}");
+    ensure!(measured == received, "{measured} measured of {received}; {losses}");
     Ok(row)
 }
 

@@ -5,7 +5,8 @@
 //! that is back already is left alone. So whatever is not marked done is as it was after the next [`Engine::open`].
 
 use super::{
-    Begin, ChangeError, Entry, Journal, Kind, Plan, State, StateDir, Step, Until, fault, kinds,
+    Begin, ChangeError, Entry, Journal, Plan, State, StateDir, Step, Until, atomic, fault,
+    found::{Found, kind_of, look, read},
     lock::Lock,
     record::{boot, now_unix_ns},
 };
@@ -40,16 +41,6 @@ pub struct Undone {
     pub already: Vec<String>,
     /// What is not there any more, and why.
     pub gone: Vec<String>,
-}
-
-/// What is found where a value was set.
-enum Found {
-    /// It can be set back.
-    Ours,
-    /// It is back.
-    Back,
-    /// Nothing is there any more.
-    Gone(ChangeError),
 }
 
 impl Engine {
@@ -140,10 +131,14 @@ impl Engine {
     /// What of a change is still set, as what is to be done by hand.
     #[must_use]
     pub fn left_of(&self, change: u64) -> Vec<String> {
-        let entry = self.journal.entries().iter().find(|e| e.begin.change == change);
-        let steps = entry.map_or(&[][..], |e| &e.begin.steps).iter().rev();
-        let is_set = |step: &&Step| !matches!(look(step, false), Ok(Found::Back | Found::Gone(_)));
-        steps.filter(is_set).map(|s| format!("set {s} back to `{}`", s.before)).collect()
+        let Some(entry) = self.journal.entries().iter().find(|e| e.begin.change == change) else {
+            return Vec::new();
+        };
+        let is_set = |step: &&Step| {
+            !entry.begin.is_over(step) && !matches!(look(step, false), Ok(Found::Back | Found::Gone(_)))
+        };
+        let left = entry.begin.steps.iter().rev().filter(is_set);
+        left.map(|s| format!("set {s} back to `{}`", s.before)).collect()
     }
 
     /// Takes a change back.
@@ -157,8 +152,13 @@ impl Engine {
         if !entry.is_active() {
             return Ok(Undone::default());
         }
-        let steps = entry.begin.steps.clone();
         let unfinished = entry.state == State::Unfinished;
+        let mut undone = Undone::default();
+        let (over, steps): (Vec<_>, Vec<_>) =
+            entry.begin.steps.iter().cloned().partition(|step| entry.begin.is_over(step));
+        let steps =
+            steps.into_iter().map(|step| entry.begin.found_again(step)).collect::<Result<Vec<_>, _>>()?;
+        undone.gone.extend(over.iter().map(|step| format!("{step}, with the machine's restart")));
         for step in &steps {
             // Taken back out of order, a value would come back that no change is known for.
             if let Some(later) = self.later(change, step) {
@@ -169,7 +169,6 @@ impl Engine {
         for step in steps.iter().rev().filter(|_| !force) {
             look(step, unfinished)?;
         }
-        let mut undone = Undone::default();
         for step in steps.iter().rev() {
             fault::point();
             restore(step, unfinished, force, &mut undone)?;
@@ -182,7 +181,8 @@ impl Engine {
     /// The latest change of the same value that is in force.
     fn later(&self, change: u64, step: &Step) -> Option<u64> {
         let newer = self.journal.entries().iter().filter(|e| e.begin.change > change && e.is_active());
-        newer.filter(|e| e.begin.steps.iter().any(|s| s.is_of(step))).map(|e| e.begin.change).max()
+        let sets = |e: &&Entry| e.begin.steps.iter().any(|s| s.is_of(step) && !e.begin.is_over(s));
+        newer.filter(sets).map(|e| e.begin.change).max()
     }
 
     /// Takes the time limit off a change: it stays.
@@ -196,71 +196,10 @@ impl Engine {
     }
 }
 
-fn kind_of(step: &Step) -> Result<&'static Kind, ChangeError> {
-    kinds::find(&step.kind)
-}
-
-/// What a value is now.
-pub(super) fn read(step: &Step) -> Result<String, ChangeError> {
-    let kind = kind_of(step)?;
-    kind.within(&step.place, || (kind.read)(&step.key))
-}
-
-/// Whether a value is as it was set, for people and programs, and what it is now.
-#[must_use]
-pub fn now_of(step: &Step) -> (&'static str, Option<String>) {
-    let now = match read(step) {
-        Ok(now) => now,
-        Err(error) => return (if error.is_gone() { "gone" } else { "changed-by-others" }, None),
-    };
-    let state = match told_apart(step, &now, false) {
-        Ok(Found::Back) => "as-before",
-        Ok(_) => "as-set",
-        Err(_) => "changed-by-others",
-    };
-    (state, Some(now))
-}
-
-/// What is there where a value was set.
-fn look(step: &Step, unfinished: bool) -> Result<Found, ChangeError> {
-    match read(step) {
-        Ok(now) => told_apart(step, &now, unfinished),
-        Err(error) if error.is_gone() => Ok(Found::Gone(error)),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whose a value is that was read.
-fn told_apart(step: &Step, now: &str, unfinished: bool) -> Result<Found, ChangeError> {
-    let kind = kind_of(step)?;
-    let made = || {
-        unfinished
-            && ((kind.is_made_of)(&step.key, &step.after, now) || is_between(now, &step.before, &step.after))
-    };
-    if kind.is_same(&step.before, now) {
-        Ok(Found::Back)
-    } else if kind.is_same(&step.after, now) || made() {
-        Ok(Found::Ours)
-    } else {
-        Err(ChangeError::Conflict {
-            what: step.to_string(),
-            set: step.show(&step.after),
-            now: step.show(now),
-            before: step.show(&step.before),
-        })
-    }
-}
-
-/// Whether each word is that of before or that of after: the kernel takes lists of numbers one by one.
-fn is_between(now: &str, before: &str, after: &str) -> bool {
-    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    let (now, before, after) = (words(now), words(before), words(after));
-    let each = now.iter().zip(&before).zip(&after).all(|((n, b), a)| n == b || n == a);
-    now.len() > 1 && now.len() == before.len() && now.len() == after.len() && each
-}
-
 fn restore(step: &Step, unfinished: bool, force: bool, undone: &mut Undone) -> Result<(), ChangeError> {
     let kind = kind_of(step)?;
+    // Of a file that was begun to be written when the process was killed.
+    kind.file(&step.key).iter().for_each(|path| atomic::tidy(path));
     match look(step, unfinished) {
         Ok(Found::Back) => undone.already.push(step.to_string()),
         Ok(Found::Gone(error)) => undone.gone.push(error.to_string()),

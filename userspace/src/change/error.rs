@@ -102,6 +102,18 @@ pub enum ChangeError {
         /// What it was before.
         before: String,
     },
+    /// The interface has another name by now.
+    #[error(
+        "{what}: interface {link} is called {now} now; `ip link set {now} name {link}` makes it known again"
+    )]
+    Renamed {
+        /// The setting.
+        what: String,
+        /// How the interface was called.
+        link: String,
+        /// How it is called now.
+        now: String,
+    },
     /// A later change builds on it.
     #[error("{what} was changed again by change {later}: roll that back first")]
     Later {

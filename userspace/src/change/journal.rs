@@ -8,7 +8,10 @@ use super::{
     Begin, Entry, State, StateDir, atomic, fault,
     record::{Record, now_unix_ns},
 };
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::Errno,
+};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
@@ -18,12 +21,12 @@ use std::{
 
 /// First line: what this is, and in which version.
 const HEAD: &str = "nettrace journal 1\n";
-/// Room that is set aside behind each record, for those that end the change: a full disk does not keep it from being undone,
-/// bytes.
+/// Room that is set aside behind each record for those that end a change, beside that for its values: a full disk does not keep
+/// it from being undone, bytes.
 const RESERVE_BYTES: u64 = 16 << 10;
 /// From here on the changes that are long over are left out when the journal is opened, bytes.
 const COMPACT_BYTES: u64 = 1 << 20;
-/// Of these so many stay.
+/// Of these so many stay, as far as they fit in half of that.
 const KEPT_ENDED: usize = 100;
 /// Longer ones are not nettrace's, bytes.
 const MAX_BYTES: u64 = 64 << 20;
@@ -78,6 +81,8 @@ pub struct Journal {
     file: File,
     /// Where the next record goes, bytes.
     end: u64,
+    /// Room to be kept behind it while a change is made, bytes.
+    reserve: u64,
     entries: Vec<Entry>,
 }
 
@@ -89,14 +94,13 @@ impl Journal {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(&path).map_err(|e| failed("open", e))?;
-        let mut bytes = Vec::new();
-        (&mut file).take(MAX_BYTES).read_to_end(&mut bytes).map_err(|e| failed("read", e))?;
+        let bytes = whole(&mut file).map_err(|e| failed("read", e))?;
         let read = parse(&bytes);
         let (entries, end) = match read {
             Ok(read) => read,
             Err((line, why, entries)) => return Err(JournalError::Damaged { path, line, why, entries }),
         };
-        let mut journal = Self { path, file, end: end as u64, entries };
+        let mut journal = Self { path, file, end: end as u64, reserve: RESERVE_BYTES, entries };
         if journal.end == 0 {
             journal.append(HEAD.as_bytes())?;
             atomic::sync_dir(dir.path()).map_err(|e| failed("sync the directory of", e))?;
@@ -112,10 +116,7 @@ impl Journal {
     /// When it cannot be read, or is damaged.
     pub fn look(dir: &StateDir) -> Result<Vec<Entry>, JournalError> {
         let path = dir.journal();
-        let bytes = match File::open(&path).and_then(|file| {
-            let mut bytes = Vec::new();
-            file.take(MAX_BYTES).read_to_end(&mut bytes).map(|_| bytes)
-        }) {
+        let bytes = match File::open(&path).and_then(|mut file| whole(&mut file)) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(JournalError::File { action: "read", path, error }),
@@ -136,7 +137,25 @@ impl Journal {
     }
 
     pub(super) fn begin(&mut self, begin: Begin) -> Result<(), JournalError> {
-        self.write(&Record::Begin(begin))
+        // What the kernel makes of each value may be noted, and the end.
+        let values: usize = begin.steps.iter().map(|s| s.before.len() + s.after.len()).sum();
+        self.reserve = RESERVE_BYTES + 2 * values as u64;
+        self.write(&Record::Begin(begin))?;
+        self.set_aside().map_err(|error| {
+            // Nothing was changed yet: without room for its end it is not begun.
+            let change = self.next() - 1;
+            let _ = self.undone(change, "there was no room for its end");
+            JournalError::File { action: "set room aside in", path: self.path.clone(), error }
+        })
+    }
+
+    /// Keeps room on the disk behind what is written. File systems that cannot do it have no promise to break: a change whose
+    /// end cannot be written is undone at the next start.
+    fn set_aside(&self) -> io::Result<()> {
+        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.end, self.reserve) {
+            Err(Errno::NOTSUP | Errno::NOSYS) | Ok(()) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     pub(super) fn found(&mut self, change: u64, step: usize, value: String) -> Result<(), JournalError> {
@@ -182,28 +201,47 @@ impl Journal {
             return Err(JournalError::File { action: "write to", path: self.path.clone(), error });
         }
         self.end += bytes.len() as u64;
-        // File systems that cannot do it have no promise to break: the change is then undone at the next start.
-        let _ = fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.end, RESERVE_BYTES);
         fault::point();
         Ok(())
     }
 
     /// Leaves out what is long over.
     fn compact(&mut self) -> Result<(), JournalError> {
-        let ended = self.entries.iter().filter(|e| !e.is_active()).count();
-        let mut left_out = ended.saturating_sub(KEPT_ENDED);
-        self.entries.retain(|e| {
-            let goes = !e.is_active() && left_out > 0;
-            left_out -= usize::from(goes);
-            !goes
+        let (mut kept, mut room) = (KEPT_ENDED, COMPACT_BYTES as usize / 2);
+        let mut texts = vec![HEAD.to_owned()];
+        // The newest first.
+        let mut stays: Vec<_> = self.entries.drain(..).rev().collect();
+        stays.retain(|entry| {
+            let text = lines(entry);
+            let stays = entry.is_active() || kept > 0 && text.len() <= room;
+            if stays && !entry.is_active() {
+                (kept, room) = (kept - 1, room - text.len());
+            }
+            stays
         });
-        let text: String = [HEAD.to_owned()].into_iter().chain(self.entries.iter().map(lines)).collect();
+        stays.reverse();
+        self.entries = stays;
+        texts.extend(self.entries.iter().map(lines));
+        let text = texts.concat();
         let failed = |error| JournalError::File { action: "rewrite", path: self.path.clone(), error };
         atomic::replace(&self.path, text.as_bytes(), 0o600).map_err(failed)?;
         self.file = OpenOptions::new().read(true).write(true).open(&self.path).map_err(failed)?;
         self.end = text.len() as u64;
         Ok(())
     }
+}
+
+/// All of a journal that is not longer than nettrace writes it.
+fn whole(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(io::Error::other(format!(
+            "it is longer than {} MiB, and not of nettrace",
+            MAX_BYTES >> 20
+        )));
+    }
+    Ok(bytes)
 }
 
 /// What a change comes to, in as few records as there can be.
@@ -238,6 +276,11 @@ fn parse(bytes: &[u8]) -> Result<(Vec<Entry>, usize), Damage> {
         let record = if n == 0 { head(line).map(|()| None) } else { checked(text).map(Some) };
         let taken = record.and_then(|record| record.map_or(Ok(()), |record| take(&mut entries, record)));
         if let Err(why) = taken {
+            // A disk that lost its power may have the end of what was written, and nothing of its beginning.
+            let is_last = end + line.len() == bytes.len();
+            if n > 0 && is_last && text.contains(&0) {
+                break;
+            }
             return Err((n + 1, why, entries));
         }
         end += line.len();

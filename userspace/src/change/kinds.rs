@@ -11,8 +11,9 @@ mod rps;
 mod sysctl;
 pub(super) mod tuned;
 
-pub(super) use super::rtnl;
-use super::{ChangeError, Place};
+use super::{ChangeError, Place, Step};
+use crate::rtnl::{self, Link, Raw};
+use std::path::PathBuf;
 
 /// One kind of change. Its functions run in the network namespace that is to be changed, on a thread of their own.
 pub struct Kind {
@@ -40,6 +41,8 @@ pub struct Kind {
     pub(super) trial: fn(&str, &str, &str) -> Result<(), ChangeError>,
     /// A value as people read it.
     pub(super) shown: fn(&str) -> String,
+    /// The interface that a key is of.
+    pub(super) link: fn(&str) -> Option<String>,
 }
 
 impl Kind {
@@ -54,6 +57,15 @@ impl Kind {
             name if name == resolv::KIND.name => String::new(),
             name if name == sysctl::KIND.name => sysctl::canonical(key),
             _ => key.to_owned(),
+        }
+    }
+
+    /// The file that a key is of.
+    pub(super) fn file(&self, key: &str) -> Option<PathBuf> {
+        match self.name {
+            name if name == resolv::KIND.name => Some(resolv::FILE.into()),
+            name if name == file::KIND.name => Some(key.into()),
+            _ => None,
         }
     }
 
@@ -147,6 +159,32 @@ fn unknown(name: &str) -> ChangeError {
 /// Where a setting is kept over a reboot, as another one; none for kinds that are not.
 pub(super) fn kept_in(kind: &str, key: &str, value: &str) -> Option<Setting> {
     (kind == sysctl::KIND.name).then(|| file::of_sysctl(key, value))
+}
+
+/// Whether something that was set keeps a step's value over a restart.
+pub(super) fn keeps(kind: &str, key: &str, step: &Step) -> bool {
+    kind == INNER && kept_in(&step.kind, &step.key, &step.after).is_some_and(|file| file.key == key)
+}
+
+/// An interface by its name.
+pub(super) fn link(name: &str) -> Result<Link, ChangeError> {
+    rtnl::link(name).map_err(|error| ChangeError::of(&format!("interface {name}"), "", error))
+}
+
+/// Everything of a kind that netlink tells.
+fn dump(what: &str, kind: u16, head: Vec<u8>) -> Result<Vec<Raw>, ChangeError> {
+    rtnl::dump(kind, head).map_err(|error| ChangeError::System { what: what.to_owned(), error })
+}
+
+/// Keys that begin with an interface.
+#[expect(clippy::unnecessary_wraps, reason = "a function of the table")]
+fn before_colon(key: &str) -> Option<String> {
+    Some(key.split(':').next().unwrap_or(key).to_owned())
+}
+
+/// Keys of no interface.
+const fn no_link(_: &str) -> Option<String> {
+    None
 }
 
 /// Most kinds' values are there as they were written.

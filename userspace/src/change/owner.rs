@@ -2,7 +2,7 @@
 
 use super::{
     Place,
-    kinds::{rtnl, tuned},
+    kinds::{self, tuned},
 };
 use std::{fs, path::PathBuf};
 
@@ -30,7 +30,7 @@ pub(super) fn of(kind: &str, key: &str, place: &Place) -> Vec<String> {
         }
         "mtu" | "ring" | "coalesce" => {
             let link = key.split(':').next().unwrap_or(key);
-            let index = place.within(|| rtnl::link(link)).map(|link| link.index);
+            let index = place.within(|| kinds::link(link)).map(|link| link.index);
             let managed = index.ok().filter(|_| place.is_own()).and_then(|index| managed(index, link));
             managed.into_iter().chain(cni(kind)).collect()
         }

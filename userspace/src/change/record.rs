@@ -1,6 +1,6 @@
 //! What the journal says: records, and what they come to.
 
-use super::{Place, kinds};
+use super::{ChangeError, Place, kinds};
 use serde::{Deserialize, Serialize};
 use std::{fmt, fs, time::SystemTime};
 
@@ -19,6 +19,9 @@ pub struct Step {
     pub after: String,
     /// Who else sets it, and what that means.
     pub owners: Vec<String>,
+    /// Index of the interface that it is of: another one may have its name later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ifindex: Option<i32>,
 }
 
 impl Step {
@@ -89,6 +92,26 @@ pub struct Begin {
     pub steps: Vec<Step>,
     /// When it is taken back by itself.
     pub until: Option<Until>,
+}
+
+impl Begin {
+    /// Whether a step of it went with the machine's restart: what the kernel is set to does, and so do namespaces. Files and
+    /// what they keep stay.
+    #[must_use]
+    pub fn is_over(&self, step: &Step) -> bool {
+        let outlives = || {
+            let of_machine = kinds::find(&step.kind).is_ok_and(|kind| kind.of_machine);
+            of_machine
+                || step.place.is_own() && self.steps.iter().any(|s| kinds::keeps(&s.kind, &s.key, step))
+        };
+        self.boot != boot() && !outlives()
+    }
+
+    /// A step that outlived a restart: the namespace that nettrace runs in is another one since.
+    pub(super) fn found_again(&self, step: Step) -> Result<Step, ChangeError> {
+        let moved = self.boot != boot() && step.place.is_own();
+        Ok(if moved { Step { place: Place::find(&step.place.netns)?, ..step } } else { step })
+    }
 }
 
 /// One line of the journal.

@@ -1,6 +1,6 @@
 //! Where the journal is kept.
 
-use super::JournalError;
+use super::{JournalError, atomic};
 use std::{
     env,
     fs::DirBuilder,
@@ -47,7 +47,11 @@ impl StateDir {
 
     /// Makes it, for root alone.
     pub(crate) fn create(&self) -> Result<(), JournalError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(|error| JournalError::File {
+        // What is on disk of a journal is found again only if its directory is.
+        let new: Vec<_> = self.0.ancestors().take_while(|dir| !dir.exists()).collect();
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.0);
+        let parents = || new.iter().filter_map(|dir| dir.parent().filter(|p| p.exists()));
+        made.and_then(|()| parents().try_for_each(atomic::sync_dir)).map_err(|error| JournalError::File {
             action: "make",
             path: self.0.clone(),
             error,

@@ -10,7 +10,7 @@ use crate::{
     config::{Capture, Tune},
     tune::{self, CaptureMeter, Trial, TuneError},
 };
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use std::sync::atomic::Ordering;
 
 /// Plans, asks, measures and keeps.
@@ -25,8 +25,17 @@ pub(super) fn tune(capture: &Capture, tune: &Tune) -> Result<Exit, Failure> {
         say("there is nothing to be tried");
         return Ok(Exit::Ok);
     }
-    print(|out| plans.iter().try_for_each(|plan| apply::show(out, plan)))?;
     let options = &tune.options;
+    let least = tune::least_rounds(options.confidence, plans.len());
+    if options.rounds < least {
+        return Err(Failure::usage(anyhow!(
+            "{} rounds prove nothing of {} changes at {}: {least} are the least; nothing was changed",
+            options.rounds,
+            plans.len(),
+            options.confidence
+        )));
+    }
+    print(|out| plans.iter().try_for_each(|plan| apply::show(out, plan)))?;
     let one = (options.window + options.settle) * 2 * options.rounds;
     say(&format!(
         "each is tried {} times, by {}; that takes some {} s",

@@ -5,7 +5,7 @@ use super::{
     commands::{Failure, print, say},
 };
 use crate::change::{
-    ChangeError, Engine, Entry, Journal, JournalError, Recovered, State, StateDir, Step, Undone, now_of,
+    ChangeError, Engine, Entry, Journal, JournalError, Now, Recovered, State, StateDir, Step, Undone, now_of,
     watch,
 };
 use crate::report::units;
@@ -226,9 +226,11 @@ struct InForce<'a> {
     what: String,
     before: &'a str,
     set: &'a str,
+    /// None where it cannot be told.
     now: Option<String>,
-    /// `as-set`, `as-before`, `changed-by-others` or `gone`.
-    state: &'static str,
+    /// Why it cannot be told.
+    error: Option<String>,
+    state: Now,
     left_s: Option<u64>,
 }
 
@@ -251,32 +253,40 @@ pub(super) fn status(state_dir: Option<&Path>, json: bool) -> Result<Exit, Failu
     } else {
         print(|out| values.iter().try_for_each(|value| write_in_force(out, value)))?;
     }
-    Ok(if values.iter().all(|v| v.state == AS_SET) { Exit::Ok } else { Exit::Failed })
+    Ok(if values.iter().all(|v| v.state == Now::AsSet) { Exit::Ok } else { Exit::Failed })
 }
 
-const AS_SET: &str = "as-set";
-
 fn in_force<'a>(entry: &'a Entry, step: &'a Step) -> InForce<'a> {
-    let (state, now) = now_of(step);
+    let (state, told) = if entry.begin.is_over(step) {
+        (Now::Gone, "with the machine's restart".to_owned())
+    } else {
+        now_of(step)
+    };
+    let (now, error) = match state {
+        Now::Gone | Now::Unknown => (None, Some(told)),
+        Now::AsSet | Now::AsBefore | Now::ChangedByOthers => (Some(told), None),
+    };
     InForce {
         change: entry.begin.change,
         id: &entry.begin.id,
         what: step.to_string(),
         before: &step.before,
         set: &step.after,
-        now: now.map(|now| step.show(&now)),
+        now,
+        error,
         state,
         left_s: entry.begin.until.as_ref().map(|u| Duration::from_nanos(u.left_ns().unwrap_or(0)).as_secs()),
     }
 }
 
 fn write_in_force(out: &mut dyn io::Write, value: &InForce<'_>) -> io::Result<()> {
-    let now = value.now.as_deref().unwrap_or("");
+    let told = value.now.as_deref().or(value.error.as_deref()).unwrap_or_default();
     let state = match value.state {
-        AS_SET => format!("{now}, as it was set"),
-        "as-before" => format!("{now}, as it was before the change: somebody, or a reboot, set it back"),
-        "gone" => "not there any more".to_owned(),
-        _ => format!("{now}, which somebody else set"),
+        Now::AsSet => format!("{told}, as it was set"),
+        Now::AsBefore => format!("{told}, as it was before the change: somebody set it back"),
+        Now::Gone => format!("not there any more: {told}"),
+        Now::ChangedByOthers => format!("{told}, which somebody else set"),
+        Now::Unknown => format!("not known: {told}"),
     };
     let limit = value.left_s.map(|s| format!("; {s} s left")).unwrap_or_default();
     writeln!(out, "{:>4}  {}  {}: {state}{limit}", value.change, value.id, value.what)

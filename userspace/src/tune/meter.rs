@@ -3,10 +3,11 @@
 use super::Objective;
 use crate::{
     capture::{Capture, CaptureError, Histograms},
-    change::transferred_bytes,
     iface::Namespace,
+    rtnl::transferred_bytes,
 };
 use std::{
+    collections::BTreeMap,
     io, thread,
     time::{Duration, Instant},
 };
@@ -67,13 +68,27 @@ impl CaptureMeter {
         self.capture.histograms(|signal| self.objectives.iter().any(|o| o.signal() == Some(signal)))
     }
 
-    fn bytes(&self) -> io::Result<u64> {
+    fn bytes(&self) -> io::Result<Bytes> {
         if !self.objectives.contains(&Objective::Throughput) {
-            return Ok(0);
+            return Ok(Bytes::new());
         }
-        let each = self.namespaces.iter().map(|namespace| namespace.within(transferred_bytes)?);
-        each.sum()
+        self.namespaces.iter().map(|namespace| namespace.within(transferred_bytes)?).collect()
     }
+}
+
+/// Of each namespace, bytes by interface.
+type Bytes = Vec<BTreeMap<i32, u64>>;
+
+/// What went through interfaces meanwhile: all of those that are new, and nothing of those that are gone.
+fn since(before: &[BTreeMap<i32, u64>], after: &[BTreeMap<i32, u64>]) -> u64 {
+    let of = |(before, after): (&BTreeMap<i32, u64>, &BTreeMap<i32, u64>)| -> u64 {
+        let each = after.iter().map(|(index, bytes)| {
+            // One whose counters were begun anew is a new one.
+            before.get(index).map_or(*bytes, |then| bytes.checked_sub(*then).unwrap_or(*bytes))
+        });
+        each.sum()
+    };
+    before.iter().zip(after).map(of).sum()
 }
 
 impl Meter for CaptureMeter {
@@ -87,7 +102,7 @@ impl Meter for CaptureMeter {
         let after = (self.histograms()?, self.bytes()?);
         let seconds = begun.elapsed().as_secs_f64();
         let value = |objective: &Objective| match objective {
-            Objective::Throughput => Some(after.1.saturating_sub(before.1) as f64 / seconds),
+            Objective::Throughput => Some(since(&before.1, &after.1) as f64 / seconds),
             Objective::Latency { signal, scope, quantile } => {
                 let hist = after.0.since(&before.0, *signal, scope.as_deref());
                 let enough = hist.count() >= objective.least_count();
@@ -95,5 +110,19 @@ impl Meter for CaptureMeter {
             }
         };
         Ok(Reading { values: self.objectives.iter().map(value).collect() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_those_of_each_interface_in_the_window() {
+        let of = |rows: &[(i32, u64)]| vec![rows.iter().copied().collect::<BTreeMap<_, _>>()];
+        assert_eq!(since(&of(&[(2, 100), (3, 5)]), &of(&[(2, 160), (3, 5)])), 60);
+        assert_eq!(since(&of(&[(2, 100), (3, 1 << 40)]), &of(&[(2, 110)])), 10, "one is gone");
+        assert_eq!(since(&of(&[(2, 100)]), &of(&[(2, 110), (4, 7)])), 17, "one is new");
+        assert_eq!(since(&of(&[(2, 100)]), &of(&[(2, 30)])), 30, "its counters began anew");
     }
 }

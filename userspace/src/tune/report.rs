@@ -20,17 +20,18 @@ pub fn text(trials: &[Trial]) -> String {
 }
 
 fn effect_text(effect: &Effect) -> String {
-    let Effect { objective, without, with, ratio, low, high, confidence, rounds } = effect;
+    let Effect { objective, without, with, ratio, low, high, confidence, rounds, lost } = effect;
     let value = |v: f64| match objective.as_str() {
         "throughput" => format!("{}/s", units::bytes(v as u64)),
         _ => units::duration_f64(v),
     };
+    let lost = if *lost > 0 { format!(", and {lost} without traffic with it") } else { String::new() };
     let (Some(without), Some(with), Some(ratio)) = (without, with, ratio) else {
-        return format!("{objective}: too little traffic in each round");
+        return format!("{objective}: too little traffic in each round{lost}");
     };
     let bound = |b: &Option<f64>| b.map_or_else(|| "?".to_owned(), |b| format!("{b:.3}"));
     format!(
-        "{objective}: {} -> {}, ratio {ratio:.3} [{}, {}] at {}, {rounds} rounds",
+        "{objective}: {} -> {}, ratio {ratio:.3} [{}, {}] at {}, {rounds} rounds{lost}",
         value(*without),
         value(*with),
         bound(low),

@@ -147,6 +147,70 @@ fn an_end_in_the_middle_leaves_nothing() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "old");
 }
 
+/// A change that somebody takes back in the middle of its window proves nothing.
+#[test]
+fn a_window_in_which_somebody_else_changed_it_is_void() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a");
+    fs::write(&file, "old").unwrap();
+    let state = StateDir::new(Some(&dir.path().join("state")));
+    let plan = crate::change::test_plan(&file, "new");
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let value = |on: bool| {
+        if on {
+            fs::write(&file, "old").unwrap();
+        }
+        vec![Some(if on { 1e5 } else { 1e6 }), Some(1e9)]
+    };
+    let mut meter = Fake { file: &file, value: Box::new(value), seen: seen.clone() };
+    let trials = tune(&state, &[plan], &options(10), &mut meter, &|| false, |_| {}).unwrap();
+    assert_eq!(trials[0].verdict, Verdict::Failed);
+    assert!(trials[0].because.contains("in the meantime"), "{}", trials[0].because);
+    assert!(seen.borrow().len() <= 2);
+}
+
+/// A change that ends the traffic is not judged by the rounds in which it did not.
+#[test]
+fn traffic_that_stops_with_a_change_counts_against_it() {
+    let mut n = 0;
+    let o = run(&options(10), |on| {
+        n += u32::from(on);
+        let value = if on { 8e5 } else { 1e6 };
+        vec![Some(value).filter(|_| !on || n % 3 != 0), Some(1e9)]
+    });
+    assert_ne!(o.trial.verdict, Verdict::Kept, "{:?}", o.trial);
+    assert_eq!((o.trial.effects[0].rounds, o.trial.effects[0].lost), (7, 3));
+    assert!(text(&[o.trial]).contains("7 rounds, and 3 without traffic with it"));
+    let always = run(&options(10), |on| vec![Some(1e6).filter(|_| !on), Some(1e9)]);
+    assert_eq!(always.trial.verdict, Verdict::Reverted, "{:?}", always.trial);
+}
+
+/// Windows of both kinds begin with something that was just set.
+#[test]
+fn every_window_begins_with_a_switch() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a");
+    fs::write(&file, "old").unwrap();
+    let state = StateDir::new(Some(&dir.path().join("state")));
+    let plan = crate::change::test_plan(&file, "new");
+    let mut switch = Switch { dir: &state, plan: &plan, made: None, limit: Duration::from_secs(60) };
+    for (window, on) in [false, true, true, false, false].into_iter().enumerate() {
+        let before = crate::change::Journal::look(&state).unwrap();
+        switch.set(on).unwrap();
+        switch.check().unwrap();
+        assert_ne!(before, crate::change::Journal::look(&state).unwrap(), "window {window}");
+        assert_eq!(fs::read_to_string(&file).unwrap() == "new", on);
+    }
+}
+
+#[test]
+fn so_many_rounds_can_prove_something() {
+    assert_eq!([least_rounds(0.95, 1), least_rounds(0.95, 4), least_rounds(0.999, 1)], [5, 7, 10]);
+    // Five all to one side are as rare as asked for, four are not.
+    let proves = |n: usize| Estimate::of(&vec![-1.0; n], 0.95).unwrap().high < 0.0;
+    assert!(proves(5) && !proves(4));
+}
+
 #[test]
 fn the_table_has_intervals() {
     let mut noise = noise(3);

@@ -15,6 +15,8 @@ use super::unpack;
 /// What the tests use: each takes a boot 50 ms, where the processor is emulated. What a kernel has built in or does not have is left out.
 pub(super) const WANTED: &[&str] = &[
     // Interfaces.
+    "virtio_pci",
+    "virtio_net",
     "veth",
     "bridge",
     "dummy",

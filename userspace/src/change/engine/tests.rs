@@ -1,5 +1,5 @@
 use super::*;
-use crate::change::{JournalError, Place};
+use crate::change::{JournalError, Now, Place, found::is_between, kinds, now_of};
 use std::{fs, path::Path};
 
 /// A change of files, which need no privilege.
@@ -9,10 +9,10 @@ fn plan(dir: &Path, values: &[(&str, &str)]) -> Plan {
         let key = dir.join(name).display().to_string();
         let before = (kinds::find("file").unwrap().read)(&key).unwrap();
         let (kind, after) = ("file".to_owned(), format!("text:{text}"));
-        Step { place: place.clone(), kind, before, after, key, owners: Vec::new() }
+        Step { place: place.clone(), kind, before, after, key, owners: Vec::new(), ifindex: None }
     };
     let steps = values.iter().map(step).collect();
-    Plan { id: "test".to_owned(), why: "a test".to_owned(), steps, already: Vec::new() }
+    Plan::of("test", "a test", steps)
 }
 
 struct Setup {
@@ -189,4 +189,62 @@ fn a_damaged_journal_stops_everything() {
     let error = Engine::open(&s.state).err().unwrap();
     assert!(matches!(error, ChangeError::Journal(JournalError::Damaged { line: 2, .. })), "{error}");
     assert_eq!(s.texts(), ["1", "-"]);
+}
+
+/// After a restart, files are taken back, and what the kernel was set to is gone with it, whatever it is now.
+#[test]
+fn another_boots_settings_are_gone_and_its_files_are_not() {
+    let s = Setup::new();
+    let Plan { id, why, mut steps, .. } = s.plan(&[("a", "new a")]);
+    let own = Place::find("host").unwrap();
+    let setting = |key: &str, after: &str| Step {
+        place: own.clone(),
+        kind: "sysctl".to_owned(),
+        key: key.to_owned(),
+        before: "1".to_owned(),
+        after: after.to_owned(),
+        owners: Vec::new(),
+        ifindex: None,
+    };
+    let now = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().to_owned();
+    steps.push(setting("net.core.somaxconn", &now));
+    let mut engine = s.engine();
+    let begin = Begin { change: 1, id, why, at_unix_ns: 0, boot: "another".to_owned(), steps, until: None };
+    engine.journal.begin(begin.clone()).unwrap();
+    engine.journal.done(1).unwrap();
+    s.write("a", "new a");
+    assert_eq!(engine.left_of(1).len(), 1, "{:?}", engine.left_of(1));
+    let undone = engine.undo(1, "asked for", false).unwrap();
+    assert_eq!((undone.restored.len(), undone.gone.len()), (1, 1), "{undone:?}");
+    assert_eq!(s.texts(), ["old a", "-"]);
+    assert_eq!(fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim(), now);
+    // One that a file keeps over a restart is not over.
+    let mut kept = begin;
+    let file = kinds::kept_in("sysctl", "net.core.somaxconn", &now).unwrap();
+    kept.steps[0].key = file.key;
+    assert!(!kept.is_over(&kept.steps[1]) && kept.is_over(&setting("net.core.netdev_budget", "300")));
+}
+
+/// What a process that was killed left of a new file goes.
+#[test]
+fn half_of_a_new_file_goes() {
+    let s = Setup::new();
+    let Plan { id, why, steps, .. } = s.plan(&[("a", "new a")]);
+    let mut engine = s.engine();
+    let begin = Begin { change: 1, id, why, at_unix_ns: 0, boot: boot(), steps, until: None };
+    engine.journal.begin(begin).unwrap();
+    s.write("a.nettrace-new", "new");
+    drop(engine);
+    assert_eq!(Engine::open(&s.state).unwrap().1.len(), 1);
+    assert!(!s.dir.path().join("a.nettrace-new").exists());
+}
+
+/// What cannot be read is not said to be somebody else's.
+#[test]
+fn what_cannot_be_read_is_not_known() {
+    let s = Setup::new();
+    let mut plan = s.plan(&[("a", "new a")]);
+    plan.steps[0].key = s.dir.path().display().to_string();
+    let (now, why) = now_of(&plan.steps[0]);
+    assert!(now == Now::Unknown && why.contains("directory"), "{now:?} {why}");
 }

@@ -11,6 +11,7 @@ fn begin(change: u64) -> Begin {
         before: "128".to_owned(),
         after: "4096".to_owned(),
         owners: Vec::new(),
+        ifindex: None,
     };
     Begin {
         change,
@@ -141,4 +142,48 @@ fn what_is_long_over_is_left_out() {
     journal.begin(begin(change + 1)).unwrap();
     assert_eq!(Journal::look(&state).unwrap(), journal.entries());
     assert!(fs::metadata(state.journal()).unwrap().len() < COMPACT_BYTES / 2);
+}
+
+/// Of a last line that was being written when the power went, the beginning may be missing, too.
+#[test]
+fn a_last_line_with_zeros_was_never_written() {
+    let (_dir, state, bytes) = written();
+    let last = bytes[..bytes.len() - 1].iter().rposition(|b| *b == b'\n').unwrap() + 1;
+    let mut torn = bytes.clone();
+    torn[last..last + 20].fill(0);
+    fs::write(state.journal(), &torn).unwrap();
+    assert_eq!(states(Journal::open(&state).unwrap().entries())[1], (2, "unfinished"));
+    // Zeros before it are damage.
+    let mut damaged = bytes;
+    damaged[last - 20..last - 10].fill(0);
+    fs::write(state.journal(), &damaged).unwrap();
+    assert!(matches!(Journal::open(&state), Err(JournalError::Damaged { .. })));
+}
+
+#[test]
+fn what_is_longer_than_it_can_be_is_refused() {
+    let (_dir, state, _) = written();
+    OpenOptions::new().write(true).open(state.journal()).unwrap().set_len(MAX_BYTES + 1).unwrap();
+    for error in [Journal::open(&state).err(), Journal::look(&state).err()] {
+        let text = error.expect("it is too long").to_string();
+        assert!(text.contains("longer than 64 MiB"), "{text}");
+    }
+}
+
+/// What is over is left out by its length, too.
+#[test]
+fn long_records_that_are_over_are_left_out_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::new(Some(dir.path()));
+    let mut text = HEAD.to_owned();
+    for change in 1..=40 {
+        let mut begin = begin(change);
+        begin.steps[0].before = "1 ".repeat(50_000);
+        text += &line(&Record::Begin(begin));
+        text += &line(&Record::Undone { change, why: "asked for".to_owned(), at_unix_ns: 2 });
+    }
+    fs::write(state.journal(), &text).unwrap();
+    let journal = Journal::open(&state).unwrap();
+    assert_eq!(journal.entries().iter().map(|e| e.begin.change).collect::<Vec<_>>(), [36, 37, 38, 39, 40]);
+    assert!(fs::metadata(state.journal()).unwrap().len() < COMPACT_BYTES);
 }

@@ -1,9 +1,10 @@
 //! Rings and interrupt coalescing of hardware.
 
-use super::{ChangeError, Kind, as_written, no_trial, number, plain};
+use super::{ChangeError, Kind, as_written, before_colon, no_trial, number, plain};
 use crate::ethtool::{
     COALESCING_WORDS, Ethtool, GET_COALESCING, GET_RINGS, RINGS_WORDS, SET_COALESCING, SET_RINGS, request,
 };
+use std::io;
 
 pub(super) const RING: Kind = Kind {
     name: "ring",
@@ -18,6 +19,7 @@ pub(super) const RING: Kind = Kind {
     is_made_of: as_written,
     trial: no_trial,
     shown: plain,
+    link: before_colon,
 };
 
 pub(super) const COALESCE: Kind = Kind {
@@ -34,6 +36,7 @@ pub(super) const COALESCE: Kind = Kind {
     is_made_of: as_written,
     trial: no_trial,
     shown: plain,
+    link: before_colon,
 };
 
 /// Words of `struct ethtool_ringparam`: what there can be at most, and what there is.
@@ -60,7 +63,14 @@ fn ask<const WORDS: usize>(
     mut words: [u32; WORDS],
 ) -> Result<[u32; WORDS], ChangeError> {
     let asked = Ethtool::open().and_then(|ethtool| ethtool.ask(link, &mut words));
-    asked.map(|()| words).map_err(|error| ChangeError::of(what, "", error))
+    asked.map(|()| words).map_err(|error| match error.raw_os_error() {
+        // A driver that is being reset says the same as an interface that is gone.
+        Some(libc::ENODEV) if super::link(link).is_ok() => ChangeError::System {
+            what: what.to_owned(),
+            error: io::Error::other("the driver is being reset"),
+        },
+        _ => ChangeError::of(what, "", error),
+    })
 }
 
 fn ring(key: &str) -> Result<(String, (usize, usize)), ChangeError> {

@@ -1,6 +1,6 @@
 //! Files that nettrace writes for others to read at the next start: one for each setting.
 
-use super::{super::atomic, ChangeError, Kind, Setting, as_written, no_trial};
+use super::{super::atomic, ChangeError, Kind, Setting, as_written, no_link, no_trial};
 use std::{fs, io, path::Path};
 
 pub(super) const KIND: Kind = Kind {
@@ -16,6 +16,7 @@ pub(super) const KIND: Kind = Kind {
     is_made_of: as_written,
     trial: no_trial,
     shown,
+    link: no_link,
 };
 
 /// Where systemd-sysctl(8) and procps read settings; of files there the last in alphabetical order has the last word.

@@ -1,6 +1,6 @@
 //! Whether neighbours on a link answer packets of a length: ICMP echo (RFC 792, RFC 4443) that may not be cut.
 
-use super::{super::sockopt, rtnl};
+use super::{super::sockopt, route, rtnl};
 use rustix::{
     io::Errno,
     net::{
@@ -21,6 +21,8 @@ const WAIT: Duration = Duration::from_millis(500);
 const TRIES: u16 = 3;
 /// More neighbours than this prove no more.
 const MOST_NEIGHBOURS: usize = 8;
+/// More that do not answer are not waited for: each takes its time.
+const MOST_TRIED: usize = 16;
 /// A short ping's data, bytes.
 const SHORT_BYTES: usize = 56;
 /// Of an echo, before its data, bytes.
@@ -37,7 +39,6 @@ const NDA_DST: u16 = 1;
 const NUD_USED: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x80;
 const NDMSG_BYTES: usize = 12;
 const RTMSG_BYTES: usize = 12;
-const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 
 /// Neighbours on a link that answer short pings.
@@ -49,7 +50,7 @@ pub(super) fn neighbours(index: i32, link: &str) -> Result<Vec<IpAddr>, String> 
         ));
     }
     let mut answering = Vec::new();
-    for address in &known {
+    for address in known.iter().take(MOST_TRIED) {
         if answers(link, index, *address, SHORT_BYTES).is_ok() {
             answering.push(*address);
         }
@@ -59,8 +60,8 @@ pub(super) fn neighbours(index: i32, link: &str) -> Result<Vec<IpAddr>, String> 
     }
     if answering.is_empty() {
         return Err(format!(
-            "none of the {} neighbours on {link} answers pings, so that whether longer packets arrive cannot be known",
-            known.len()
+            "none of {} neighbours on {link} answers pings, so that whether longer packets arrive cannot be known",
+            known.len().min(MOST_TRIED)
         ));
     }
     Ok(answering)
@@ -68,7 +69,7 @@ pub(super) fn neighbours(index: i32, link: &str) -> Result<Vec<IpAddr>, String> 
 
 /// Whether all of them answer packets of `mtu` bytes, the IP header among them.
 pub(super) fn all_answer(link: &str, neighbours: &[IpAddr], mtu: u32) -> Result<(), String> {
-    let index = rtnl::link(link).map_err(|error| error.to_string())?.index;
+    let index = super::link(link).map_err(|error| error.to_string())?.index;
     for address in neighbours {
         let head = if address.is_ipv4() { 20 } else { 40 };
         let data = (mtu as usize).saturating_sub(head + ICMP_BYTES);
@@ -80,13 +81,12 @@ pub(super) fn all_answer(link: &str, neighbours: &[IpAddr], mtu: u32) -> Result<
 
 /// Addresses of gateways and neighbours on a link, gateways first.
 fn known(index: i32) -> Result<Vec<IpAddr>, String> {
-    let dump = |kind, head| rtnl::dump("list neighbours", kind, head).map_err(|error| error.to_string());
+    let dump = |kind, head| super::dump("list neighbours", kind, head).map_err(|error| error.to_string());
     let mut found: Vec<IpAddr> = Vec::new();
     for route in dump(libc::RTM_GETROUTE, vec![0; RTMSG_BYTES])? {
-        let of =
-            |kind| rtnl::attributes(&route.payload, RTMSG_BYTES).find(|(k, _)| *k == kind).map(|(_, v)| v);
-        if of(RTA_OIF).and_then(rtnl::word) == Some(index.cast_unsigned()) {
-            found.extend(of(RTA_GATEWAY).and_then(address));
+        if route::link(&route) == Some(index) {
+            let gateway = rtnl::attributes(&route.payload, RTMSG_BYTES).filter(|(k, _)| *k == RTA_GATEWAY);
+            found.extend(gateway.filter_map(|(_, value)| address(value)));
         }
     }
     for neighbour in dump(libc::RTM_GETNEIGH, vec![0; NDMSG_BYTES])? {
@@ -146,7 +146,7 @@ fn ping(link: &str, index: i32, to: IpAddr, data: usize, tag: (u16, u16)) -> Res
             Err(Errno::AGAIN | Errno::INTR) => continue,
             Err(errno) => return Err(errno),
         };
-        if is_reply(to, packet.get(..length).unwrap_or_default(), tag) {
+        if is_reply(to, packet.get(..length).unwrap_or_default(), tag, data) {
             return Ok(true);
         }
     }
@@ -203,8 +203,8 @@ fn checksum(bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-/// Raw sockets of IPv4 see the IP header, too.
-fn is_reply(to: IpAddr, packet: &[u8], (id, sequence): (u16, u16)) -> bool {
+/// Of all that was sent: some answer with less. Raw sockets of IPv4 see the IP header, too.
+fn is_reply(to: IpAddr, packet: &[u8], (id, sequence): (u16, u16), data: usize) -> bool {
     let icmp = if to.is_ipv4() {
         let head = usize::from(packet.first().copied().unwrap_or(0) & 0xf) * 4;
         packet.get(head..).unwrap_or_default()
@@ -213,7 +213,7 @@ fn is_reply(to: IpAddr, packet: &[u8], (id, sequence): (u16, u16)) -> bool {
     };
     let kind = if to.is_ipv4() { ECHO_REPLY } else { ECHO_REPLY_V6 };
     let tag = [id.to_be_bytes(), sequence.to_be_bytes()].concat();
-    icmp.first() == Some(&kind) && icmp.get(4..8) == Some(&tag)
+    icmp.first() == Some(&kind) && icmp.get(4..8) == Some(&tag) && icmp.len() == ICMP_BYTES + data
 }
 
 #[cfg(test)]
@@ -226,12 +226,13 @@ mod tests {
         let sent = echo(v4, 3, (7, 9));
         assert_eq!(checksum(&sent), 0, "a packet with its sum sums up to nothing");
         let mut answer = [vec![0x45; 1], vec![0; 19], sent.clone()].concat();
-        assert!(!is_reply(v4, &answer, (7, 9)), "a request is no reply");
+        assert!(!is_reply(v4, &answer, (7, 9), 3), "a request is no reply");
         answer[20] = ECHO_REPLY;
-        assert!(is_reply(v4, &answer, (7, 9)));
-        assert!(!is_reply(v4, &answer, (7, 8)));
+        assert!(is_reply(v4, &answer, (7, 9), 3));
+        assert!(!is_reply(v4, &answer, (7, 8), 3));
+        assert!(!is_reply(v4, &answer, (7, 9), 4), "a reply that was cut is none");
         for length in 0..answer.len() {
-            let _ = is_reply(v4, &answer[..length], (7, 9));
+            let _ = is_reply(v4, &answer[..length], (7, 9), 3);
         }
     }
 }

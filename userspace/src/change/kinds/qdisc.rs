@@ -2,11 +2,12 @@
 //!
 //! The key is an interface, for the queue at its root, or an interface and a class, `eth0:1:10`, for one that somebody put
 //! below a shaper, which stays. A kernel default can be restored by taking away what is in its place; a queue without classes by its kind, handle and
-//! options as the kernel told them. Any other is left as it is. Where an interface has several queues, each gets one of the
+//! options as the kernel told them. Any other is left as it is, and so is one with filters, or with a table of sizes. Where an interface has several queues, each gets one of the
 //! new kind, below `mq`: one queue at the root would have all CPUs wait for each other.
 
 use super::rtnl::{self, Attributes as _, Raw};
-use super::{ChangeError, Kind, no_trial};
+use super::{ChangeError, Kind, before_colon, no_trial};
+use crate::iface::Namespace;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use std::io;
 
@@ -24,6 +25,7 @@ pub(super) const KIND: Kind = Kind {
     is_made_of,
     trial: no_trial,
     shown,
+    link: before_colon,
 };
 
 /// Those that can be put in place.
@@ -35,6 +37,17 @@ const RESTORABLE: &[&str] = &["fq", "fq_codel", "pfifo_fast", "pfifo", "bfifo", 
 const TCMSG_BYTES: usize = 20;
 const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
+const TCA_STAB: u16 = 8;
+const TCA_INGRESS_BLOCK: u16 = 13;
+const TCA_EGRESS_BLOCK: u16 = 14;
+/// What comes with a queue beside its options: words for each.
+const BESIDE: &[(u16, &str)] = &[
+    (TCA_STAB, "a table of sizes"),
+    (TCA_INGRESS_BLOCK, "a block of filters"),
+    (TCA_EGRESS_BLOCK, "a block of filters"),
+];
+/// `qth_min` of `struct tc_sfq_qopt_v1`: from there on it drops early, by state that is told in the options. Bytes.
+const SFQ_RED_AT: usize = 32;
 /// `TC_H_ROOT`
 const ROOT: u32 = 0xffff_ffff;
 /// Handles of ours, so that what was begun can be told from what others set: two for each place, one for where the other is
@@ -56,6 +69,8 @@ struct Qdisc {
     handle: u32,
     parent: u32,
     options: Vec<u8>,
+    /// What it has beside them.
+    beside: Option<&'static str>,
 }
 
 fn what(link: &str) -> String {
@@ -76,7 +91,8 @@ fn parse(raw: &Raw) -> Option<(i32, Qdisc)> {
     let of = |kind| rtnl::attributes(&raw.payload, TCMSG_BYTES).find(|(k, _)| *k == kind).map(|(_, v)| v);
     let kind = String::from_utf8_lossy(of(TCA_KIND)?.strip_suffix(&[0])?).into_owned();
     let options = of(TCA_OPTIONS).unwrap_or_default().to_owned();
-    Some((at(4)?.cast_signed(), Qdisc { kind, handle: at(8)?, parent: at(12)?, options }))
+    let beside = BESIDE.iter().find(|(attribute, _)| of(*attribute).is_some()).map(|(_, what)| *what);
+    Some((at(4)?.cast_signed(), Qdisc { kind, handle: at(8)?, parent: at(12)?, options, beside }))
 }
 
 /// Interface, and the place at it: its root, or a class `MAJOR:MINOR`, in hexadecimal.
@@ -90,8 +106,8 @@ fn place(key: &str) -> Result<(&str, u32), ChangeError> {
 
 /// All queues of an interface.
 fn all(link: &str) -> Result<Vec<Qdisc>, ChangeError> {
-    let index = rtnl::link(link)?.index;
-    let dumped = rtnl::dump("list queues", libc::RTM_GETQDISC, tcmsg(index, 0, 0))?;
+    let index = super::link(link)?.index;
+    let dumped = super::dump("list queues", libc::RTM_GETQDISC, tcmsg(index, 0, 0))?;
     // Kernels give those of all interfaces.
     Ok(dumped.iter().filter_map(parse).filter(|(of, _)| *of == index).map(|(_, qdisc)| qdisc).collect())
 }
@@ -111,17 +127,20 @@ fn root_and_leaves(key: &str) -> Result<(Qdisc, Vec<Qdisc>), ChangeError> {
     Ok((root, leaves))
 }
 
-/// `default KIND`, `HANDLE: KIND OPTIONS`, or of several queues `HANDLE: mq of KIND OPTIONS, KIND OPTIONS, ...`.
+/// `default KIND`, `HANDLE: KIND OPTIONS`, or of several queues `default mq of KIND, KIND, ...` and `HANDLE: mq of KIND
+/// OPTIONS, KIND OPTIONS, ...`.
 fn read(link: &str) -> Result<String, ChangeError> {
     let (root, mut leaves) = root_and_leaves(link)?;
+    leaves.sort_by_key(|leaf| leaf.parent);
     if root.handle == 0 {
-        return Ok(format!("{DEFAULT} {}", root.kind));
+        let of: Vec<_> = leaves.iter().map(|leaf| leaf.kind.as_str()).collect();
+        let of = if of.is_empty() { String::new() } else { format!(" of {}", of.join(", ")) };
+        return Ok(format!("{DEFAULT} {}{of}", root.kind));
     }
     let handle = root.handle >> 16;
     if root.kind != "mq" {
         return Ok(format!("{handle:x}: {} {}", root.kind, hex(&root.options)));
     }
-    leaves.sort_by_key(|leaf| leaf.parent);
     let leaves: Vec<_> = leaves.iter().map(|leaf| format!("{} {}", leaf.kind, hex(&leaf.options))).collect();
     Ok(format!("{handle:x}: mq of {}", leaves.join(", ")))
 }
@@ -152,10 +171,13 @@ fn plan(link: &str, wanted: &str, now: &str) -> Result<String, ChangeError> {
         _ => return Err(refuse(format!("{kind} is taken as it is, without options"))),
     }
     restorable(link, now)?;
-    if !rtnl::link(place(link)?.0)?.up {
+    if !super::link(link_of(link)?)?.up {
         return Err(refuse("the interface is down, and gets its queue when it comes up".to_owned()));
     }
     let (root, leaves) = root_and_leaves(link)?;
+    if let Some(why) = beside(link, &root, &leaves)? {
+        return Err(ChangeError::Unrestorable { what: what(link), why });
+    }
     let is_mq = root.kind == "mq";
     let is_so = |q: &Qdisc| q.kind == kind && kind != "pfifo";
     // The same kind already, by default or by somebody's choice.
@@ -196,9 +218,53 @@ fn options_of(kind: &str, limit: &str) -> Vec<u8> {
     }
 }
 
+/// What of a queue and those below it would not come back.
+fn beside(key: &str, root: &Qdisc, leaves: &[Qdisc]) -> Result<Option<String>, ChangeError> {
+    let index = super::link(link_of(key)?)?.index;
+    for queue in std::iter::once(root).chain(leaves) {
+        if let Some(what) = queue.beside {
+            return Ok(Some(format!("it has {what}")));
+        }
+        let early = queue.options.get(SFQ_RED_AT..).and_then(rtnl::word);
+        if queue.kind == "sfq" && early.is_some_and(|bytes| bytes != 0) {
+            return Ok(Some("it drops early, of which the kernel does not tell everything".to_owned()));
+        }
+        // Of those without a handle only the root can have filters: it is asked for by none.
+        if queue.handle == 0 && queue.parent != ROOT {
+            continue;
+        }
+        let filters = super::dump("list filters", libc::RTM_GETTFILTER, tcmsg(index, 0, queue.handle))?;
+        if filters.iter().any(|filter| filter.kind == libc::RTM_NEWTFILTER) {
+            return Ok(Some("it has filters, which would go with it".to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// Of defaults, the kind that the kernel would not make again by now.
+fn stale(value: &str) -> Option<(String, String)> {
+    let kinds = value.strip_prefix(DEFAULT)?.trim();
+    let kinds = kinds.strip_prefix("mq of ").unwrap_or(kinds);
+    let now = default_kind()?;
+    // Some interfaces have none, whatever the default is.
+    let stale = kinds.split(", ").find(|kind| !matches!(*kind, "noqueue" | "noop" | "mq") && *kind != now)?;
+    Some((stale.to_owned(), now))
+}
+
+/// What the kernel gives interfaces by default; none where it does not tell, which it does not in other namespaces than the
+/// first.
+fn default_kind() -> Option<String> {
+    let own = Namespace { name: "own".to_owned(), path: Some("/proc/self/ns/net".into()), wire: false };
+    let read = own.within(|| std::fs::read_to_string("/proc/sys/net/core/default_qdisc"));
+    Some(read.ok()?.ok()?.trim().to_owned())
+}
+
 /// Whether what is there can be put back exactly.
 fn restorable(link: &str, now: &str) -> Result<(), ChangeError> {
     let no = |why: String| Err(ChangeError::Unrestorable { what: what(link), why });
+    if let Some((kind, default)) = stale(now) {
+        return no(format!("it is {kind} by default, and the default has become {default} since"));
+    }
     let mut words = now.split_whitespace();
     match (words.next(), words.next()) {
         // Taking one away from a class leaves the class without any, and all its packets lost.
@@ -216,7 +282,16 @@ fn restorable(link: &str, now: &str) -> Result<(), ChangeError> {
 fn write(key: &str, _: &str, value: &str) -> Result<(), ChangeError> {
     let (link, place) = place(key)?;
     let failed = |error| ChangeError::of_write(&what(link), &shown(value), error);
-    let index = rtnl::link(link)?.index;
+    let index = super::link(link)?.index;
+    if let Some((kind, default)) = stale(value) {
+        return Err(ChangeError::Refused {
+            what: what(link),
+            value: shown(value),
+            error: io::Error::other(format!(
+                "net.core.default_qdisc is {default} by now; set it to {kind} for as long as this takes"
+            )),
+        });
+    }
     if value.starts_with(DEFAULT) {
         return rtnl::request(libc::RTM_DELQDISC, 0, tcmsg(index, 0, place)).map_err(failed);
     }
@@ -274,19 +349,21 @@ fn is_made_of(_: &str, written: &str, found: &str) -> bool {
 
 /// Without the options' bytes.
 fn shown(value: &str) -> String {
-    let rest = value.split_once(": ").map_or(value, |(_, rest)| rest);
-    let Some(leaves) = rest.strip_prefix("mq of ") else {
-        let mut words = rest.split_whitespace();
-        return match (words.next(), words.next()) {
-            (Some(DEFAULT), Some(kind)) => format!("{kind} ({DEFAULT})"),
-            (Some("pfifo"), Some(options)) => format!("pfifo{}", limit_of(options)),
-            (Some(kind), _) => kind.to_owned(),
-            _ => rest.to_owned(),
-        };
+    let (rest, mark) = match value.strip_prefix(DEFAULT) {
+        Some(rest) => (rest.trim_start(), " (default)"),
+        None => (value.split_once(": ").map_or(value, |(_, rest)| rest), ""),
     };
-    let mut kinds: Vec<_> = leaves.split(", ").filter_map(|leaf| leaf.split(' ').next()).collect();
-    kinds.dedup();
-    format!("mq of {}", kinds.join(", "))
+    if let Some(leaves) = rest.strip_prefix("mq of ") {
+        let mut kinds: Vec<_> = leaves.split(", ").filter_map(|leaf| leaf.split(' ').next()).collect();
+        kinds.dedup();
+        return format!("mq of {}{mark}", kinds.join(", "));
+    }
+    let mut words = rest.split_whitespace();
+    match (words.next(), words.next()) {
+        (Some("pfifo"), Some(options)) => format!("pfifo{}", limit_of(options)),
+        (Some(kind), _) => format!("{kind}{mark}"),
+        _ => rest.to_owned(),
+    }
 }
 
 fn limit_of(options: &str) -> String {

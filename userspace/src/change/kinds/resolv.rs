@@ -1,6 +1,6 @@
 //! Options of the resolver, in a resolv.conf that nobody else writes.
 
-use super::{super::atomic, ChangeError, Kind, as_written, no_trial, number};
+use super::{super::atomic, ChangeError, Kind, as_written, no_link, no_trial, number};
 use std::{fs, path::Path};
 
 pub(super) const KIND: Kind = Kind {
@@ -17,9 +17,10 @@ pub(super) const KIND: Kind = Kind {
     is_made_of: as_written,
     trial: no_trial,
     shown,
+    link: no_link,
 };
 
-const FILE: &str = "/etc/resolv.conf";
+pub(super) const FILE: &str = "/etc/resolv.conf";
 /// Options with a number, and the most that glibc takes (resolv.h: RES_MAXNDOTS, RES_MAXRETRANS, RES_MAXRETRY).
 const NUMBERS: &[(&str, u32)] = &[("ndots", 15), ("timeout", 30), ("attempts", 5)];
 /// Options that are there or not.

@@ -1,7 +1,7 @@
 //! The MTU of a route, below that of its interface.
 
 use super::rtnl::{self, Attributes as _, Raw};
-use super::{ChangeError, Kind, as_written, no_trial, number, plain};
+use super::{ChangeError, Kind, as_written, no_link, no_trial, number, plain};
 use ipnet::IpNet;
 use rtnetlink::packet_core::NLM_F_REPLACE;
 use std::{io, net::IpAddr};
@@ -19,11 +19,13 @@ pub(super) const KIND: Kind = Kind {
     is_made_of: as_written,
     trial: no_trial,
     shown: plain,
+    link: no_link,
 };
 
 /// `struct rtmsg`, bytes.
 const RTMSG_BYTES: usize = 12;
 const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
 const RTA_METRICS: u16 = 8;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_CACHEINFO: u16 = 12;
@@ -70,8 +72,6 @@ fn route(key: &str) -> Result<Raw, ChangeError> {
         IpAddr::V4(v4) => (libc::AF_INET, v4.octets().to_vec()),
         IpAddr::V6(v6) => (libc::AF_INET6, v6.octets().to_vec()),
     };
-    let mut head = vec![0; RTMSG_BYTES];
-    head[0] = family as u8;
     let is_it = |raw: &Raw| {
         let of = |kind| rtnl::attributes(&raw.payload, RTMSG_BYTES).find(|(k, _)| *k == kind).map(|(_, v)| v);
         let table = of(RTA_TABLE).and_then(rtnl::word).or(raw.payload.get(4).map(|t| u32::from(*t)));
@@ -79,7 +79,7 @@ fn route(key: &str) -> Result<Raw, ChangeError> {
         let cached = raw.payload.get(8..).and_then(rtnl::word).is_none_or(|flags| flags & CLONED != 0);
         raw.payload.get(1) == Some(&net.prefix_len()) && to && table == Some(MAIN) && !cached
     };
-    let mut found = rtnl::dump("list routes", libc::RTM_GETROUTE, head)?;
+    let mut found = super::dump("list routes", libc::RTM_GETROUTE, head(family))?;
     found.retain(is_it);
     match (found.pop(), found.len()) {
         (Some(route), 0) => Ok(route),
@@ -89,6 +89,24 @@ fn route(key: &str) -> Result<Raw, ChangeError> {
         }),
         (None, _) => Err(ChangeError::Missing { what: what(key), error: io::ErrorKind::NotFound.into() }),
     }
+}
+
+/// `struct rtmsg` of all routes of a family.
+pub(super) fn head(family: libc::c_int) -> Vec<u8> {
+    let mut head = vec![0; RTMSG_BYTES];
+    head[0] = family as u8;
+    head
+}
+
+/// The interface that a route goes through.
+pub(super) fn link(route: &Raw) -> Option<i32> {
+    let (_, index) = rtnl::attributes(&route.payload, RTMSG_BYTES).find(|(kind, _)| *kind == RTA_OIF)?;
+    rtnl::word(index).map(u32::cast_signed)
+}
+
+/// The MTU that a route has of its own.
+pub(super) fn mtu(route: &Raw) -> Option<u32> {
+    metric(&metrics(route), RTAX_MTU)
 }
 
 /// Metrics of a route, in the kernel's order.
@@ -122,6 +140,9 @@ fn plan(key: &str, wanted: &str, now: &str) -> Result<String, ChangeError> {
     if is_v6 && rtnl::attributes(&route.payload, RTMSG_BYTES).any(|(kind, _)| kind == RTA_MULTIPATH) {
         return no("it has several next hops, which IPv6 replaces one by one");
     }
+    if is_v6 && expires(&route) {
+        return no("it has a time to live, which would begin anew");
+    }
     if now.ends_with("lock") {
         return no("its MTU is locked by who set it");
     }
@@ -130,6 +151,12 @@ fn plan(key: &str, wanted: &str, now: &str) -> Result<String, ChangeError> {
     }
     let least = LEAST[usize::from(is_v6)];
     Ok(number(&format!("the MTU of {}", what(key)), wanted, least, 65535)?.to_string())
+}
+
+/// Whether a route has an end (`rta_expires` of `struct rta_cacheinfo`).
+fn expires(route: &Raw) -> bool {
+    let cache = rtnl::attributes(&route.payload, RTMSG_BYTES).find(|(kind, _)| *kind == RTA_CACHEINFO);
+    cache.and_then(|(_, bytes)| rtnl::word(bytes.get(8..)?)).is_some_and(|expires| expires != 0)
 }
 
 /// The route as it is, with another MTU.

@@ -1,6 +1,6 @@
 //! Receive packet steering: CPUs that a queue's packets are handed to (Documentation/networking/scaling.rst).
 
-use super::{ChangeError, Kind, as_written, no_trial, plain};
+use super::{ChangeError, Kind, as_written, before_colon, no_trial, plain};
 use rustix::{
     mount::{MountFlags, MountPropagationFlags, mount, mount_change},
     thread::UnshareFlags,
@@ -20,6 +20,7 @@ pub(super) const KIND: Kind = Kind {
     is_made_of: as_written,
     trial: no_trial,
     shown: plain,
+    link: before_colon,
 };
 
 /// Where this thread, and no other, sees the interfaces of its namespace.
@@ -34,7 +35,7 @@ fn path(key: &str) -> Result<PathBuf, ChangeError> {
     if link.contains('/') || matches!(link, "." | "..") {
         return Err(form());
     }
-    let index = super::rtnl::link(link)?.index;
+    let index = super::link(link)?.index;
     let shown = || fs::read_to_string(format!("{SYS}/class/net/{link}/ifindex"));
     if !shown().is_ok_and(|text| text.trim() == index.to_string()) || !is_own() {
         own_sysfs().map_err(|error| ChangeError::of("a sysfs of the network namespace", "", error))?;

@@ -16,6 +16,7 @@ pub(super) const KIND: Kind = Kind {
     is_made_of,
     trial: no_trial,
     shown,
+    link: link_of,
 };
 
 /// Setting these sets others, too, which would not be set back: each has its reason in the kernel.
@@ -83,6 +84,15 @@ fn path(name: &str) -> Result<PathBuf, ChangeError> {
         return Err(ChangeError::Unrestorable { what: name.to_owned(), why: (*why).to_owned() });
     }
     Ok(PathBuf::from("/proc/sys").join(relative))
+}
+
+/// Of settings of one interface, its name.
+fn link_of(name: &str) -> Option<String> {
+    let path = path(name).ok()?;
+    let mut parts = path.strip_prefix("/proc/sys/net").ok()?.iter().filter_map(|part| part.to_str());
+    let (_, group, link) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_link = matches!(group, "conf" | "neigh") && !matches!(link, "all" | "default");
+    (is_link && parts.next().is_some()).then(|| link.to_owned())
 }
 
 fn read(name: &str) -> Result<String, ChangeError> {

@@ -1,6 +1,6 @@
 //! The profile of tuned(8), which sets many values at once: it is told, and not written behind its back.
 
-use super::{ChangeError, Kind, as_written, no_trial};
+use super::{ChangeError, Kind, as_written, no_link, no_trial};
 use std::{
     fs, io,
     path::Path,
@@ -22,6 +22,7 @@ pub(super) const KIND: Kind = Kind {
     is_made_of: as_written,
     trial: no_trial,
     shown,
+    link: no_link,
 };
 
 pub(in crate::change) const ACTIVE: &str = "/etc/tuned/active_profile";
@@ -34,9 +35,18 @@ pub(in crate::change) const PROFILES: &[&str] =
 const WAIT: Duration = Duration::from_secs(60);
 const AUTO: &str = "auto";
 const DAEMON: &str = "tuned";
+const TOOL: &str = "tuned-adm";
 
-/// `MODE PROFILE`.
+/// `MODE PROFILE`. One that is being set, by a process that was killed since, or by somebody else, is waited for.
 fn read(_: &str) -> Result<String, ChangeError> {
+    let started = Instant::now();
+    while super::super::owner::process(TOOL) {
+        if started.elapsed() > WAIT {
+            let error = io::Error::other("somebody has been setting its profile for a minute");
+            return Err(ChangeError::System { what: "tuned".to_owned(), error });
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
     let of = |file| fs::read_to_string(file).map(|text| text.trim().to_owned());
     let profile = of(ACTIVE).map_err(|error| ChangeError::of("tuned", "", error))?;
     let mode = of(MODE).unwrap_or_default();
@@ -62,7 +72,7 @@ fn plan(_: &str, wanted: &str, _: &str) -> Result<String, ChangeError> {
 
 fn write(_: &str, _: &str, value: &str) -> Result<(), ChangeError> {
     let (mode, profile) = value.split_once(' ').unwrap_or(("manual", value));
-    let mut command = Command::new("tuned-adm");
+    let mut command = Command::new(TOOL);
     match (mode, profile) {
         (AUTO, _) => command.arg("auto_profile"),
         (_, "") => command.arg("off"),

@@ -1,7 +1,7 @@
-//! Requests over rtnetlink whose bytes are kept as the kernel gave them: what is restored must be what was there.
+//! Requests over rtnetlink whose bytes are kept as the kernel gave them: what is restored must be what was there. Of the
+//! namespace that the calling thread is in.
 
-use super::ChangeError;
-use crate::netlink::{self, DumpError};
+use crate::netlink;
 use rtnetlink::{
     packet_core::{
         DecodeError, NLM_F_ACK, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
@@ -9,7 +9,7 @@ use rtnetlink::{
     },
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
-use std::io;
+use std::{collections::BTreeMap, io};
 
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
@@ -24,9 +24,9 @@ const IFINFOMSG_BYTES: usize = 16;
 
 /// A message as it is on the wire: its type and what is behind the header.
 #[derive(Clone, Debug)]
-pub(super) struct Raw {
-    pub(super) kind: u16,
-    pub(super) payload: Vec<u8>,
+pub(crate) struct Raw {
+    pub(crate) kind: u16,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl NetlinkSerializable for Raw {
@@ -52,7 +52,7 @@ impl NetlinkDeserializable for Raw {
 }
 
 /// Adding attributes to the bytes of a message.
-pub(super) trait Attributes {
+pub(crate) trait Attributes {
     /// One attribute, padded to a whole word.
     fn attribute(&mut self, kind: u16, value: &[u8]);
 }
@@ -68,7 +68,7 @@ impl Attributes for Vec<u8> {
 }
 
 /// Attributes behind a head of so many bytes.
-pub(super) fn attributes(payload: &[u8], head: usize) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn attributes(payload: &[u8], head: usize) -> impl Iterator<Item = (u16, &[u8])> {
     let behind = payload.get(head..).unwrap_or_default();
     NlasIterator::new(behind).map_while(Result::ok).map(|nla| {
         let (kind, end) = (nla.kind(), usize::from(nla.length()));
@@ -77,23 +77,32 @@ pub(super) fn attributes(payload: &[u8], head: usize) -> impl Iterator<Item = (u
 }
 
 /// The first four bytes of a value, in the machine's order.
-pub(super) fn word(value: &[u8]) -> Option<u32> {
+pub(crate) fn word(value: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(*value.first_chunk()?))
 }
 
 /// Asks for everything of a kind.
-pub(super) fn dump(what: &str, kind: u16, head: Vec<u8>) -> Result<Vec<Raw>, ChangeError> {
-    let failed =
-        |error: DumpError| ChangeError::System { what: what.to_owned(), error: io::Error::other(error) };
-    netlink::dump(NETLINK_ROUTE, Raw { kind, payload: head }).map_err(failed)
+pub(crate) fn dump(kind: u16, head: Vec<u8>) -> io::Result<Vec<Raw>> {
+    netlink::dump(NETLINK_ROUTE, Raw { kind, payload: head }).map_err(io::Error::other)
 }
 
 /// Has something done, and waits until it is.
-pub(super) fn request(kind: u16, flags: u16, payload: Vec<u8>) -> io::Result<()> {
+pub(crate) fn request(kind: u16, flags: u16, payload: Vec<u8>) -> io::Result<()> {
+    let answer = exchange(kind, NLM_F_ACK | flags, payload)?;
+    answer.map_or(Ok(()), |other| Err(io::Error::other(format!("an unexpected answer: {other:?}"))))
+}
+
+/// Asks for one thing.
+fn get(kind: u16, payload: Vec<u8>) -> io::Result<Raw> {
+    exchange(kind, 0, payload)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+/// A question and its answer; none where it was done, and there is nothing to be told.
+fn exchange(kind: u16, flags: u16, payload: Vec<u8>) -> io::Result<Option<Raw>> {
     let socket = Socket::new(NETLINK_ROUTE)?;
     socket.connect(&SocketAddr::new(0, 0))?;
     let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+    header.flags = NLM_F_REQUEST | flags;
     let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(Raw { kind, payload }));
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
@@ -104,91 +113,99 @@ pub(super) fn request(kind: u16, flags: u16, payload: Vec<u8>) -> io::Result<()>
     let answer = NetlinkMessage::<Raw>::deserialize(&answer).map_err(io::Error::other)?;
     match answer.payload {
         NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
-        NetlinkPayload::Error(_) => Ok(()),
+        NetlinkPayload::Error(_) => Ok(None),
+        NetlinkPayload::InnerMessage(answer) => Ok(Some(answer)),
         other => Err(io::Error::other(format!("an unexpected answer: {other:?}"))),
     }
 }
 
 /// What matters of an interface.
-pub(super) struct Link {
+pub(crate) struct Link {
     /// Its index.
-    pub(super) index: i32,
+    pub(crate) index: i32,
     /// Its kind; none for hardware.
-    pub(super) kind: Option<String>,
+    pub(crate) kind: Option<String>,
     /// Whether it is up (IFF_UP).
-    pub(super) up: bool,
+    pub(crate) up: bool,
     /// The longest packet that it takes, bytes.
-    pub(super) mtu: u32,
+    pub(crate) mtu: u32,
     /// The least that it can be set to, bytes.
-    pub(super) min_mtu: u32,
+    pub(crate) min_mtu: u32,
     /// The most; none where the driver does not say.
-    pub(super) max_mtu: Option<u32>,
+    pub(crate) max_mtu: Option<u32>,
 }
 
 /// `struct ifinfomsg` of an interface.
-pub(super) fn ifinfomsg(index: i32) -> Vec<u8> {
+pub(crate) fn ifinfomsg(index: i32) -> Vec<u8> {
     let mut bytes = vec![0; IFINFOMSG_BYTES];
     bytes[4..8].copy_from_slice(&index.to_ne_bytes());
     bytes
 }
 
-/// An interface by its name.
-pub(super) fn link(name: &str) -> Result<Link, ChangeError> {
-    let all = dump("list interfaces", libc::RTM_GETLINK, ifinfomsg(0))?;
-    let is_it = |raw: &&Raw| {
-        let mut known = attributes(&raw.payload, IFINFOMSG_BYTES);
-        known.any(|(kind, value)| kind == IFLA_IFNAME && value.strip_suffix(&[0]) == Some(name.as_bytes()))
-    };
-    let missing = || ChangeError::Missing {
-        what: format!("interface {name}"),
-        error: io::Error::from_raw_os_error(libc::ENODEV),
-    };
-    let payload = &all.iter().find(is_it).ok_or_else(missing)?.payload;
+/// An interface by its name: ENODEV where there is none.
+pub(crate) fn link(name: &str) -> io::Result<Link> {
+    let mut question = ifinfomsg(0);
+    question.attribute(IFLA_IFNAME, &[name.as_bytes(), &[0]].concat());
+    Ok(link_of(&get(libc::RTM_GETLINK, question)?.payload))
+}
+
+/// The name that the interface of an index has now: ENODEV where there is none.
+pub(crate) fn name(index: i32) -> io::Result<String> {
+    let answer = get(libc::RTM_GETLINK, ifinfomsg(index))?;
+    name_of(&answer.payload).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn link_of(payload: &[u8]) -> Link {
     let of = |wanted| {
         attributes(payload, IFINFOMSG_BYTES).find(|(kind, _)| *kind == wanted).and_then(|(_, v)| word(v))
     };
-    let index = payload.get(4..).and_then(word).unwrap_or(0).cast_signed();
     let flags = payload.get(8..).and_then(word).unwrap_or(0);
-    Ok(Link {
-        index,
+    Link {
+        index: index_of(payload),
         kind: kind_of(payload),
         up: flags & libc::IFF_UP.cast_unsigned() != 0,
         mtu: of(IFLA_MTU).unwrap_or(0),
         min_mtu: of(IFLA_MIN_MTU).unwrap_or(0),
         max_mtu: of(IFLA_MAX_MTU).filter(|most| *most > 0),
-    })
+    }
 }
 
-/// Bytes that the interfaces of this thread's namespace have sent and received since they were made, without the loopback.
+fn index_of(payload: &[u8]) -> i32 {
+    payload.get(4..).and_then(word).unwrap_or(0).cast_signed()
+}
+
+fn name_of(payload: &[u8]) -> Option<String> {
+    let (_, name) = attributes(payload, IFINFOMSG_BYTES).find(|(kind, _)| *kind == IFLA_IFNAME)?;
+    Some(String::from_utf8_lossy(name).trim_end_matches('\0').to_owned())
+}
+
+/// Bytes that each interface of this thread's namespace has sent and received since it was made, by its index; without the
+/// loopback.
 ///
 /// # Errors
 /// When they cannot be listed.
-pub fn transferred_bytes() -> io::Result<u64> {
-    let all = dump("list interfaces", libc::RTM_GETLINK, ifinfomsg(0)).map_err(io::Error::other)?;
+pub(crate) fn transferred_bytes() -> io::Result<BTreeMap<i32, u64>> {
+    let all = dump(libc::RTM_GETLINK, ifinfomsg(0))?;
     let of = |raw: &Raw| {
         let loopback = raw.payload.get(8..).and_then(word).unwrap_or(0) & libc::IFF_LOOPBACK.cast_unsigned();
         let stats = attributes(&raw.payload, IFINFOMSG_BYTES).find(|(kind, _)| *kind == IFLA_STATS64)?.1;
         let at = |n: usize| Some(u64::from_ne_bytes(*stats.get(n * 8..)?.first_chunk()?));
         // `struct rtnl_link_stats64`: packets received and sent, and then bytes.
-        (loopback == 0).then_some(at(2)?.saturating_add(at(3)?))
+        (loopback == 0).then_some((index_of(&raw.payload), at(2)?.saturating_add(at(3)?)))
     };
-    Ok(all.iter().filter_map(of).fold(0, u64::saturating_add))
+    Ok(all.iter().filter_map(of).collect())
 }
 
 /// An interface on top of another that takes its MTU from it: a VLAN, or one with an address of its own.
-pub(super) fn upper(index: i32) -> Result<Option<String>, ChangeError> {
+pub(crate) fn upper(index: i32) -> io::Result<Option<String>> {
     const FOLLOWING: &[&str] = &["vlan", "macvlan", "macvtap", "ipvlan", "ipvtap"];
-    let all = dump("list interfaces", libc::RTM_GETLINK, ifinfomsg(0))?;
+    let all = dump(libc::RTM_GETLINK, ifinfomsg(0))?;
     let is_on = |raw: &&Raw| {
         let below = attributes(&raw.payload, IFINFOMSG_BYTES).find(|(kind, _)| *kind == IFLA_LINK);
         below.and_then(|(_, value)| word(value)) == Some(index.cast_unsigned())
             && kind_of(&raw.payload).is_some_and(|kind| FOLLOWING.contains(&kind.as_str()))
     };
-    let name = |raw: &Raw| {
-        let name = attributes(&raw.payload, IFINFOMSG_BYTES).find(|(kind, _)| *kind == IFLA_IFNAME);
-        name.map(|(_, value)| String::from_utf8_lossy(value).trim_end_matches('\0').to_owned())
-    };
-    Ok(all.iter().find(is_on).and_then(name))
+    Ok(all.iter().find(is_on).and_then(|raw| name_of(&raw.payload)))
 }
 
 /// `IFLA_INFO_KIND`; none for hardware.
@@ -199,6 +216,6 @@ fn kind_of(payload: &[u8]) -> Option<String> {
 }
 
 /// Whether an interface has IPv6, with or without addresses: its settings go with it.
-pub(super) fn has_ipv6(link: &str) -> bool {
+pub(crate) fn has_ipv6(link: &str) -> bool {
     std::path::Path::new("/proc/sys/net/ipv6/conf").join(link).exists()
 }
