@@ -156,7 +156,7 @@ fn killed_at_random(netns: &Netns, time: Duration) -> Toll {
         seed ^= seed << 13;
         seed ^= seed >> 17;
         seed ^= seed << 5;
-        thread::sleep(whole.mul_f64(f64::from(seed % 1000) / 500.0));
+        thread::sleep(whole.mul_f64(f64::from(seed % 1000) / 250.0));
         child.kill().unwrap();
         toll.runs += 1;
         toll.killed += u32::from(child.wait().unwrap().signal() == Some(9));
