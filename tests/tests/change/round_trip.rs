@@ -332,27 +332,29 @@ fn a_default_that_became_another_is_left_alone() {
     }
     let lab = Lab::start(LabConfig::default()).unwrap();
     let client = &lab.pod(Role::Client).netns;
+    // Unlike a veth, a tap has a queue by default.
+    for name in ["tap0", "tap1"] {
+        output(client, "ip", "iproute2", &["tuntap", "add", "dev", name, "mode", "tap"]).unwrap();
+        output(client, "ip", "iproute2", &["link", "set", name, "up"]).unwrap();
+    }
     let (path, state) = state("default");
-    let before = dump_of(client, "eth0", "tc ").unwrap();
-    let request = || [Request { netns: client.name().to_owned(), setting: "qdisc:eth0=pfifo 5".to_owned() }];
-    let plan_of = || plan("x", "a test", &request(), false);
-    let change = Engine::open(&state).unwrap().0.apply(&plan_of().unwrap(), None).unwrap();
+    let before = dump_of(client, "tap0", "tc ").unwrap();
+    let plan_of = |setting: &str| {
+        let request = Request { netns: client.name().to_owned(), setting: setting.to_owned() };
+        plan("x", "a test", &[request], false)
+    };
+    let first = plan_of("qdisc:tap0=pfifo 5").unwrap();
+    let change = Engine::open(&state).unwrap().0.apply(&first, None).unwrap();
     let default = fs::read_to_string(DEFAULT).unwrap();
     fs::write(DEFAULT, "bfifo").unwrap();
     let undone = Engine::open(&state).unwrap().0.undo(change, "a test", false);
-    let also_refused = {
-        let other = Request {
-            netns: lab.pod(Role::Server).netns.name().to_owned(),
-            setting: "qdisc:eth0=pfifo 5".to_owned(),
-        };
-        plan("x", "a test", &[other], false)
-    };
+    let other = plan_of("qdisc:tap1=pfifo 5");
     fs::write(DEFAULT, default).unwrap();
     let error = undone.unwrap_err().to_string();
     assert!(error.contains("net.core.default_qdisc is bfifo by now"), "{error}");
-    assert!(matches!(also_refused, Err(ChangeError::Unrestorable { .. })), "{also_refused:?}");
+    assert!(matches!(other, Err(ChangeError::Unrestorable { .. })), "{other:?}");
     Engine::open(&state).unwrap().0.undo(change, "a test", false).unwrap();
-    assert_eq!(differences(&before, &dump_of(client, "eth0", "tc ").unwrap()), Vec::<String>::new());
+    assert_eq!(differences(&before, &dump_of(client, "tap0", "tc ").unwrap()), Vec::<String>::new());
     fs::remove_dir_all(path).unwrap();
 }
 
