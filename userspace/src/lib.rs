@@ -33,6 +33,5 @@ pub mod recording;
 pub mod report;
 pub mod ring;
 pub mod snapshot;
-pub mod stats;
 pub mod symbols;
 pub mod tune;
