@@ -270,7 +270,9 @@ pub fn compare(before: &RunResult, after: &RunResult, options: &Options) -> Resu
     comparison.partial = [("before", before), ("after", after)]
         .into_iter()
         .filter(|(_, result)| result.partial.is_some())
-        .map(|(name, result)| format!("the result {name} has {} rounds{}", result.rounds.len(), because(result)))
+        .map(|(name, result)| {
+            format!("the result {name} has {} rounds{}", result.rounds.len(), because(result))
+        })
         .collect();
     sentence::conclude(&mut comparison);
     Ok(comparison)
@@ -296,7 +298,11 @@ pub fn compare_arms(result: &RunResult, options: &Options) -> Result<Comparison,
         comparison.differences = differences::of_environments(&result.environment, after);
     }
     if result.partial.is_some() {
-        comparison.partial.push(format!("the experiment has {} rounds{}", result.rounds.len(), because(result)));
+        comparison.partial.push(format!(
+            "the experiment has {} rounds{}",
+            result.rounds.len(),
+            because(result)
+        ));
     }
     if lone > 0 {
         comparison.partial.push(format!("{lone} rounds have no partner and are left out"));
@@ -307,9 +313,5 @@ pub fn compare_arms(result: &RunResult, options: &Options) -> Result<Comparison,
 
 /// Why a result is not whole, to be put behind a sentence.
 fn because(result: &RunResult) -> String {
-    result
-        .partial
-        .as_ref()
-        .map(|p| format!(" of {}: {}", p.planned_rounds, p.reason))
-        .unwrap_or_default()
+    result.partial.as_ref().map(|p| format!(" of {}: {}", p.planned_rounds, p.reason)).unwrap_or_default()
 }

@@ -245,7 +245,9 @@ mod tests {
 
     #[test]
     fn buckets_are_those_of_hdrhistogram() {
-        for layout in [LAYOUT, Layout { highest: (1 << 36) - 1, digits: 3 }, Layout { highest: 999, digits: 1 }] {
+        for layout in
+            [LAYOUT, Layout { highest: (1 << 36) - 1, digits: 3 }, Layout { highest: 999, digits: 1 }]
+        {
             let mut hist = layout.empty().unwrap();
             assert_eq!(layout.buckets(), hist.distinct_values(), "{layout:?}");
             (0..layout.buckets()).for_each(|n| hist.saturating_record(layout.lowest_of(n)));

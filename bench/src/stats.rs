@@ -15,7 +15,7 @@ mod rank_sum;
 pub mod rng;
 mod signed_rank;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod verdict;
 
 pub use rank_sum::least_rounds as least_separate_rounds;

@@ -95,7 +95,8 @@ impl FromStr for FailIf {
             .or_else(|| name.rsplit_once('.'))
             .filter(|(load, metric)| !load.is_empty() && !metric.is_empty())
             .ok_or_else(form)?;
-        let found = Metric::ALL.into_iter().find(|m| m.name() == metric || m.name().replace('.', "") == metric);
+        let found =
+            Metric::ALL.into_iter().find(|m| m.name() == metric || m.name().replace('.', "") == metric);
         let metric =
             found.ok_or_else(|| FailIfError::Metric { text: text.to_owned(), metric: metric.to_owned() })?;
         Ok(Self {

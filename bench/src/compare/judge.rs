@@ -1,6 +1,8 @@
 //! From rounds to rows: what each metric of each load shows.
 
-use super::{Bounds, CompareError, Comparison, Method, Metric, Options, Outlier, Overall, Rounds, Row, Totals, Untold};
+use super::{
+    Bounds, CompareError, Comparison, Method, Metric, Options, Outlier, Overall, Rounds, Row, Totals, Untold,
+};
 use crate::{
     result::{Arm, Round},
     stats::{
@@ -13,12 +15,11 @@ use crate::{
 };
 use std::collections::BTreeSet;
 
-/// Logarithms are kept within this: a round without an answer is slower than any other, and still a number.
-const FARTHEST: f64 = 40.0;
-
 /// All but what is known of the results as a whole.
 pub(super) fn judge(rounds: &Rounds<'_>, seed: u64, options: &Options) -> Result<Comparison, CompareError> {
-    for (name, value) in [("confidence", options.confidence), ("power", options.power), ("effect", options.effect)] {
+    for (name, value) in
+        [("confidence", options.confidence), ("power", options.power), ("effect", options.effect)]
+    {
         if !(value > 0.0 && value < 1.0) {
             return Err(CompareError::Option { name, value });
         }
@@ -149,27 +150,12 @@ impl<'a> Series<'a> {
         })
     }
 
-    /// On the scale on which effects are differences: the logarithm of what has a ratio.
-    fn scaled(&self, value: f64) -> f64 {
-        if self.metric.is_ratio() { value.ln().clamp(-FARTHEST, FARTHEST) } else { value }
-    }
-
-    /// The reverse, for effects.
-    fn effect(&self, scaled: f64) -> f64 {
-        if self.metric.is_ratio() { scaled.exp() } else { scaled }
-    }
-
-    fn bounds(&self, low: f64, high: f64) -> Option<Bounds> {
-        (low.is_finite() && high.is_finite())
-            .then(|| Bounds { low: self.effect(low), high: self.effect(high) })
-    }
-
     fn differences(&self, pairs: &[[(f64, &Round); 2]]) -> Vec<f64> {
-        pairs.iter().map(|[(a, _), (b, _)]| self.scaled(*b) - self.scaled(*a)).collect()
+        pairs.iter().map(|[(a, _), (b, _)]| self.metric.scaled(*b) - self.metric.scaled(*a)).collect()
     }
 
     fn of_run(&self, run: &[(f64, &Round)]) -> Vec<f64> {
-        run.iter().map(|(value, _)| self.scaled(*value)).collect()
+        run.iter().map(|(value, _)| self.metric.scaled(*value)).collect()
     }
 
     fn estimate(&self, confidence: f64) -> Option<Estimate> {
@@ -188,7 +174,7 @@ impl<'a> Series<'a> {
                 bootstrap::of_separate(&self.of_run(before), &self.of_run(after), confidence, seed)
             }
         }?;
-        self.bounds(interval.low, interval.high)
+        self.metric.bounds(interval.low, interval.high)
     }
 
     /// Values of an arm.
@@ -232,7 +218,6 @@ impl<'a> Series<'a> {
 
     /// All but what depends on the other rows.
     fn row(&self, estimate: &Estimate, each: f64, seed: u64, options: &Options) -> Row {
-        let after: Vec<f64> = self.of_arm(1).into_iter().map(|value| self.scaled(value)).collect();
         let difference = if self.metric.is_ratio() { options.effect.ln_1p() } else { 1.0 };
         let detectable = power::detectable(estimate, each, options.power);
         Row {
@@ -241,9 +226,9 @@ impl<'a> Series<'a> {
             unit: self.unit.to_owned(),
             before: self.shown(0),
             after: self.shown(1),
-            after_bounds: Estimate::of_pairs(&after, each).and_then(|e| self.bounds(e.low, e.high)),
-            effect: self.effect(estimate.middle),
-            bounds: self.bounds(estimate.low, estimate.high),
+            after_bounds: self.metric.level(&self.of_arm(1), each).and_then(|(_, bounds)| bounds),
+            effect: self.metric.unscaled(estimate.middle),
+            bounds: self.metric.bounds(estimate.low, estimate.high),
             bootstrap: self.bootstrap(options.confidence, seed),
             p: estimate.p_two_sided(),
             p_corrected: 1.0,

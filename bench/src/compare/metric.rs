@@ -1,9 +1,15 @@
 //! What is compared of a load: one number from each round.
 
-use crate::result::{Outcome, Round};
+use super::Bounds;
+use crate::{
+    result::{Outcome, Round},
+    stats::Estimate,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Logarithms are kept within this: a round without an answer is slower than any other, and still a number.
+const FARTHEST: f64 = 40.0;
 /// Fewer latencies beyond a quantile do not tell it.
 const BEYOND: f64 = 5.0;
 
@@ -66,6 +72,29 @@ impl Metric {
         !matches!(self, Self::Errors)
     }
 
+    /// A value on the scale on which effects are differences: the logarithm of what has a ratio.
+    pub(super) fn scaled(self, value: f64) -> f64 {
+        if self.is_ratio() { value.ln().clamp(-FARTHEST, FARTHEST) } else { value }
+    }
+
+    /// The reverse.
+    pub(super) fn unscaled(self, scaled: f64) -> f64 {
+        if self.is_ratio() { scaled.exp() } else { scaled }
+    }
+
+    /// Bounds on that scale as they are shown; none where one is infinite.
+    pub(super) fn bounds(self, low: f64, high: f64) -> Option<Bounds> {
+        let shown = || Bounds { low: self.unscaled(low), high: self.unscaled(high) };
+        (low.is_finite() && high.is_finite()).then(shown)
+    }
+
+    /// The middle of rounds with its bounds, from one value of each; `confidence` is that of each bound alone.
+    pub(crate) fn level(self, values: &[f64], confidence: f64) -> Option<(f64, Option<Bounds>)> {
+        let scaled: Vec<f64> = values.iter().map(|value| self.scaled(*value)).collect();
+        let e = Estimate::of_pairs(&scaled, confidence)?;
+        Some((self.unscaled(e.middle), self.bounds(e.low, e.high)))
+    }
+
     /// What it is in.
     #[must_use]
     pub fn unit(self, outcome: &Outcome) -> &'static str {
@@ -78,10 +107,12 @@ impl Metric {
 
     /// Its value in a round; none where the load did not run, or has no latencies. A round without any answer is infinitely
     /// slow: it counts, as the worst of all.
-    pub(super) fn of(self, round: &Round, load: &str) -> Option<f64> {
+    pub(crate) fn of(self, round: &Round, load: &str) -> Option<f64> {
         let outcome = round.loads.get(load)?;
         match self {
-            Self::Throughput => Some((outcome.count as f64).max(0.5) * 1e9 / outcome.elapsed_ns.max(1) as f64),
+            Self::Throughput => {
+                Some((outcome.count as f64).max(0.5) * 1e9 / outcome.elapsed_ns.max(1) as f64)
+            }
             Self::Errors => Some(outcome.error_count() as f64),
             Self::P50 | Self::P90 | Self::P99 | Self::P999 => {
                 let latencies = outcome.latency.as_ref()?;
@@ -91,7 +122,7 @@ impl Metric {
     }
 
     /// Why rounds like these do not tell it; none where they do.
-    pub(super) fn untold(self, rounds: &[&Round], load: &str) -> Option<String> {
+    pub(crate) fn untold(self, rounds: &[&Round], load: &str) -> Option<String> {
         let outcomes = || rounds.iter().filter_map(|round| round.loads.get(load));
         let total: u64 = match self.quantile() {
             None if self == Self::Errors && outcomes().all(|o| o.error_count() == 0) => {

@@ -38,9 +38,8 @@ pub fn cells(row: &Row) -> [String; 9] {
 pub fn value(metric: Metric, unit: &str, v: f64) -> String {
     const STEPS: [(f64, &str); 4] = [(1e9, "s"), (1e6, "ms"), (1e3, "us"), (1.0, "ns")];
     const RATES: [(f64, &str); 4] = [(1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")];
-    let largest = |steps: [(f64, &'static str); 4]| {
-        steps.into_iter().find(|(size, _)| v >= *size).unwrap_or(steps[3])
-    };
+    let largest =
+        |steps: [(f64, &'static str); 4]| steps.into_iter().find(|(size, _)| v >= *size).unwrap_or(steps[3]);
     match metric {
         Metric::Errors => format!("{v:.0}"),
         Metric::Throughput => {

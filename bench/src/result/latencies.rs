@@ -154,3 +154,33 @@ impl JsonSchema for Latencies {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_those_of_what_was_recorded() {
+        let mut latencies = Latencies::default();
+        assert_eq!((latencies.quantile_ns(0.5), latencies.count()), (None, 0));
+        (1..=1000).for_each(|us| latencies.record(us * 1000));
+        let p99 = latencies.quantile_ns(0.99).unwrap() as f64;
+        assert!((p99 / 990_000.0 - 1.0).abs() < 0.001, "{p99}");
+        latencies.record(u64::MAX);
+        assert_eq!(latencies.quantile_ns(1.0), Some(LAYOUT.highest));
+        let again = Latencies::decode(&latencies.encode().unwrap()).unwrap();
+        assert_eq!(again, latencies);
+        latencies.merge(&again);
+        assert_eq!(latencies.count(), 2 * again.count());
+    }
+
+    #[test]
+    fn other_histograms_are_taken_over() {
+        let mut coarse = Histogram::<u64>::new(2).unwrap();
+        (1..=1000).for_each(|us| coarse.record(us * 1000).unwrap());
+        let latencies = Latencies::from(&coarse);
+        assert_eq!(latencies.count(), 1000);
+        let p50 = latencies.quantile_ns(0.5).unwrap() as f64;
+        assert!((p50 / 500_000.0 - 1.0).abs() < 0.01, "{p50}");
+    }
+}

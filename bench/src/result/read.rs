@@ -43,10 +43,14 @@ pub enum ReadError {
         message: String,
     },
     /// JSON, but not of this kind.
-    #[error("not a result of nettrace bench: it has no `kind` of `bench-result` with a `schema` version number")]
+    #[error(
+        "not a result of nettrace bench: it has no `kind` of `bench-result` with a `schema` version number"
+    )]
     NotAResult,
     /// Of another version.
-    #[error("the result has schema version {found}, this nettrace reads {SCHEMA_VERSION}: use one that reads it")]
+    #[error(
+        "the result has schema version {found}, this nettrace reads {SCHEMA_VERSION}: use one that reads it"
+    )]
     Version {
         /// Version in the file.
         found: u32,
@@ -178,4 +182,142 @@ pub fn schema_json() -> String {
     // The order must not depend on how `serde_json` was built.
     value.sort_all_objects();
     format!("{value:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::{Arm, Environment, Latencies, Partial, sample};
+    use proptest::prelude::*;
+
+    fn error(text: &str) -> String {
+        RunResult::from_json(text.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        let mut result = sample::experiment(3, 2, sample::Slower { all: 1.1, tail: 1.0 });
+        result.partial = Some(Partial { reason: "stopped".to_owned(), planned_rounds: 8 });
+        result.environment_b = Some(Environment::default());
+        result.write(&path).unwrap();
+        assert_eq!(RunResult::read(&path).unwrap(), result);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
+        assert!(result.write(&dir.path().join("no/such")).is_err());
+        assert!(matches!(RunResult::read(&dir.path().join("no")), Err(ReadError::File { .. })));
+        result.write(Path::new("/dev/null")).unwrap();
+        assert!(!Path::new("/dev/null").is_file());
+    }
+
+    #[test]
+    fn errors_say_what_and_where() {
+        assert_eq!(
+            error("{\n  \"kind\": \"bench-result\",\n}"),
+            "not valid JSON at line 3, column 1: trailing comma"
+        );
+        let not = "not a result of nettrace bench: it has no `kind` of `bench-result` with a `schema` version number";
+        assert_eq!(error("{}"), not);
+        assert_eq!(error(r#"{"schema": 1, "meta": {}}"#), not);
+        assert_eq!(
+            error(r#"{"kind": "bench-result", "schema": 9, "later": {}}"#),
+            "the result has schema version 9, this nettrace reads 1: use one that reads it"
+        );
+        assert_eq!(
+            error(r#"{"kind": "bench-result", "schema": 1}"#),
+            "not a result of schema version 1: line 1, column 37: missing field `tool`"
+        );
+    }
+
+    #[test]
+    fn damage_is_told() {
+        let result = sample::run(3, 2, 1.0);
+        let text = result.to_json().unwrap();
+        assert!(matches!(
+            RunResult::from_json(&text.as_bytes()[..text.len() / 2]),
+            Err(ReadError::Json { .. })
+        ));
+        // Of what the text is made of, the histogram is the largest part.
+        let at = text.find("HISTFAAA").unwrap() + 60;
+        let mut damaged = text.clone().into_bytes();
+        damaged[at] = if damaged[at] == b'A' { b'B' } else { b'A' };
+        let said = RunResult::from_json(&damaged).unwrap_err().to_string();
+        assert!(said.contains("histogram"), "{said}");
+        let counts = text.replacen(
+            "\"count\": 600,\n            \"p50_ns\"",
+            "\"count\": 6,\n            \"p50_ns\"",
+            1,
+        );
+        assert_ne!(counts, text);
+        assert!(error(&counts).contains("histogram holds 600 counts, not 6"), "{}", error(&counts));
+        let mut twice = result.clone();
+        twice.rounds[1].block = 0;
+        assert_eq!(
+            error(&twice.to_json().unwrap()),
+            "not a result that can be: round 1: block 0 has two rounds of the same arm"
+        );
+        let mut never = result;
+        never.rounds[0].loads.get_mut("tcp_rr").unwrap().elapsed_ns = 0;
+        assert!(error(&never.to_json().unwrap()).ends_with("round 0, load tcp_rr: measured for no time"));
+    }
+
+    /// Regenerate with `NETTRACE_UPDATE_SCHEMA=1 cargo test -p nettrace-bench schema`.
+    #[test]
+    fn published_schema_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/bench-result.schema.json");
+        if std::env::var_os("NETTRACE_UPDATE_SCHEMA").is_some() {
+            std::fs::write(path, schema_json()).unwrap();
+        }
+        let published = std::fs::read_to_string(path).unwrap();
+        assert!(
+            published == schema_json(),
+            "docs/bench-result.schema.json is out of date: NETTRACE_UPDATE_SCHEMA=1 cargo test -p nettrace-bench schema"
+        );
+    }
+
+    #[test]
+    fn samples_validate_against_the_schema() {
+        let schema: serde_json::Value = serde_json::from_str(&schema_json()).unwrap();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        let value = serde_json::to_value(sample::run(3, 2, 1.0)).unwrap();
+        let errors: Vec<String> = validator.iter_errors(&value).map(|e| e.to_string()).collect();
+        assert!(errors.is_empty(), "{errors:?}");
+        assert!(!validator.is_valid(&serde_json::json!({"kind": "bench-result", "schema": 1})));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_result_is_read_as_it_was_written(
+            values in prop::collection::vec(1..=super::super::LAYOUT.highest, 0..40),
+            errors in prop::collection::btree_map(".{0,12}", any::<u64>(), 0..3),
+            settings in prop::collection::btree_map(".{0,12}", ".{0,12}", 0..4),
+            (name, load, reason) in (".{0,12}", ".{0,12}", ".{0,12}"),
+            (count, elapsed_ns, seed) in (any::<u64>(), 1..=u64::MAX, any::<u64>()),
+            rate_per_second in 0.0..1e9,
+            is_b in any::<bool>(),
+        ) {
+            let mut result = sample::run(1, 1, 1.0);
+            let mut outcome = result.rounds[0].loads.remove("tcp_rr").unwrap();
+            let mut latency = Latencies::default();
+            values.iter().for_each(|ns| latency.record(*ns));
+            outcome.latency = Some(latency);
+            (outcome.errors, outcome.count, outcome.elapsed_ns) = (errors, count, elapsed_ns);
+            outcome.schedule = crate::result::Schedule::Open { rate_per_second };
+            result.rounds[0].loads.insert(load, outcome);
+            result.rounds[0].arm = if is_b { Arm::B } else { Arm::A };
+            (result.scenario.name, result.environment.settings, result.seed) = (name, settings, seed);
+            result.partial = Some(Partial { reason, planned_rounds: 3 });
+            prop_assert_eq!(RunResult::from_json(result.to_json()?.as_bytes())?, result);
+        }
+
+        #[test]
+        fn arbitrary_damage_never_panics(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut text = sample::run(1, 1, 1.0).to_json()?.into_bytes();
+            let at = at.index(text.len());
+            text[at] = byte;
+            let _ = RunResult::from_json(&text);
+        }
+    }
 }

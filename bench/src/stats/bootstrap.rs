@@ -103,11 +103,7 @@ fn studentised<const RUNS: usize>(
     distances.sort_unstable_by(f64::total_cmp);
     let at = (confidence * (RESAMPLES + 1) as f64).ceil() as usize;
     let half = distances.get(at.checked_sub(1)?)? * seen.variance.sqrt();
-    half.is_finite().then_some(Interval {
-        middle: seen.mean,
-        low: seen.mean - half,
-        high: seen.mean + half,
-    })
+    half.is_finite().then_some(Interval { middle: seen.mean, low: seen.mean - half, high: seen.mean + half })
 }
 
 #[cfg(test)]
@@ -142,24 +138,32 @@ mod tests {
     /// How often intervals of 95 % hold the truth, of rounds with heavy tails: the reason for [`FEWEST_ROUNDS`].
     #[test]
     fn coverage_holds_from_the_fewest_rounds_on() {
-        const TRIALS: u32 = 600;
+        const TRIALS: u32 = 300;
+        let share = |n: u32| f64::from(n) / f64::from(TRIALS);
         let mut rng = Rng::new(11);
-        for n in [4, 5, 6, FEWEST_ROUNDS, 12, 20] {
-            let (mut held, mut narrow) = (0, 0);
+        for n in [5, FEWEST_ROUNDS, 12] {
+            let (mut held, mut between, mut narrow) = (0, 0, 0);
             for trial in 0..TRIALS {
-                let d: Vec<f64> = (0..n).map(|_| heavy(&mut rng)).collect();
-                let interval = studentised(&[&d], 0.95, trial.into(), |[d]| *d);
-                held += u32::from(interval.is_none_or(|i| i.low <= 0.0 && i.high >= 0.0));
+                let [d, before]: [Vec<f64>; 2] =
+                    std::array::from_fn(|_| (0..n).map(|_| heavy(&mut rng)).collect());
+                let holds = |i: Option<Interval>| i.is_none_or(|i| i.low <= 0.0 && i.high >= 0.0);
+                held += u32::from(holds(studentised(&[&d], 0.95, trial.into(), |[d]| *d)));
+                between += u32::from(holds(of_separate(&before, &d, 0.95, trial.into())));
                 let mut means: Vec<f64> = (0..RESAMPLES)
                     .map(|_| Trimmed::of(&mut (0..n).map(|_| d[rng.below(n)]).collect::<Vec<_>>()).mean)
                     .collect();
                 means.sort_unstable_by(f64::total_cmp);
-                narrow += u32::from(means[RESAMPLES / 40] <= 0.0 && means[RESAMPLES - 1 - RESAMPLES / 40] >= 0.0);
+                let [low, high] = [RESAMPLES / 40, RESAMPLES - 1 - RESAMPLES / 40].map(|n| means[n]);
+                narrow += u32::from(low <= 0.0 && high >= 0.0);
             }
-            let share = |n: u32| 100.0 * f64::from(n) / f64::from(TRIALS);
-            println!("{n:2} rounds: {:.1} % studentised, {:.1} % by percentiles", share(held), share(narrow));
+            println!(
+                "{n:2} rounds: studentised {:.3}, of two runs {:.3}, by percentiles {:.3}",
+                share(held),
+                share(between),
+                share(narrow)
+            );
             // Three standard deviations of a binomial count below 95 %.
-            assert!(n < FEWEST_ROUNDS || share(held) > 92.3, "{n} rounds: {}", share(held));
+            assert!(n < FEWEST_ROUNDS || share(held.min(between)) > 0.912, "{n} rounds: {held} {between}");
         }
     }
 

@@ -58,7 +58,8 @@ pub fn rounds_needed(
     power: f64,
 ) -> Option<usize> {
     let z = normal_quantile(confidence);
-    let normal = rounds.each() * ((z + normal_quantile(power)) * estimate.standard_error / difference).powi(2);
+    let normal =
+        rounds.each() * ((z + normal_quantile(power)) * estimate.standard_error / difference).powi(2);
     // What few rounds need beyond a normal distribution's (Guenther 1981).
     let needed = normal + z * z / if matches!(rounds, Rounds::Paired(_)) { 2.0 } else { 4.0 };
     let needed = (needed.is_finite() && needed <= MOST_ROUNDS as f64).then(|| needed.ceil() as usize)?;
