@@ -8,6 +8,7 @@
 //! `docs/bench.md` says which method stands where, and why.
 
 mod differences;
+mod drift;
 mod fail_if;
 mod judge;
 mod metric;
@@ -27,6 +28,10 @@ use crate::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// What no test of two runs can tell.
+const TWO_RUNS: &str = "two runs: all that changed between them is in the effects, drift of the machine too; interleaved \
+                        rounds (bench ab) cancel it";
 
 /// What is asked of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -187,6 +192,8 @@ pub struct Comparison {
     pub forced: bool,
     /// Why one of them is not whole.
     pub partial: Vec<String>,
+    /// What makes it less sure than it looks.
+    pub warnings: Vec<String>,
 }
 
 /// Why there is no comparison.
@@ -273,6 +280,10 @@ pub fn compare(before: &RunResult, after: &RunResult, options: &Options) -> Resu
         .map(|(name, result)| {
             format!("the result {name} has {} rounds{}", result.rounds.len(), because(result))
         })
+        .collect();
+    comparison.warnings = [("before", before), ("after", after)]
+        .into_iter()
+        .flat_map(|(name, run)| drift::of(name, run))
         .collect();
     sentence::conclude(&mut comparison);
     Ok(comparison)

@@ -17,7 +17,7 @@ pub use objective::{Objective, ObjectiveError};
 pub use report::{json, text};
 
 use crate::change::{ChangeError, Engine, Plan, StateDir, Until};
-use nettrace_bench::stats::{Estimate, median};
+use nettrace_bench::stats::{Estimate, median, rng::Rng};
 use serde::Serialize;
 use std::{
     thread,
@@ -134,7 +134,7 @@ pub fn tune(
     mut told: impl FnMut(&Trial),
 ) -> Result<Vec<Trial>, TuneError> {
     let mut trials = Vec::new();
-    let mut coin = Coin(options.seed | 1);
+    let mut coin = Rng::new(options.seed);
     for plan in plans {
         let mut switch = Switch { dir, plan, change: None, limit: limit(options) };
         let rounds = measured(&mut switch, options, meter, stop, &mut coin);
@@ -214,18 +214,6 @@ impl Switch<'_> {
     }
 }
 
-/// Fair enough for an order (xorshift64, Marsaglia 2003).
-struct Coin(u64);
-
-impl Coin {
-    const fn toss(&mut self) -> bool {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 >> 63 == 1
-    }
-}
-
 /// One round: readings without and with the change.
 type Round = [Reading; 2];
 
@@ -234,7 +222,7 @@ fn measured(
     options: &Options,
     meter: &mut dyn Meter,
     stop: &dyn Fn() -> bool,
-    coin: &mut Coin,
+    coin: &mut Rng,
 ) -> Result<Vec<Round>, Interrupted> {
     let mut rounds = Vec::new();
     for _ in 0..options.rounds {

@@ -77,6 +77,7 @@ pub(super) fn judge(rounds: &Rounds<'_>, seed: u64, options: &Options) -> Result
         differences: Vec::new(),
         forced: false,
         partial: Vec::new(),
+        warnings: Vec::new(),
     })
 }
 

@@ -41,7 +41,7 @@ fn what_was_injected_is_found() {
     for (name, slower, pairs, metrics, truth) in [
         ("+5 %", Slower { all: 1.05, tail: 1.0 }, 24, vec![Metric::P50, Metric::P90], 1.05),
         ("+20 %", Slower { all: 1.2, tail: 1.0 }, 10, vec![Metric::P50, Metric::P90, Metric::P99], 1.2),
-        ("only the tail", only_tail, 10, vec![Metric::P99], 1.5),
+        ("only the tail", only_tail, 14, vec![Metric::P99], 1.5),
     ] {
         let (mut found, mut held, mut wrong, mut of) = (0, 0, 0, 0);
         for seed in 1000..1000 + EXPERIMENTS {
@@ -90,6 +90,40 @@ fn separate_runs_are_compared_by_their_rounds() {
             (Metric::Errors, "there were none")
         ]
     );
+}
+
+/// Why interleaved rounds are the better way: between two runs, drift is taken for an effect.
+#[test]
+fn drift_is_an_effect_of_two_runs_and_of_interleaved_rounds_none() {
+    const EXPERIMENTS: u64 = 60;
+    let (mut separate, mut paired) = (0, 0);
+    let is_wrong =
+        |c: &Comparison| u64::from(!matches!(c.overall, Overall::NoDifference | Overall::TooNoisy));
+    for seed in 0..EXPERIMENTS {
+        // The same machine all the time, its first twelve rounds and its next.
+        let mut before = run(seed, 24, 1.0);
+        let mut after = before.clone();
+        after.rounds = before.rounds.split_off(12);
+        let comparison = compare(&before, &after, &Options::default()).unwrap();
+        assert!(comparison.warnings[0].contains("drift of the machine too; interleaved rounds"));
+        separate += is_wrong(&comparison);
+        paired += is_wrong(&arms(seed, 12, SAME));
+    }
+    println!("A/A with drift: {separate} of {EXPERIMENTS} wrong of two runs, {paired} of interleaved rounds");
+    assert!(separate > 3 * most(0.05, EXPERIMENTS), "{separate}");
+    assert!(paired <= most(0.05, EXPERIMENTS), "{paired}");
+}
+
+#[test]
+fn strong_drift_within_a_run_is_told() {
+    let still = run(3, 12, 1.0);
+    let mut drifting = run(4, 12, 1.0);
+    let slow = run(4, 12, 1.5);
+    drifting.rounds.splice(6.., slow.rounds.into_iter().skip(6));
+    let comparison = compare(&still, &drifting, &Options::default()).unwrap();
+    assert_eq!(comparison.warnings.len(), 2, "{:?}", comparison.warnings);
+    assert!(comparison.warnings[1].starts_with("the run after drifts: tcp_rr p50 of its second half is 1."));
+    assert!(compare_arms(&experiment(5, 8, SAME), &Options::default()).unwrap().warnings.is_empty());
 }
 
 #[test]

@@ -2,9 +2,10 @@
 //!
 //! Needs one number from each round; rounds are what is drawn. Yields the interval of the mean of the middle three fifths (20 %
 //! trimmed at each end), whose error is estimated anew in each resample from winsorised values (Yuen 1974), so that the
-//! interval is studentised (Efron 1982, Hall 1988). For heavy tails and few values this is the bootstrap that comes nearest to its
-//! level (Wilcox 2012, section 4.4): the percentile and BCa intervals of so few values are too narrow. From
-//! [`FEWEST_ROUNDS`] on it holds its level in the simulation of this module's tests; with fewer there is none.
+//! interval is studentised (Efron 1982, Hall 1988). For heavy tails and few values this is the bootstrap that comes nearest to
+//! its level (Wilcox 2012, section 4.4): those of percentiles and BCa are too narrow for so few. From [`FEWEST_ROUNDS`] on it
+//! is of use; with fewer, resamples without spread make it so wide that it says nothing. See the simulation in this module's
+//! tests.
 
 use super::rng::Rng;
 
