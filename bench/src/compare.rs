@@ -281,10 +281,10 @@ pub fn compare(before: &RunResult, after: &RunResult, options: &Options) -> Resu
             format!("the result {name} has {} rounds{}", result.rounds.len(), because(result))
         })
         .collect();
-    comparison.warnings = [("before", before), ("after", after)]
-        .into_iter()
-        .flat_map(|(name, run)| drift::of(name, run))
-        .collect();
+    comparison.warnings.push(TWO_RUNS.to_owned());
+    for (name, run) in [("before", before), ("after", after)] {
+        comparison.warnings.extend(drift::of(name, run));
+    }
     sentence::conclude(&mut comparison);
     Ok(comparison)
 }
