@@ -2,9 +2,9 @@
 //!
 //! Needs: changes that could help ([`crate::change`]), and something that measures. For each of them, rounds of two equal
 //! windows, one with the change and one without, in an order chosen by lot, so that what drifts does not count for either.
-//! What differs between the windows of a round goes to [`crate::stats`]. A change is kept when the objective got better with
-//! the stated confidence, by as much as is asked for, and no guard got worse; else it is taken back. Each setting and taking
-//! back is in the journal, with a time limit: if this process dies, the change goes.
+//! What differs between the windows of a round goes to [`nettrace_bench::stats`]. A change is kept when the objective got
+//! better with the stated confidence, by as much as is asked for, and no guard got worse; else it is taken back. Each setting
+//! and taking back is in the journal, with a time limit: if this process dies, the change goes.
 //!
 //! Of several changes each is judged at a confidence that makes the stated one hold for all of them together (Bonferroni).
 
@@ -16,10 +16,8 @@ pub use meter::{CaptureMeter, Meter, MeterError, Reading};
 pub use objective::{Objective, ObjectiveError};
 pub use report::{json, text};
 
-use crate::{
-    change::{Begin, ChangeError, Engine, Now, Plan, StateDir, Until, now_of},
-    stats::Estimate,
-};
+use crate::change::{Begin, ChangeError, Engine, Now, Plan, StateDir, Until, now_of};
+use nettrace_bench::stats::{Estimate, median};
 use serde::Serialize;
 use std::{
     thread,
@@ -347,12 +345,12 @@ fn effect(n: usize, objective: &Objective, rounds: &[Round], confidence: f64) ->
     let much_worse = if objective.more_is_better() { -LOST_LOG } else { LOST_LOG };
     let told = pairs.iter().map(|(without, with)| (with / without).ln());
     let logs: Vec<_> = told.chain(std::iter::repeat_n(much_worse, lost)).collect();
-    let estimate = Estimate::of(&logs, confidence);
+    let estimate = Estimate::of_pairs(&logs, confidence);
     let ratio = |log: f64| Some(log.exp()).filter(|r| r.is_finite() && *r > 0.0);
     let told = Effect {
         objective: objective.to_string(),
-        without: middle(pairs.iter().map(|p| p.0).collect()),
-        with: middle(pairs.iter().map(|p| p.1).collect()),
+        without: median(&pairs.iter().map(|p| p.0).collect::<Vec<_>>()),
+        with: median(&pairs.iter().map(|p| p.1).collect::<Vec<_>>()),
         ratio: estimate.and_then(|e| ratio(e.middle)),
         low: estimate.and_then(|e| ratio(e.low)),
         high: estimate.and_then(|e| ratio(e.high)),
@@ -362,12 +360,6 @@ fn effect(n: usize, objective: &Objective, rounds: &[Round], confidence: f64) ->
     };
     let toward = |e: Estimate| if objective.more_is_better() { e.mirrored() } else { e };
     (told, estimate.map(toward))
-}
-
-fn middle(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let n = values.len();
-    Some(f64::midpoint(*values.get(n.checked_sub(1)? / 2)?, *values.get(n / 2)?))
 }
 
 fn verdict(effects: &[(Effect, Option<Estimate>)], options: &Options) -> (Verdict, String) {

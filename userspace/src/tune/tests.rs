@@ -207,7 +207,7 @@ fn every_window_begins_with_a_switch() {
 fn so_many_rounds_can_prove_something() {
     assert_eq!([least_rounds(0.95, 1), least_rounds(0.95, 4), least_rounds(0.999, 1)], [5, 7, 10]);
     // Five all to one side are as rare as asked for, four are not.
-    let proves = |n: usize| Estimate::of(&vec![-1.0; n], 0.95).unwrap().high < 0.0;
+    let proves = |n: usize| Estimate::of_pairs(&vec![-1.0; n], 0.95).unwrap().high < 0.0;
     assert!(proves(5) && !proves(4));
 }
 
