@@ -21,6 +21,7 @@ mod plan;
 mod record;
 mod sockopt;
 mod state;
+mod switch;
 
 pub use engine::{Engine, Recovered, Undone};
 pub use error::ChangeError;
@@ -33,6 +34,7 @@ pub use place::Place;
 pub use plan::{Plan, Request, plan};
 pub use record::{Begin, Entry, State, Step, Until};
 pub use state::StateDir;
+pub use switch::Switch;
 
 /// A plan that needs no privilege: of a file.
 #[cfg(test)]

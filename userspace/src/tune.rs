@@ -16,7 +16,7 @@ pub use meter::{CaptureMeter, Meter, MeterError, Reading};
 pub use objective::{Objective, ObjectiveError};
 pub use report::{json, text};
 
-use crate::change::{Begin, ChangeError, Engine, Now, Plan, StateDir, Until, now_of};
+use crate::change::{ChangeError, Engine, Plan, StateDir, Switch};
 use nettrace_bench::stats::{Estimate, median};
 use serde::Serialize;
 use std::{
@@ -164,7 +164,7 @@ fn tried(
         Ok(plan) => plan,
         Err(error) => return Ok(Some(Trial::failed(&plan.id, &error.to_string()))),
     };
-    let mut switch = Switch { dir, plan: &plan, made: None, limit: limit(options) };
+    let mut switch = Switch::new(dir.clone(), plan.clone(), limit(options));
     let rounds = measured(&mut switch, options, meter, stop, coin);
     // However it ended, what was tried is not in force any more.
     switch.off()?;
@@ -216,55 +216,6 @@ enum Interrupted {
     Meter(MeterError),
 }
 
-/// A change that is put on and taken off.
-struct Switch<'a> {
-    dir: &'a StateDir,
-    plan: &'a Plan,
-    /// While it is on: what the journal says of it.
-    made: Option<Begin>,
-    limit: Duration,
-}
-
-impl Switch<'_> {
-    /// Sets it, or takes it back, whatever it was before: both kinds of windows begin with something that was just set.
-    fn set(&mut self, on: bool) -> Result<(), ChangeError> {
-        if self.made.is_some() == on {
-            self.turn(!on)?;
-        }
-        self.turn(on)
-    }
-
-    fn turn(&mut self, on: bool) -> Result<(), ChangeError> {
-        if on { self.on() } else { self.off() }
-    }
-
-    fn on(&mut self) -> Result<(), ChangeError> {
-        let (mut engine, _) = Engine::open(self.dir)?;
-        let change = engine.apply(self.plan, Some(Until::after(self.limit)))?;
-        let entry = engine.entries().iter().find(|e| e.begin.change == change);
-        self.made = entry.map(|e| e.begin.clone());
-        Ok(())
-    }
-
-    fn off(&mut self) -> Result<(), ChangeError> {
-        if let Some(begin) = &self.made {
-            Engine::open(self.dir)?.0.undo(begin.change, "tuning", false)?;
-            self.made = None;
-        }
-        Ok(())
-    }
-
-    /// A window in which somebody else changed the value says nothing.
-    fn check(&self) -> Result<(), ChangeError> {
-        let (wanted, steps) =
-            self.made.as_ref().map_or((Now::AsBefore, &self.plan.steps), |made| (Now::AsSet, &made.steps));
-        steps.iter().try_for_each(|step| match now_of(step) {
-            (now, _) if now == wanted => Ok(()),
-            (_, now) => Err(ChangeError::Meanwhile { what: step.to_string(), now }),
-        })
-    }
-}
-
 /// Fair enough for an order (xorshift64, Marsaglia 2003).
 struct Coin(u64);
 
@@ -281,7 +232,7 @@ impl Coin {
 type Round = [Reading; 2];
 
 fn measured(
-    switch: &mut Switch<'_>,
+    switch: &mut Switch,
     options: &Options,
     meter: &mut dyn Meter,
     stop: &dyn Fn() -> bool,

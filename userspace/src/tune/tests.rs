@@ -193,7 +193,7 @@ fn every_window_begins_with_a_switch() {
     fs::write(&file, "old").unwrap();
     let state = StateDir::new(Some(&dir.path().join("state")));
     let plan = crate::change::test_plan(&file, "new");
-    let mut switch = Switch { dir: &state, plan: &plan, made: None, limit: Duration::from_secs(60) };
+    let mut switch = Switch::new(state.clone(), plan, Duration::from_secs(60));
     for (window, on) in [false, true, true, false, false].into_iter().enumerate() {
         let before = crate::change::Journal::look(&state).unwrap();
         switch.set(on).unwrap();
