@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+pub mod delay;
 pub mod dns;
 mod error;
 mod netlink;
@@ -25,9 +26,10 @@ mod state;
 pub mod topology;
 pub mod traffic;
 
+pub use delay::{Line, LineConfig, LineCounts};
 pub use error::LabError;
 pub use netns::Netns;
-pub use pair::Pair;
+pub use pair::{Pair, PairConfig, Wire};
 pub use state::{STATE_DIR, remove_leftovers};
 pub use topology::{Interface, NarrowLeg, Node, Pod, Role, Topology};
 pub use traffic::{Family, Path, TrafficTotals};
@@ -116,6 +118,11 @@ impl Lab {
     /// The file that marks this lab as living.
     pub fn state_file(&self) -> &std::path::Path {
         self.state.path()
+    }
+
+    /// A directory for what belongs to this lab, which goes with it; whoever needs it makes it.
+    pub(crate) fn directory(&self) -> std::path::PathBuf {
+        self.state.directory()
     }
 
     /// What it was started with.
