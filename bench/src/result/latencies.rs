@@ -5,7 +5,7 @@ use crate::{
     load::HIGHEST_NS,
 };
 use hdrhistogram::Histogram;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize, de::Error as _, ser::Error as _};
 use std::borrow::Cow;
 
@@ -91,15 +91,22 @@ impl Latencies {
     }
 }
 
-/// As it is in the file: the quantiles are for whoever looks into it.
-#[derive(Serialize, Deserialize)]
+/// Latency distribution. The quantiles are for whoever looks into the file; `hdr_v2` is the whole of it.
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Wire {
+    /// Latencies counted.
     count: u64,
+    /// Median, ns.
     p50_ns: Option<u64>,
+    /// 90th percentile, ns.
     p90_ns: Option<u64>,
+    /// 99th percentile, ns.
     p99_ns: Option<u64>,
+    /// 99.9th percentile, ns.
     p999_ns: Option<u64>,
+    /// Upper bound of the largest bucket in use, ns.
     max_ns: Option<u64>,
+    /// HdrHistogram V2 deflated, base64; bounds 1..600000000000 ns, 3 significant digits.
     hdr_v2: String,
 }
 
@@ -135,26 +142,8 @@ impl JsonSchema for Latencies {
         "Latencies".into()
     }
 
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let ns =
-            |what: &str| serde_json::json!({"type": ["integer", "null"], "minimum": 0, "description": what});
-        json_schema!({
-            "type": "object",
-            "description": "Latency distribution. The quantiles are for convenience; hdr_v2 is the whole of it.",
-            "required": ["count", "hdr_v2"],
-            "properties": {
-                "count": {"type": "integer", "minimum": 0, "description": "latencies counted"},
-                "p50_ns": ns("median, ns"),
-                "p90_ns": ns("90th percentile, ns"),
-                "p99_ns": ns("99th percentile, ns"),
-                "p999_ns": ns("99.9th percentile, ns"),
-                "max_ns": ns("upper bound of the largest bucket in use, ns"),
-                "hdr_v2": {
-                    "type": "string",
-                    "description": "HdrHistogram V2 deflated, base64; bounds 1..600000000000 ns, 3 significant digits"
-                }
-            }
-        })
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Wire::json_schema(generator)
     }
 }
 
@@ -171,7 +160,7 @@ mod tests {
         assert!((p99 / 990_000.0 - 1.0).abs() < 0.001, "{p99}");
         latencies.record(u64::MAX);
         let longest = latencies.quantile_ns(1.0).unwrap();
-        assert!(longest >= LAYOUT.highest && longest < LAYOUT.highest / 1000 * 1001, "{longest}");
+        assert!((LAYOUT.highest..LAYOUT.highest / 1000 * 1001).contains(&longest), "{longest}");
         let again = Latencies::decode(&latencies.encode().unwrap()).unwrap();
         assert_eq!(again, latencies);
         latencies.merge(&again);
