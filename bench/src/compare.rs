@@ -274,13 +274,9 @@ pub fn compare(before: &RunResult, after: &RunResult, options: &Options) -> Resu
     comparison.changes = after.changes.iter().filter(|c| !before.changes.contains(c)).cloned().collect();
     comparison.differences = differences;
     comparison.forced = !hindering.is_empty();
-    comparison.partial = [("before", before), ("after", after)]
-        .into_iter()
-        .filter(|(_, result)| result.partial.is_some())
-        .map(|(name, result)| {
-            format!("the result {name} has {} rounds{}", result.rounds.len(), because(result))
-        })
-        .collect();
+    for (name, result) in [("result before", before), ("result after", after)] {
+        comparison.partial.extend(partial(name, result));
+    }
     comparison.warnings.push(TWO_RUNS.to_owned());
     for (name, run) in [("before", before), ("after", after)] {
         comparison.warnings.extend(drift::of(name, run));
@@ -308,18 +304,30 @@ pub fn compare_arms(result: &RunResult, options: &Options) -> Result<Comparison,
     if let Some(after) = &result.environment_b {
         comparison.differences = differences::of_environments(&result.environment, after);
     }
-    if result.partial.is_some() {
-        comparison.partial.push(format!(
-            "the experiment has {} rounds{}",
-            result.rounds.len(),
-            because(result)
-        ));
-    }
+    comparison.partial = partial("experiment", result);
     if lone > 0 {
-        comparison.partial.push(format!("{lone} rounds have no partner and are left out"));
+        comparison.partial.push(match lone {
+            1 => "1 round has no partner and is left out".to_owned(),
+            _ => format!("{lone} rounds have no partner and are left out"),
+        });
     }
     sentence::conclude(&mut comparison);
     Ok(comparison)
+}
+
+/// In what a result is not whole.
+fn partial(name: &str, result: &RunResult) -> Vec<String> {
+    let rounds = result.rounds.len();
+    let whole =
+        result.partial.is_some().then(|| format!("the {name} has {rounds} rounds{}", because(result)));
+    let of_load = |load: &str| {
+        let outcomes = result.rounds.iter().filter_map(|round| round.loads.get(load));
+        let reasons: Vec<&String> = outcomes.filter_map(|outcome| outcome.partial.as_ref()).collect();
+        let (first, n) = (reasons.first()?, reasons.len());
+        let rounds = if n == 1 { "round" } else { "rounds" };
+        Some(format!("the {name} has {n} {rounds} in which {load} ended before its time: {first}"))
+    };
+    whole.into_iter().chain(result.loads().into_iter().filter_map(of_load)).collect()
 }
 
 /// Why a result is not whole, to be put behind a sentence.

@@ -230,7 +230,7 @@ impl Store {
         let path = self.path();
         let mut bytes = Vec::new();
         match File::open(&path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes)) {
-            Ok(_) if bytes.len() as u64 > MOST_BYTES => return Err(HistoryError::TooLarge(path)),
+            Ok(_) if bytes.len() as u64 > MOST_BYTES => Err(HistoryError::TooLarge(path)),
             Ok(_) => Ok(parse(&bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Listed::default()),
             Err(error) => Err(self.failed("read", &path, error)),

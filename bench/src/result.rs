@@ -12,6 +12,11 @@ pub(crate) mod sample;
 pub use latencies::{LAYOUT, Latencies};
 pub use read::{MOST_BYTES, ReadError, WriteError, schema_json};
 
+use crate::{
+    cpu::{Pinned, Used},
+    load::{self, Mode},
+};
+use hdrhistogram::Histogram;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -126,37 +131,49 @@ pub struct Round {
 /// What one load came to in one round, without its warm-up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Outcome {
-    /// When its requests were sent.
-    pub schedule: Schedule,
+    /// How it was paced, which says what its latencies mean.
+    pub mode: Mode,
     /// What is counted.
     pub unit: Unit,
-    /// So many of them were done: requests that were answered, or bytes that arrived.
+    /// Requests that were to be sent; of what goes one way, what was sent: datagrams or writes.
+    #[serde(default)]
+    pub begun: u64,
+    /// So many were done: requests that were answered, or what arrived.
     pub count: u64,
     /// Length of the measurement, ns.
     pub elapsed_ns: u64,
-    /// Requests that came to nothing, by reason; reasons without any may be left out.
+    /// Requests that came to nothing, by reason; reasons without any are left out.
     #[serde(default)]
     pub errors: BTreeMap<String, u64>,
-    /// Latencies of what was answered; none of a load that has none.
+    /// From the intended time to the whole answer; none of a load that has no answers.
     #[serde(default)]
     pub latency: Option<Latencies>,
-    /// Where its threads ran.
+    /// From the time of sending to the whole answer; none in a closed loop, where it is the latency.
     #[serde(default)]
-    pub cpus: Cpus,
+    pub service: Option<Latencies>,
+    /// How late requests were sent: the generator's own honesty; none in a closed loop.
+    #[serde(default)]
+    pub lateness: Option<Latencies>,
+    /// The client's threads.
+    #[serde(default)]
+    pub client: End,
+    /// The server's threads; nothing of a server that did not tell.
+    #[serde(default)]
+    pub server: End,
+    /// Why it ended before its time; none where it did not.
+    #[serde(default)]
+    pub partial: Option<String>,
 }
 
-/// When requests are sent.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Schedule {
-    /// The next one when the last was answered. A stall delays requests, and those are missing from the latencies
-    /// (coordinated omission).
-    Closed,
-    /// At intended times, whether or not others were answered; latency counts from the intended time.
-    Open {
-        /// Intended requests per second.
-        rate_per_second: f64,
-    },
+/// The threads of one end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct End {
+    /// Where they ran.
+    #[serde(default)]
+    pub pinned: Pinned,
+    /// CPU time that they had.
+    #[serde(default)]
+    pub cpu: Used,
 }
 
 /// What a load counts.
@@ -183,18 +200,52 @@ impl Unit {
     }
 }
 
-/// CPUs that threads were pinned to, by number; none where they were not.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Cpus {
-    /// The client's.
-    #[serde(default)]
-    pub client: Vec<u32>,
-    /// The server's.
-    #[serde(default)]
-    pub server: Vec<u32>,
+impl Unit {
+    /// Of a kind of load.
+    #[must_use]
+    pub const fn of(kind: &load::Kind) -> Self {
+        match kind {
+            load::Kind::TcpStream => Self::Bytes,
+            load::Kind::UdpFlood => Self::Datagrams,
+            load::Kind::TcpRr
+            | load::Kind::TcpCrr
+            | load::Kind::UdpRr
+            | load::Kind::Dns(_)
+            | load::Kind::HttpRr
+            | load::Kind::HttpCrr => Self::Requests,
+        }
+    }
 }
 
 impl Outcome {
+    /// Of what both ends of a load saw. Of a load that goes one way the server counts, and without it nothing arrived.
+    #[must_use]
+    pub fn of(kind: &load::Kind, client: &load::Outcome, server: Option<&load::Served>) -> Self {
+        let unit = Unit::of(kind);
+        let answers = unit == Unit::Requests;
+        let received = server.and_then(|served| served.received.as_ref());
+        let (count, elapsed_ns) = match received {
+            _ if answers => (client.answered, client.elapsed_ns),
+            Some(received) => (received.units, received.elapsed_ns),
+            None => (0, client.elapsed_ns),
+        };
+        let latencies = |hist: &Option<Histogram<u64>>| hist.as_ref().map(Latencies::from);
+        Self {
+            mode: client.mode,
+            unit,
+            begun: client.begun,
+            count,
+            elapsed_ns: elapsed_ns.max(1),
+            errors: client.errors.by_name(),
+            latency: answers.then(|| Latencies::from(&client.latency)),
+            service: latencies(&client.service),
+            lateness: latencies(&client.lateness),
+            client: End { pinned: client.pinned.clone(), cpu: client.cpu },
+            server: server.map(|s| End { pinned: s.pinned.clone(), cpu: s.cpu }).unwrap_or_default(),
+            partial: client.partial.clone(),
+        }
+    }
+
     /// [`Self::count`] per second.
     #[must_use]
     pub fn per_second(&self) -> f64 {
@@ -238,5 +289,54 @@ impl RunResult {
         names.sort_unstable();
         names.dedup();
         names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::{Errors, Failure, Received, Served};
+
+    fn client() -> load::Outcome {
+        let mut latency = LAYOUT.empty().unwrap();
+        latency.saturating_record_n(20_000, 40);
+        let mut errors = Errors::default();
+        errors.count(Failure::ALL[0]);
+        load::Outcome {
+            mode: Mode::OpenConstant,
+            begun: 41,
+            answered: 40,
+            all: 50,
+            errors,
+            elapsed_ns: 2_000_000_000,
+            sent_bytes: 41,
+            received_bytes: 40,
+            latency: latency.clone(),
+            service: Some(latency.clone()),
+            lateness: Some(latency),
+            slices: Vec::new(),
+            cpu: Used { busy_ns: 1, wall_ns: 2 },
+            pinned: Pinned { cpus: vec![3], why_not: None },
+            partial: None,
+        }
+    }
+
+    #[test]
+    fn of_requests_the_client_counts_and_of_one_way_the_server() {
+        let served = Served {
+            received: Some(Received { units: 30, elapsed_ns: 1_000_000_000, slices: Vec::new() }),
+            pinned: Pinned { cpus: vec![4], why_not: None },
+            ..Served::default()
+        };
+        let asked = Outcome::of(&load::Kind::TcpRr, &client(), Some(&served));
+        assert_eq!((asked.unit, asked.count, asked.error_count()), (Unit::Requests, 40, 1));
+        assert!((asked.per_second() - 20.0).abs() < 1e-9);
+        assert_eq!(asked.latency.as_ref().unwrap().histogram(), &client().latency, "nothing is lost");
+        assert_eq!((asked.client.pinned.cpus, asked.server.pinned.cpus), (vec![3], vec![4]));
+        let flood = Outcome::of(&load::Kind::UdpFlood, &client(), Some(&served));
+        assert_eq!((flood.unit, flood.count, flood.begun), (Unit::Datagrams, 30, 41));
+        assert!(flood.latency.is_none() && (flood.per_second() - 30.0).abs() < 1e-9);
+        let lost = Outcome::of(&load::Kind::TcpStream, &client(), None);
+        assert_eq!((lost.unit, lost.count, lost.server), (Unit::Bytes, 0, End::default()));
     }
 }

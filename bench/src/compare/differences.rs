@@ -1,6 +1,6 @@
 //! In what two results differ besides their numbers.
 
-use crate::result::{Cpus, Environment, Outcome, RunResult, Scenario};
+use crate::result::{End, Environment, Outcome, RunResult, Scenario};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -113,7 +113,7 @@ fn scenario(result: &RunResult) -> BTreeMap<String, String> {
         flatten(key.clone(), value, &mut parts);
     }
     for load in result.loads() {
-        let of = |outcome: &Outcome| format!("{:?}, {:?}", outcome.schedule, outcome.unit);
+        let of = |outcome: &Outcome| format!("{}, {}", outcome.mode.name(), outcome.unit.per_second());
         let first = result.rounds.iter().find_map(|round| round.loads.get(load));
         parts.insert(format!("load {load}"), first.map(of).unwrap_or_default());
     }
@@ -136,14 +136,15 @@ fn flatten(path: String, value: &Value, parts: &mut BTreeMap<String, String>) {
 
 /// Where each load's threads ran, in all rounds.
 fn placement(result: &RunResult) -> BTreeMap<String, String> {
-    let list = |cpus: &[u32]| match cpus {
+    let list = |end: &End| match end.pinned.cpus.as_slice() {
         [] => "any".to_owned(),
-        _ => cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(","),
+        cpus => cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(","),
     };
-    let told = |Cpus { client, server }: &Cpus| format!("client {}, server {}", list(client), list(server));
+    let told =
+        |outcome: &Outcome| format!("client {}, server {}", list(&outcome.client), list(&outcome.server));
     let of = |load: &str| {
         let places: BTreeSet<String> =
-            result.rounds.iter().filter_map(|r| r.loads.get(load)).map(|o| told(&o.cpus)).collect();
+            result.rounds.iter().filter_map(|r| r.loads.get(load)).map(told).collect();
         places.into_iter().collect::<Vec<_>>().join("; ")
     };
     result.loads().into_iter().map(|load| (load.to_owned(), of(load))).collect()

@@ -2,7 +2,7 @@
 
 use super::Bounds;
 use crate::{
-    result::{Outcome, Round},
+    result::{Latencies, Outcome, Round},
     stats::Estimate,
 };
 use schemars::JsonSchema;
@@ -132,7 +132,7 @@ impl Metric {
             Some(_) if outcomes().all(|o| o.latency.is_none()) => {
                 return Some("the load has no latencies".to_owned());
             }
-            Some(_) => outcomes().filter_map(|o| o.latency.as_ref()).map(|l| l.count()).sum(),
+            Some(_) => outcomes().filter_map(|o| o.latency.as_ref()).map(Latencies::count).sum(),
         };
         let (each, needed) =
             (total / rounds.len().max(1) as u64, (BEYOND / (1.0 - self.quantile()?)).round() as u64);

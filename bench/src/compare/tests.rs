@@ -190,7 +190,7 @@ fn other_scenarios_and_machines_are_refused_and_listed() {
     after.environment.machine.insert("kernel".to_owned(), "6.19.0".to_owned());
     after.environment.settings.insert("net.core.rmem_max".to_owned(), "1".to_owned());
     for round in &mut after.rounds {
-        round.loads.get_mut("tcp_rr").unwrap().cpus.server = vec![0];
+        round.loads.get_mut("tcp_rr").unwrap().server.pinned.cpus = vec![0];
     }
     let error = compare(&before, &after, &Options::default()).unwrap_err().to_string();
     assert_eq!(
@@ -252,11 +252,16 @@ fn what_is_not_whole_is_compared_and_marked() {
     let last = result.rounds.pop().unwrap();
     result.partial =
         Some(crate::result::Partial { reason: "the client died".to_owned(), planned_rounds: 20 });
+    result.rounds[3].loads.get_mut("tcp_rr").unwrap().partial = Some("connection reset".to_owned());
     let comparison = compare_arms(&result, &Options::default()).unwrap();
     assert_eq!(comparison.rounds, [7, 7]);
     assert_eq!(
         comparison.partial,
-        ["the experiment has 15 rounds of 20: the client died", "1 rounds have no partner and are left out"]
+        [
+            "the experiment has 15 rounds of 20: the client died",
+            "the experiment has 1 round in which tcp_rr ended before its time: connection reset",
+            "1 round has no partner and is left out"
+        ]
     );
     assert!(comparison.rows.iter().all(|row| row.rounds == [7, 7]), "{last:?}");
 }

@@ -187,6 +187,7 @@ pub fn schema_json() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::Mode;
     use crate::result::{Arm, Environment, Latencies, Partial, sample};
     use proptest::prelude::*;
 
@@ -295,7 +296,7 @@ mod tests {
             settings in prop::collection::btree_map(".{0,12}", ".{0,12}", 0..4),
             (name, load, reason) in (".{0,12}", ".{0,12}", ".{0,12}"),
             (count, elapsed_ns, seed) in (any::<u64>(), 1..=u64::MAX, any::<u64>()),
-            rate_per_second in 0.0..1e9,
+            reached in prop::option::of(".{0,12}"),
             is_b in any::<bool>(),
         ) {
             let mut result = sample::run(1, 1, 1.0);
@@ -304,7 +305,8 @@ mod tests {
             values.iter().for_each(|ns| latency.record(*ns));
             outcome.latency = Some(latency);
             (outcome.errors, outcome.count, outcome.elapsed_ns) = (errors, count, elapsed_ns);
-            outcome.schedule = crate::result::Schedule::Open { rate_per_second };
+            (outcome.mode, outcome.lateness) = (Mode::OpenPoisson, outcome.latency.clone());
+            outcome.partial = reached;
             result.rounds[0].loads.insert(load, outcome);
             result.rounds[0].arm = if is_b { Arm::B } else { Arm::A };
             (result.scenario.name, result.environment.settings, result.seed) = (name, settings, seed);

@@ -1,12 +1,15 @@
 //! Made-up results, for tests.
 
 use super::{
-    Arm, Cpus, Environment, Kind, Latencies, Outcome, Round, RunResult, SCHEMA_VERSION, Scenario, Schedule,
-    Unit,
+    Arm, End, Environment, Kind, Latencies, Outcome, Round, RunResult, SCHEMA_VERSION, Scenario, Unit,
 };
-use crate::stats::{
-    rng::Rng,
-    tests::{Machine, normal},
+use crate::{
+    cpu::{Pinned, Used},
+    load::Mode,
+    stats::{
+        rng::Rng,
+        tests::{Machine, normal},
+    },
 };
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -47,13 +50,18 @@ impl Bench {
             elapsed_ns += ns;
         }
         let outcome = Outcome {
-            schedule: Schedule::Closed,
+            mode: Mode::Closed,
             unit: Unit::Requests,
+            begun: LATENCIES as u64,
             count: LATENCIES as u64,
             elapsed_ns,
             errors: BTreeMap::new(),
             latency: Some(latency),
-            cpus: Cpus { client: vec![0], server: vec![1] },
+            service: None,
+            lateness: None,
+            client: end(0),
+            server: end(1),
+            partial: None,
         };
         let started_ms = self.rounds.len() as u64 * 1000;
         let loads = BTreeMap::from([("tcp_rr".to_owned(), outcome)]);
@@ -109,4 +117,12 @@ pub(crate) fn experiment(seed: u64, pairs: u32, slower: Slower) -> RunResult {
         }
     }
     bench.result(seed)
+}
+
+/// On one CPU, busy for half of the time.
+fn end(cpu: usize) -> End {
+    End {
+        pinned: Pinned { cpus: vec![cpu], why_not: None },
+        cpu: Used { busy_ns: 500_000_000, wall_ns: 1_000_000_000 },
+    }
 }

@@ -120,7 +120,7 @@ mod tests {
         let mut y = [2.2, 3.9, 1.7, 8.8, 2.5, 3.3, 4.4, -0.5, 3.1, 2.0, 0.9];
         let (x, y) = (Trimmed::of(&mut x), Trimmed::of(&mut y));
         let near = |a: f64, b: f64| (a - b).abs() < 1e-12;
-        assert!(near(x.mean, 2.716_666_666_666_666_7) && near(y.mean, 2.671_428_571_428_571_5));
+        assert!(near(x.mean, 2.716_666_666_666_667) && near(y.mean, 2.671_428_571_428_571_5));
         assert!(near((x.variance + y.variance).sqrt(), 1.218_462_767_240_556_6));
     }
 
