@@ -187,7 +187,7 @@ pub fn schema_json() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::{Arm, Environment, Latencies, Partial, sample};
+    use crate::result::{Arm, Environment, Latencies, Partial, Segment, sample};
     use proptest::prelude::*;
 
     fn error(text: &str) -> String {
@@ -302,6 +302,7 @@ mod tests {
             let mut outcome = result.rounds[0].loads.remove("tcp_rr").unwrap();
             let mut latency = Latencies::default();
             values.iter().for_each(|ns| latency.record(*ns));
+            result.segments = vec![Segment { signal: reason.clone(), latency: [latency.clone(), Latencies::default()] }];
             outcome.latency = Some(latency);
             (outcome.errors, outcome.count, outcome.elapsed_ns) = (errors, count, elapsed_ns);
             outcome.schedule = crate::result::Schedule::Open { rate_per_second };
