@@ -60,6 +60,9 @@ pub struct RunResult {
     pub elapsed_ms: u64,
     /// Rounds in the order in which they ran.
     pub rounds: Vec<Round>,
+    /// What nettrace's own probes saw during the rounds, in the order of a packet's way; empty where they did not run.
+    #[serde(default)]
+    pub segments: Vec<Segment>,
     /// Why there are fewer rounds than were asked for; none where it is whole.
     #[serde(default)]
     pub partial: Option<Partial>,
@@ -126,6 +129,15 @@ pub struct Round {
     pub started_ms: u64,
     /// What each load came to, by name.
     pub loads: BTreeMap<String, Outcome>,
+}
+
+/// One part of a packet's way, as nettrace's own probes saw it: of all packets there were, those of the loads and others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Segment {
+    /// The signal, as `docs/signals.md` has it.
+    pub signal: String,
+    /// Of all rounds of arm A together, and of arm B.
+    pub latency: [Latencies; 2],
 }
 
 /// What one load came to in one round, without its warm-up.

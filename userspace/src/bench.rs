@@ -7,7 +7,6 @@
 pub mod environment;
 mod error;
 pub mod experiment;
-mod outcome;
 pub mod probes;
 pub mod scenario;
 pub mod site;

@@ -188,7 +188,7 @@ pub fn schema_json() -> String {
 mod tests {
     use super::*;
     use crate::load::Mode;
-    use crate::result::{Arm, Environment, Latencies, Partial, sample};
+    use crate::result::{Arm, Environment, Latencies, Partial, Segment, sample};
     use proptest::prelude::*;
 
     fn error(text: &str) -> String {
@@ -303,6 +303,7 @@ mod tests {
             let mut outcome = result.rounds[0].loads.remove("tcp_rr").unwrap();
             let mut latency = Latencies::default();
             values.iter().for_each(|ns| latency.record(*ns));
+            result.segments = vec![Segment { signal: reason.clone(), latency: [latency.clone(), Latencies::default()] }];
             outcome.latency = Some(latency);
             (outcome.errors, outcome.count, outcome.elapsed_ns) = (errors, count, elapsed_ns);
             (outcome.mode, outcome.lateness) = (Mode::OpenPoisson, outcome.latency.clone());

@@ -93,6 +93,7 @@ impl Bench {
             started_unix_ms: 1_750_000_000_000,
             elapsed_ms: self.rounds.len() as u64 * 1000,
             rounds: self.rounds,
+            segments: Vec::new(),
             partial: None,
         }
     }

@@ -53,6 +53,7 @@ pub fn run(site: &mut dyn Site, options: &Options, told: Told<'_>) -> Result<Run
         elapsed_ms: 0,
         rounds: Vec::new(),
         partial: None,
+        segments: Vec::new(),
     };
     let mut probes = options.probes.then(|| Probes::start(site.namespaces())).transpose()?;
     let order = order(options);
@@ -78,7 +79,7 @@ pub fn run(site: &mut dyn Site, options: &Options, told: Told<'_>) -> Result<Run
         return Err(BenchError::Nothing(reason));
     }
     if let Some(probes) = probes {
-        probes.stop()?;
+        result.segments = probes.stop()?;
     }
     Ok(result)
 }

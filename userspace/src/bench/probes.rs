@@ -9,7 +9,7 @@ use crate::{
     iface::Namespace,
     snapshot::Hist,
 };
-use nettrace_bench::result::Arm;
+use nettrace_bench::result::{Arm, Latencies, Segment};
 use nettrace_common::Signal;
 
 /// A capture that runs beside a bench.
@@ -57,8 +57,13 @@ impl Probes {
     ///
     /// # Errors
     /// As [`Capture::stop`].
-    pub fn stop(self) -> Result<Vec<(Signal, [Hist; 2])>, BenchError> {
+    pub fn stop(self) -> Result<Vec<Segment>, BenchError> {
         self.capture.stop()?;
-        Ok(self.seen.into_iter().filter(|(_, hists)| hists.iter().any(|hist| !hist.is_empty())).collect())
+        let seen = self.seen.into_iter().filter(|(_, hists)| hists.iter().any(|hist| !hist.is_empty()));
+        let segment = |(signal, hists): (Signal, [Hist; 2])| Segment {
+            signal: signal.name().to_owned(),
+            latency: hists.map(|hist| Latencies::from(hist.histogram())),
+        };
+        Ok(seen.map(segment).collect())
     }
 }

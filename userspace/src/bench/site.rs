@@ -5,7 +5,6 @@
 
 use super::{
     BenchError, environment,
-    outcome::outcome,
     scenario::{self, LoadOptions, Running, Scenario},
 };
 use crate::{change::Switch, iface::Namespace, lab::Pair};
@@ -13,7 +12,7 @@ use nettrace_bench::{
     cpu::{Ends, Pinning},
     load::{Profile, ServerOptions, Servers, Stop, client},
     peer::{Client, ClientOptions},
-    result::{self, Arm, Change, Environment},
+    result::{self, Arm, Change, Environment, Outcome},
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -22,7 +21,7 @@ use std::{collections::BTreeMap, time::Duration};
 /// What a round came to.
 pub struct Ran {
     /// By load.
-    pub loads: BTreeMap<String, result::Outcome>,
+    pub loads: BTreeMap<String, Outcome>,
     /// Why it ended before its time.
     pub partial: Option<String>,
 }
@@ -182,7 +181,7 @@ impl Site for ScenarioSite {
             for part in self.running.load(workload, &options)? {
                 ran.partial = ran.partial.or_else(|| part.client.partial.clone());
                 ran.loads
-                    .insert(part.load.name.clone(), outcome(&part.load, &part.client, Some(&part.server)));
+                    .insert(part.load.name.clone(), Outcome::of(&part.load.kind, &part.client, Some(&part.server)));
             }
         }
         Ok(ran)
@@ -247,7 +246,7 @@ impl Site for PairSite {
         let mut ran = Ran { loads: BTreeMap::new(), partial: None };
         for ((load, client), server) in profile.parts.iter().zip(seen?).zip(&served) {
             ran.partial = ran.partial.or_else(|| client.partial.clone());
-            ran.loads.insert(load.name.clone(), outcome(load, &client, Some(server)));
+            ran.loads.insert(load.name.clone(), Outcome::of(&load.kind, &client, Some(server)));
         }
         Ok(ran)
     }
@@ -303,7 +302,7 @@ impl Site for PeerSite {
         self.options.load.stop = stop.clone();
         let run = self.client.run(&seeded(&self.profile, seed), &self.options)?;
         let row = |part: &nettrace_bench::peer::Part| {
-            (part.load.name.clone(), outcome(&part.load, &part.client, part.server.as_ref()))
+            (part.load.name.clone(), Outcome::of(&part.load.kind, &part.client, part.server.as_ref()))
         };
         Ok(Ran { loads: run.parts.iter().map(row).collect(), partial: run.partial })
     }

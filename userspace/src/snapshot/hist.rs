@@ -72,6 +72,12 @@ impl Hist {
         since
     }
 
+    /// The histogram itself, ns.
+    #[must_use]
+    pub(crate) const fn histogram(&self) -> &Histogram<u64> {
+        &self.0
+    }
+
     /// Latencies counted.
     #[must_use]
     pub fn count(&self) -> u64 {
