@@ -222,6 +222,7 @@ impl Unit {
             load::Kind::TcpRr
             | load::Kind::TcpCrr
             | load::Kind::UdpRr
+            | load::Kind::UdpNew
             | load::Kind::Dns(_)
             | load::Kind::HttpRr
             | load::Kind::HttpCrr => Self::Requests,
