@@ -4,6 +4,8 @@
 //! errors name the option; what they mean together is [`crate::config`]'s business.
 
 mod apply;
+mod bench;
+mod bench_args;
 mod capture;
 mod change_args;
 mod commands;
@@ -19,6 +21,10 @@ mod tune;
 mod undo;
 mod value;
 
+pub use bench_args::{
+    BenchAbArgs, BenchArgs, BenchClientArgs, BenchCommand, BenchCompareArgs, BenchHistoryArgs, BenchRunArgs,
+    BenchServerArgs, BenchSuiteArgs, JudgeArgs, PeerArgs, ResultArgs, RoundArgs, WhatArgs,
+};
 pub use capture::{CaptureArgs, Exemplar};
 pub use change_args::{ApplyArgs, GuardArgs, HowArgs, KeepArgs, ListArgs, RollbackArgs, StateArgs, TuneArgs};
 pub use commands::main;
@@ -176,6 +182,22 @@ pub enum Command {
   # Does a fair queue help this service, and does another congestion control?
   sudo nettrace tune --filter 'port 8080' --set qdisc:eth0=fq --set sysctl:net.ipv4.tcp_congestion_control=bbr"))]
     Tune(TuneArgs),
+    /// Measure a load before and after a change, or without and with it in turn, and say what the change does.
+    #[command(after_help = after_help!(
+"  # What does a fair queue do for requests beside a transfer? Both ends here
+  sudo nettrace bench ab --kind rr_under_bulk --change qdisc:eth0=fq_codel --report fq.html
+
+  # The usual advice, one by one, on networks made for it
+  sudo nettrace bench scenarios
+  sudo nettrace bench ab --scenario accept-queue
+  sudo nettrace bench suite --report advice.html
+
+  # Between two nodes; copy the token that the server makes
+  nettrace bench server --listen 10.0.0.2:7432 --token-file token
+  nettrace bench run --peer 10.0.0.2:7432 --token-file token --kind tcp_rr -o before.json
+  nettrace bench run --peer 10.0.0.2:7432 --token-file token --kind tcp_rr -o after.json
+  nettrace bench compare before.json after.json --fail-if 'tcp_rr.p99 > 1.1x'"))]
+    Bench(BenchArgs),
     /// Take changes back: those that were named, or those that were not finished.
     #[command(after_help = after_help!(
 "  # The last ones, by number or by finding

@@ -9,8 +9,8 @@ pub use change::{Apply, MAX_WINDOW, MIN_WINDOW, Tune, Wanted};
 
 use crate::{
     cli::{
-        CaptureArgs, Cli, Command, CompletionShell, Exemplar, Exit, Format, OutputArgs, RecommendArgs,
-        RecordArgs, Topology,
+        BenchArgs, CaptureArgs, Cli, Command, CompletionShell, Exemplar, Exit, Format, OutputArgs,
+        RecommendArgs, RecordArgs, Topology,
     },
     filter::{self, FilterError},
     iface::Selection,
@@ -89,6 +89,8 @@ pub enum Action {
         /// What is tried, and how.
         tune: Tune,
     },
+    /// Measure loads.
+    Bench(Box<BenchArgs>),
     /// Take changes back.
     Rollback {
         /// By numbers or ids.
@@ -328,6 +330,7 @@ pub fn resolve(cli: Cli, page_bytes: u64) -> Result<Config, UsageError> {
             Action::Recommend { capture: capture(measured, page_bytes)?, advice }
         }
         Command::Apply(args) => change::apply(args, page_bytes)?,
+        Command::Bench(args) => Action::Bench(Box::new(args)),
         Command::Tune(args) => change::tune(args, page_bytes)?,
         Command::Rollback(args) => Action::Rollback {
             changes: args.changes,

@@ -180,8 +180,10 @@ impl Site for ScenarioSite {
         for workload in self.scenario.workloads {
             for part in self.running.load(workload, &options)? {
                 ran.partial = ran.partial.or_else(|| part.client.partial.clone());
-                ran.loads
-                    .insert(part.load.name.clone(), Outcome::of(&part.load.kind, &part.client, Some(&part.server)));
+                ran.loads.insert(
+                    part.load.name.clone(),
+                    Outcome::of(&part.load.kind, &part.client, Some(&part.server)),
+                );
             }
         }
         Ok(ran)

@@ -76,7 +76,13 @@ fn judged(comparison: &Comparison, conditions: &[FailIf]) -> Result<Exit, Failur
     let mut exit = Exit::Ok;
     for condition in conditions {
         let checked = condition.check(comparison)?;
-        say(&checked.sentence);
+        let word = match checked.state {
+            State::Holds => "is shown",
+            State::NotShown => "is not shown",
+            State::CannotTell => "cannot be told by so few rounds",
+        };
+        let of = checked.bounds.map(|b| format!(" (from {:.4} to {:.4})", b.low, b.high)).unwrap_or_default();
+        say(&format!("{} {word}{of}", checked.condition));
         if checked.state == State::Holds {
             exit = Exit::Advised;
         }

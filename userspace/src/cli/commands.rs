@@ -1,7 +1,7 @@
 //! From the command line to an exit code: one clear line for every failure.
 
 use super::{
-    Cli, Exit, apply, completions, doctor, input, lab, man_page, man_pages, recommend, run, tune, undo,
+    Cli, Exit, apply, bench, completions, doctor, input, lab, man_page, man_pages, recommend, run, tune, undo,
 };
 use crate::{
     capture::CaptureError,
@@ -41,6 +41,11 @@ impl Failure {
     /// The same, with more to be said before it.
     pub(super) fn with(self, what: String) -> Self {
         Self { error: self.error.context(what), ..self }
+    }
+
+    /// In one line.
+    pub(super) fn into_text(self) -> String {
+        told(&self.error)
     }
 
     /// The error of a type that it comes from.
@@ -153,6 +158,7 @@ fn dispatch(action: Action) -> Result<Exit, Failure> {
             Ok(Exit::Ok)
         }
         Action::Apply { capture, apply } => apply::apply(&capture, &apply),
+        Action::Bench(args) => bench::bench(*args),
         Action::Tune { capture, tune } => tune::tune(&capture, &tune),
         Action::Rollback { changes, all, force, state_dir } => {
             undo::rollback(state_dir.as_deref(), &changes, all, force)

@@ -14,11 +14,7 @@ use nettrace_bench::{
     peer::{Client, Config, Event, Server, Token},
 };
 use std::{
-    fs::OpenOptions,
-    io::Write as _,
-    net::SocketAddr,
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    fs::OpenOptions, io::Write as _, net::SocketAddr, os::unix::fs::OpenOptionsExt as _, path::Path,
     time::Duration,
 };
 
@@ -27,7 +23,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// Connects to the server of `--peer`.
 pub(super) fn connect(args: &PeerArgs, address: SocketAddr) -> Result<Client, Failure> {
-    let path = args.token_file.as_deref().ok_or_else(|| Failure::usage(anyhow!("--token-file is missing")))?;
+    let path =
+        args.token_file.as_deref().ok_or_else(|| Failure::usage(anyhow!("--token-file is missing")))?;
     let token = Token::new(text_of(path)?.trim())?;
     Ok(Client::connect(address, &token, CONNECT)?)
 }

@@ -38,7 +38,8 @@ pub(super) fn suite(args: &BenchSuiteArgs) -> Result<Exit, Failure> {
     if let Some(dir) = &args.output {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
-    let options = LoadOptions { measure, pin: !args.how.no_pin, stop: stop.clone(), ..LoadOptions::default() };
+    let options =
+        LoadOptions { measure, pin: !args.how.no_pin, stop: stop.clone(), ..LoadOptions::default() };
     let mut tried = Vec::new();
     for scenario in wanted {
         if stop.is_set() {
