@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+pub mod delay;
 pub mod dns;
 mod error;
 mod netlink;
@@ -25,9 +26,10 @@ mod state;
 pub mod topology;
 pub mod traffic;
 
+pub use delay::{Line, LineConfig, LineCounts};
 pub use error::LabError;
 pub use netns::Netns;
-pub use pair::Pair;
+pub use pair::{Pair, PairConfig, Wire};
 pub use state::{STATE_DIR, remove_leftovers};
 pub use topology::{Interface, NarrowLeg, Node, Pod, Role, Topology};
 pub use traffic::{Family, Path, TrafficTotals};

@@ -118,6 +118,12 @@ impl Netlink {
         self.request("set up the link", index, self.handle.link().set(message.build()).execute())
     }
 
+    /// Gives a link its address and MTU.
+    pub(super) fn configure(&self, index: u32, mac: Mac, mtu: u32) -> Result<(), LabError> {
+        let message = LinkUnspec::new_with_index(index).address(mac.to_vec()).mtu(mtu).build();
+        self.request("configure the link", index, self.handle.link().set(message).execute())
+    }
+
     /// Gives a link the queue that a network card has by default (`pfifo_fast`, always in the kernel).
     pub(super) fn add_queue(&self, index: u32) -> Result<(), LabError> {
         let mut message = TcMessage::with_index(i32::try_from(index).unwrap_or(i32::MAX));

@@ -1,0 +1,3 @@
+//! What benchmarks stand on: links with a known delay.
+
+mod delay;
