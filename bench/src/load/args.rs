@@ -22,7 +22,7 @@
 
 use super::{
     LoadError,
-    spec::{Arrivals, Dns, Kind, Load, Pace, Profile, Record, Service, Times, Transport},
+    spec::{Arrivals, Dns, Each, Kind, Load, Pace, Profile, Record, Service, Times, Transport},
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -57,6 +57,8 @@ pub enum KindName {
     TcpStream,
     /// Requests and responses by UDP.
     UdpRr,
+    /// Requests and responses by UDP, from a new socket each.
+    UdpNew,
     /// Datagrams one way.
     UdpFlood,
     /// DNS queries.
@@ -80,6 +82,7 @@ impl KindName {
             Self::TcpCrr => "tcp_crr",
             Self::TcpStream => "tcp_stream",
             Self::UdpRr => "udp_rr",
+            Self::UdpNew => "udp_new",
             Self::UdpFlood => "udp_flood",
             Self::Dns => "dns",
             Self::HttpRr => "http_rr",
@@ -162,6 +165,12 @@ pub struct LoadArgs {
     /// Connections on their way at once, where each request has its own [default: 900, or as many as a burst has]
     #[arg(long, value_name = "N")]
     pub in_flight: Option<u32>,
+    /// The request goes with the SYN where both kernels let it, in tcp_crr and http_crr
+    #[arg(long)]
+    pub fast_open: bool,
+    /// The client closes first and keeps TIME_WAIT, in tcp_crr [default: the server does]
+    #[arg(long)]
+    pub client_closes: bool,
     /// Seed of what is left to chance [default: 1]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -259,7 +268,7 @@ impl LoadArgs {
         let one_way = matches!(kind, K::TcpStream | K::UdpFlood);
         let dns = kind == K::Dns;
         let streams = matches!(kind, K::TcpStream | K::RrUnderBulk);
-        let udp = matches!(kind, K::UdpRr | K::UdpFlood)
+        let udp = matches!(kind, K::UdpRr | K::UdpNew | K::UdpFlood)
             || dns && matches!(self.transport, None | Some(Transport::Udp));
         for (given, means, option) in [
             (self.response_bytes.is_some(), !one_way && !dns, "response_bytes"),
@@ -323,6 +332,7 @@ impl LoadArgs {
             backlog: self.backlog.unwrap_or(BACKLOG),
             server_threads: self.server_threads.unwrap_or(0),
             in_flight: self.in_flight.unwrap_or_else(|| self.burst.unwrap_or(0).max(IN_FLIGHT)),
+            each: Each { fast_open: self.fast_open, client_closes: self.client_closes },
             seed: self.seed.unwrap_or(1),
             service: Service {
                 think: part("think_us", self.think_us, 1e-6)?,
@@ -340,6 +350,7 @@ impl LoadArgs {
             KindName::TcpCrr | KindName::ConnectBurst => Kind::TcpCrr,
             KindName::TcpStream => Kind::TcpStream,
             KindName::UdpRr => Kind::UdpRr,
+            KindName::UdpNew => Kind::UdpNew,
             KindName::UdpFlood => Kind::UdpFlood,
             KindName::HttpRr => Kind::HttpRr,
             KindName::HttpCrr => Kind::HttpCrr,

@@ -7,9 +7,9 @@ use super::{
     LoadError,
     error::Failure,
     protocol::{Caller, Reader, Requests, Verdict},
-    spec::Load,
+    spec::{Kind, Load},
 };
-use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, socket_with, sockopt};
 use std::{
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
@@ -95,9 +95,16 @@ impl Pipe {
         }
     }
 
-    /// A new connection after a failed one. Datagrams need none.
+    /// A new connection after a failed one, or a new socket where each request has one; datagrams need none else.
     pub(super) fn reconnect(&mut self, load: &Load, address: SocketAddr, waits: Waits) -> io::Result<()> {
-        let Self::Stream(stream) = self else { return Ok(()) };
+        let stream = match self {
+            Self::Stream(stream) => stream,
+            Self::Datagrams(datagrams) if load.kind == Kind::UdpNew => {
+                datagrams.socket = datagram_socket(load, address, waits)?;
+                return Ok(());
+            }
+            Self::Datagrams(_) => return Ok(()),
+        };
         stream.socket = stream_socket(load, address, waits)?;
         stream.reader.reset();
         (stream.unread, stream.sent, stream.answer_bytes) = (0..0, 0, 0);
@@ -200,6 +207,33 @@ pub(super) fn stream_socket(load: &Load, address: SocketAddr, waits: Waits) -> i
         Waits::UpToLimit => socket.set_read_timeout(Some(limit))?,
     }
     Ok(socket)
+}
+
+/// A TCP socket that has sent its first bytes: with its SYN where the kernel lets it (RFC 7413), else after the handshake.
+pub(super) fn stream_socket_with(load: &Load, address: SocketAddr, first: &[u8]) -> io::Result<TcpStream> {
+    /// Of `sendto(2)`: connects, and has the data go with the SYN if the server's cookie is known (include/linux/socket.h).
+    const MSG_FASTOPEN: SendFlags = SendFlags::from_bits_retain(0x2000_0000);
+    let limit = load.times.limit;
+    let socket = unconnected(address, SocketFlags::CLOEXEC)?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(limit))?;
+    // It bounds the handshake, too.
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(limit.min(LONGEST_CONNECT)))?;
+    match rustix::net::sendto(&socket, first, MSG_FASTOPEN, &address) {
+        Ok(sent) => {
+            let mut stream = TcpStream::from(socket);
+            stream.write_all(first.get(sent..).unwrap_or_default())?;
+            Ok(stream)
+        }
+        // The kernel is set to not do it (`net.ipv4.tcp_fastopen`).
+        Err(rustix::io::Errno::OPNOTSUPP) => {
+            let mut stream = stream_socket(load, address, Waits::UpToLimit)?;
+            stream.write_all(first)?;
+            Ok(stream)
+        }
+        // A handshake that takes too long.
+        Err(rustix::io::Errno::INPROGRESS) => Err(io::ErrorKind::TimedOut.into()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 fn unconnected(address: SocketAddr, flags: SocketFlags) -> io::Result<OwnedFd> {

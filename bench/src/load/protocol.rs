@@ -193,7 +193,7 @@ pub(super) enum Answerer {
 impl Answerer {
     /// Of a load over TCP that is answered.
     pub(super) fn of(load: &Load) -> Self {
-        let closes = load.kind.connects_each();
+        let closes = load.kind.connects_each() && !load.each.client_closes;
         match load.kind {
             Kind::HttpRr | Kind::HttpCrr => Self::Http {
                 head: http::Head::default(),

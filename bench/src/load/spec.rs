@@ -58,6 +58,8 @@ pub struct Load {
     pub server_threads: u32,
     /// Connections on their way at once from one thread, where each request has its own and the loop is open.
     pub in_flight: u32,
+    /// How connections that are opened for one request each begin and end.
+    pub each: Each,
     /// Of everything that is left to chance. The same seed yields the same schedule.
     pub seed: u64,
     /// What the server does besides answering.
@@ -76,6 +78,8 @@ pub enum Kind {
     TcpStream,
     /// A request and its response by UDP.
     UdpRr,
+    /// A request and its response by UDP, from a new socket each time: a new flow for whatever keeps track of them.
+    UdpNew,
     /// Datagrams one way; what arrives counts.
     UdpFlood,
     /// DNS queries (RFC 1035).
@@ -84,6 +88,17 @@ pub enum Kind {
     HttpRr,
     /// HTTP/1.1, a new connection for each request (`Connection: close`).
     HttpCrr,
+}
+
+/// Connections that are opened for one request each, in a closed loop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Each {
+    /// The client sends the request with its SYN where both kernels let it (TCP Fast Open, RFC 7413): `net.ipv4.tcp_fastopen`
+    /// has to have 1 at the client, and 0x402 at the server, whose listener does not ask for it by itself.
+    pub fast_open: bool,
+    /// The client closes first, as most do, and keeps TIME_WAIT; else the server does, so that the client keeps its ports.
+    pub client_closes: bool,
 }
 
 /// Queries to a name server.
@@ -192,6 +207,7 @@ impl Kind {
             Self::TcpCrr => "tcp_crr",
             Self::TcpStream => "tcp_stream",
             Self::UdpRr => "udp_rr",
+            Self::UdpNew => "udp_new",
             Self::UdpFlood => "udp_flood",
             Self::Dns(_) => "dns",
             Self::HttpRr => "http_rr",
@@ -206,7 +222,9 @@ impl Kind {
             Self::TcpStream => "write",
             Self::UdpFlood => "datagram",
             Self::Dns(_) => "query",
-            Self::TcpRr | Self::TcpCrr | Self::UdpRr | Self::HttpRr | Self::HttpCrr => "transaction",
+            Self::TcpRr | Self::TcpCrr | Self::UdpRr | Self::UdpNew | Self::HttpRr | Self::HttpCrr => {
+                "transaction"
+            }
         }
     }
 
@@ -216,7 +234,7 @@ impl Kind {
         matches!(self, Self::TcpStream | Self::UdpFlood)
     }
 
-    /// Whether each request has a connection of its own.
+    /// Whether each request has a TCP connection of its own.
     #[must_use]
     pub const fn connects_each(&self) -> bool {
         matches!(self, Self::TcpCrr | Self::HttpCrr)
@@ -225,7 +243,10 @@ impl Kind {
     /// Whether it goes by UDP.
     #[must_use]
     pub const fn is_datagram(&self) -> bool {
-        matches!(self, Self::UdpRr | Self::UdpFlood | Self::Dns(Dns { transport: Transport::Udp, .. }))
+        matches!(
+            self,
+            Self::UdpRr | Self::UdpNew | Self::UdpFlood | Self::Dns(Dns { transport: Transport::Udp, .. })
+        )
     }
 }
 
@@ -314,9 +335,26 @@ impl Load {
             let bounds = format!("at most {:?}, the time from one to the next", self.service.stall_every);
             return bad("stall", format!("{:?}", self.service.stall), bounds);
         }
+        self.check_each()?;
         self.check_pace()?;
         if let Kind::Dns(dns) = &self.kind {
             super::dns::check(&self.name, &dns.names)?;
+        }
+        Ok(())
+    }
+
+    fn check_each(&self) -> Result<(), LoadError> {
+        let closed = matches!(self.pace, Pace::Closed);
+        for (field, given, means) in [
+            ("fast_open", self.each.fast_open, closed && self.kind.connects_each()),
+            ("client_closes", self.each.client_closes, closed && self.kind == Kind::TcpCrr),
+            ("kind", self.kind == Kind::UdpNew, closed),
+        ] {
+            if given && !means {
+                let (load, value) = (self.name.clone(), self.kind.name().to_owned());
+                let bounds = "of connections of their own, in a closed loop".to_owned();
+                return Err(LoadError::Spec { load, field, value, bounds });
+            }
         }
         Ok(())
     }

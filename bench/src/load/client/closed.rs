@@ -5,8 +5,9 @@ use super::{
         books::Books,
         clock::Clock,
         error::Failure,
-        pipe::{Pipe, READ_BYTES, Waits, stream_socket},
+        pipe::{Pipe, READ_BYTES, Waits, stream_socket, stream_socket_with},
         protocol::{Reader, Requests, Verdict},
+        spec::Kind,
     },
     Task,
 };
@@ -22,6 +23,7 @@ pub(super) const RETRY: Duration = Duration::from_millis(10);
 /// Over a connection that stays.
 pub(super) fn run(task: &Task<'_>, mut pipe: Pipe, books: &mut Books, clock: Clock) {
     let (mut number, mut connected) = (0, true);
+    let stays = task.load.kind != Kind::UdpNew;
     let mut before_ns = clock.now_ns();
     while before_ns < books.end_ns && !task.stop.is_set() {
         let asked = match connected {
@@ -36,6 +38,7 @@ pub(super) fn run(task: &Task<'_>, mut pipe: Pipe, books: &mut Books, clock: Clo
             thread::sleep(RETRY);
             now_ns = clock.now_ns();
         }
+        connected &= stays;
         number += 1;
         before_ns = now_ns;
     }
@@ -106,8 +109,14 @@ fn ask_once(
     reader: &mut Reader,
     buffer: &mut [u8],
 ) -> io::Result<Asked> {
-    let mut socket = stream_socket(task.load, task.address, Waits::UpToLimit)?;
-    socket.write_all(requests.present())?;
+    let mut socket = match task.load.each.fast_open {
+        true => stream_socket_with(task.load, task.address, requests.present())?,
+        false => {
+            let mut socket = stream_socket(task.load, task.address, Waits::UpToLimit)?;
+            socket.write_all(requests.present())?;
+            socket
+        }
+    };
     let (mut received_bytes, mut verdict) = (0, None);
     loop {
         let len = socket.read(buffer)?;
@@ -124,6 +133,10 @@ fn ask_once(
         match reader.feed(&buffer[..len]) {
             (_, Some(Verdict::Failed(Failure::Malformed))) => return Err(io::ErrorKind::InvalidData.into()),
             (used, Some(_)) if used < len => return Err(io::ErrorKind::InvalidData.into()),
+            (_, Some(verdict)) if task.load.each.client_closes => {
+                let sent_bytes = requests.present().len() as u64;
+                return Ok(Asked { sent_bytes, received_bytes, verdict });
+            }
             (_, whole) => verdict = whole,
         }
     }
