@@ -120,6 +120,11 @@ impl Lab {
         self.state.path()
     }
 
+    /// A directory for what belongs to this lab, which goes with it; whoever needs it makes it.
+    pub(crate) fn directory(&self) -> std::path::PathBuf {
+        self.state.directory()
+    }
+
     /// What it was started with.
     pub fn config(&self) -> &LabConfig {
         &self.config

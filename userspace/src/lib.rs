@@ -3,6 +3,7 @@
 
 pub mod aggregate;
 pub mod attach;
+pub mod bench;
 pub mod btf;
 pub mod capture;
 pub mod change;

@@ -109,7 +109,7 @@ impl LabError {
     }
 
     /// For `map_err` on socket calls.
-    pub(super) fn socket<E: Into<io::Error>>(
+    pub(crate) fn socket<E: Into<io::Error>>(
         action: &'static str,
         address: SocketAddr,
     ) -> impl FnOnce(E) -> Self {

@@ -58,7 +58,7 @@ pub struct Pair {
     line: Option<Line>,
     client: End,
     server: End,
-    _state: State,
+    state: State,
 }
 
 impl Pair {
@@ -106,7 +106,17 @@ impl Pair {
         for end in [&client, &server].into_iter().filter(|_| line.is_none()) {
             end.netns.run(|| Netlink::connect()?.wait_until_up(INTERFACE))??;
         }
-        Ok(Self { line, client, server, _state: state })
+        Ok(Self { line, client, server, state })
+    }
+
+    /// As [`Lab::id`](super::Lab::id).
+    pub fn id(&self) -> &str {
+        self.state.id()
+    }
+
+    /// As of [`Lab`](super::Lab).
+    pub(crate) fn directory(&self) -> std::path::PathBuf {
+        self.state.directory()
     }
 
     /// The end that asks.

@@ -61,12 +61,21 @@ impl State {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// A directory for what else belongs to the lab: made by who needs it, removed with the lab.
+    pub(super) fn directory(&self) -> PathBuf {
+        directory_of(&self.id)
+    }
 }
 
 impl Drop for State {
     fn drop(&mut self) {
         // A namespace that could not be removed stays on record, for the next start to remove it.
         if topology::ROLE_NAMES.iter().any(|role| netns::exists(&netns_name(&self.id, role))) {
+            return;
+        }
+        if let Err(error) = remove_directory(&self.id) {
+            tracing::warn!(%error, "the lab's directory could not be removed");
             return;
         }
         if let Err(error) = fs::remove_file(&self.path) {
@@ -90,6 +99,21 @@ pub fn remove_leftovers() -> Result<Vec<String>, LabError> {
 /// Name of a lab's namespace.
 pub(super) fn netns_name(id: &str, role: &str) -> String {
     format!("nettrace-{id}-{role}")
+}
+
+fn directory_of(id: &str) -> PathBuf {
+    Path::new(STATE_DIR).join(format!("lab-{id}.d"))
+}
+
+/// One that was never made is not an error.
+fn remove_directory(id: &str) -> Result<(), LabError> {
+    let path = directory_of(id);
+    match fs::remove_dir_all(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(LabError::file("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn lock_dir() -> Result<File, LabError> {
@@ -118,6 +142,7 @@ fn sweep() -> Result<Vec<String>, LabError> {
         for role in topology::ROLE_NAMES {
             netns::remove_name(&netns_name(&id, role))?;
         }
+        remove_directory(&id)?;
         match fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(LabError::file("remove", path)(error));

@@ -1,0 +1,228 @@
+//! A scenario that runs: its network, its arm, its loads.
+
+use super::{
+    Arm, LoadOptions, Part, Place, Scenario, ScenarioError, Setting, Step, Workload, cache, ground::Ground,
+    program,
+};
+use crate::{
+    change::{Engine, Request, StateDir, plan},
+    iface::Namespace,
+    lab::{LabError, Netns},
+};
+use nettrace_bench::{
+    cpu::{Ends, Pinning},
+    load::{ServerOptions, Servers, client},
+};
+use std::{
+    io,
+    net::{SocketAddr, SocketAddrV4, TcpStream, UdpSocket},
+    time::Duration,
+};
+
+/// First source port of [`Setting::Flows`].
+const FLOWS_FROM: u16 = 20_000;
+/// Where they go: discard (RFC 863).
+const DISCARD: u16 = 9;
+/// How long client and server may take to know each other.
+const MEETING: Duration = Duration::from_secs(2);
+
+/// A running scenario. Dropping it removes everything.
+#[derive(Debug)]
+pub struct Running {
+    scenario: &'static Scenario,
+    /// None while it is neither: a change of arms failed.
+    arm: Option<Arm>,
+    /// What the change engine has made, by its number.
+    change: Option<u64>,
+    // The order is that of removal.
+    cache: Option<cache::Running>,
+    ground: Ground,
+}
+
+impl Running {
+    pub(super) fn start(scenario: &'static Scenario) -> Result<Self, ScenarioError> {
+        let ground = Ground::start(scenario.layout)?;
+        let mut running = Self { scenario, arm: None, change: None, cache: None, ground };
+        for step in scenario.setup {
+            running.make(step)?;
+        }
+        running.set(Arm::A)?;
+        Ok(running)
+    }
+
+    /// What it is of.
+    #[must_use]
+    pub const fn scenario(&self) -> &'static Scenario {
+        self.scenario
+    }
+
+    /// Its arm; none after a change of arms that failed.
+    #[must_use]
+    pub const fn arm(&self) -> Option<Arm> {
+        self.arm
+    }
+
+    /// Names its network among all of this machine: its namespaces are `nettrace-ID-client` and so on.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.ground.id()
+    }
+
+    /// One of its namespaces.
+    ///
+    /// # Errors
+    /// [`ScenarioError::NoPlace`] where its network has none such.
+    pub fn netns(&self, place: Place) -> Result<&Netns, ScenarioError> {
+        self.ground.netns(place)
+    }
+
+    /// What a capture is to look at.
+    #[must_use]
+    pub fn namespaces(&self) -> Vec<Namespace> {
+        self.ground.namespaces()
+    }
+
+    fn make(&self, step: &Step) -> Result<(), ScenarioError> {
+        match *step {
+            Step::Sysctl(place, key, value) => Ok(self.netns(place)?.set_sysctl(key, value)?),
+            Step::Script(place, script) => script().run(self.netns(place)?),
+            Step::Run(place, program, args) => program::run_with(self.netns(place)?, program, args),
+            Step::Meet => self.meet(),
+        }
+    }
+
+    /// Nobody listens there: an answer it is all the same.
+    fn meet(&self) -> Result<(), ScenarioError> {
+        let address = SocketAddr::from((self.ground.server(), DISCARD));
+        let connect = || TcpStream::connect_timeout(&address, MEETING);
+        match self.netns(Place::Client)?.run(connect)? {
+            Err(source) if source.kind() != io::ErrorKind::ConnectionRefused => {
+                Err(LabError::Socket { action: "reach", address, source }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes the arm. What is so already is made again.
+    ///
+    /// # Errors
+    /// What could not be set. The arm is neither then, and may be set again.
+    pub fn set(&mut self, arm: Arm) -> Result<(), ScenarioError> {
+        self.arm = None;
+        let settings = self.scenario.settings.iter();
+        match arm {
+            Arm::A => settings.rev().try_for_each(|setting| self.put(setting, arm))?,
+            Arm::B => settings.clone().try_for_each(|setting| self.put(setting, arm))?,
+        }
+        self.arm = Some(arm);
+        Ok(())
+    }
+
+    fn put(&mut self, setting: &Setting, arm: Arm) -> Result<(), ScenarioError> {
+        match (*setting, arm) {
+            (Setting::Change(_), Arm::A) => self.take_back(),
+            (Setting::Change(changes), Arm::B) => self.change(changes),
+            (Setting::Rules(place, [a, b]), _) => {
+                let script = if arm == Arm::A { a } else { b };
+                script().run(self.netns(place)?)
+            }
+            (Setting::Cache(of), Arm::A) => match self.cache.take() {
+                Some(running) => {
+                    drop(running);
+                    cache::remove_address(of.address, self.netns(of.place)?)
+                }
+                None => Ok(()),
+            },
+            (Setting::Cache(of), Arm::B) => {
+                // What it had learnt in a round before goes with it.
+                self.cache = None;
+                self.cache = Some(cache::Running::start(&of, self.netns(of.place)?)?);
+                Ok(())
+            }
+            (Setting::Flows(count), _) => self.open_flows(count),
+            (Setting::FastPath(_), Arm::A) => Ok(()),
+            (Setting::FastPath(path), Arm::B) => {
+                let why = format!("the fast path {} is not built yet", path.name());
+                Err(ScenarioError::Unavailable { scenario: self.scenario.name, why })
+            }
+        }
+    }
+
+    fn state(&self) -> StateDir {
+        StateDir::new(Some(&self.ground.directory()))
+    }
+
+    fn change(&mut self, changes: &[(Place, &str)]) -> Result<(), ScenarioError> {
+        if self.change.is_some() {
+            return Ok(());
+        }
+        let request = |(place, setting): &(Place, &str)| {
+            let netns = self.netns(*place)?.name().to_owned();
+            Ok(Request { netns, setting: (*setting).to_owned() })
+        };
+        let requests = changes.iter().map(request).collect::<Result<Vec<_>, ScenarioError>>()?;
+        let plan = plan(self.scenario.name, "arm B of a scenario", &requests, false)?;
+        let (mut engine, _) = Engine::open(&self.state())?;
+        self.change = Some(engine.apply(&plan, None)?);
+        Ok(())
+    }
+
+    fn take_back(&mut self) -> Result<(), ScenarioError> {
+        if let Some(change) = self.change {
+            Engine::open(&self.state())?.0.undo(change, "arm A of a scenario", false)?;
+            self.change = None;
+        }
+        Ok(())
+    }
+
+    /// The same flows each time. Some of them may be lost on their way, as it is meant.
+    fn open_flows(&self, count: u16) -> Result<(), ScenarioError> {
+        let (client, to) = (self.ground.client(), SocketAddrV4::new(self.ground.server(), DISCARD));
+        let failed = |address: SocketAddrV4| LabError::socket("send from", address.into());
+        let _receiver = self
+            .netns(Place::Server)?
+            .run(|| UdpSocket::bind(to))?
+            .map_err(LabError::socket("bind", to.into()))?;
+        let open = || {
+            (0..count).try_for_each(|n| {
+                let from = SocketAddrV4::new(client, FLOWS_FROM.saturating_add(n));
+                UdpSocket::bind(from)
+                    .and_then(|socket| socket.send_to(b"flow", to))
+                    .map(drop)
+                    .map_err(failed(from))
+            })
+        };
+        Ok(self.netns(Place::Client)?.run(open)??)
+    }
+
+    /// Runs a load in the present arm. Yields a row for each of its parts.
+    ///
+    /// # Errors
+    /// [`ScenarioError::Load`] where a server or a client cannot begin. Requests that fail are counted.
+    pub fn load(&self, workload: &Workload, options: &LoadOptions) -> Result<Vec<Part>, ScenarioError> {
+        let profile = workload.profile(options)?;
+        let [of_client, of_server] = pinnings(options.pin)?;
+        let address = self.ground.server();
+        let serving = ServerOptions { pinning: of_server, ..ServerOptions::default() };
+        let servers = self
+            .netns(Place::Server)?
+            .run(|| Servers::start(&profile, address.into(), workload.port, &serving))??;
+        let asked = workload.service.unwrap_or(address);
+        let addresses: Vec<_> =
+            servers.addresses().iter().map(|server| SocketAddr::from((asked, server.port()))).collect();
+        let asking = client::Options { pinning: of_client, stop: options.stop.clone() };
+        let outcomes = self.netns(Place::Client)?.run(|| client::run(&profile, &addresses, &asking))?;
+        let served = servers.stop()?;
+        let parts = profile.parts.into_iter().zip(outcomes?).zip(served);
+        Ok(parts.map(|((load, client), server)| Part { load, client, server }).collect())
+    }
+}
+
+/// Where client and server run.
+fn pinnings(pin: bool) -> Result<[Pinning; 2], ScenarioError> {
+    if !pin {
+        return Ok([Pinning::Off, Pinning::Off]);
+    }
+    let ends = Ends::choose().map_err(ScenarioError::Cpus)?;
+    Ok([Pinning::On(vec![ends.client]), Pinning::On(vec![ends.server])])
+}

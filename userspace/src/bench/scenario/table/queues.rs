@@ -1,0 +1,83 @@
+//! A link that bulk traffic fills: how long others wait behind it (bufferbloat, Gettys and Nichols 2011).
+//!
+//! The link is a shaper at the node, on the way to the server. Its queue is long and first come, first served, as that of many
+//! a modem, virtual machine or token bucket. Segments leave the client one by one: whole trains of them would each take ms.
+
+use super::super::{Layout, Need, Place, Program, Scenario, Script, Setting, Step, Workload};
+use nettrace_bench::load::args::{KindName, LoadArgs};
+
+/// Of the requests; bulk goes to the next.
+const PORT: u16 = 7001;
+
+const SETUP: &[Step] = &[
+    Step::Sysctl(Place::Client, "net/ipv4/tcp_congestion_control", "cubic"),
+    Step::Run(Place::Client, Program::Ip, &["link", "set", "dev", "eth0", "gso_max_segs", "1"]),
+    Step::Script(Place::Node, shaper),
+    Step::Script(Place::Client, mark),
+];
+const WORKLOADS: &[Workload] = &[Workload {
+    name: "rr",
+    args: || LoadArgs::of(KindName::RrUnderBulk),
+    port: PORT,
+    service: None,
+    warms_up: true,
+}];
+const ANSWERS: &[&str] = &["rr.p50", "rr.p99", "rr.bulk.throughput"];
+
+/// 100 Mbit/s, and a queue of 1,000 packets of 1,500 bytes: 120 ms.
+fn shaper() -> Script {
+    let dev = "dev veth-server";
+    let text = format!(
+        "qdisc replace {dev} root handle 1: htb default 10\n\
+         class add {dev} parent 1: classid 1:10 htb rate 100mbit burst 15k\n\
+         qdisc add {dev} parent 1:10 handle 10: pfifo limit 1000\n"
+    );
+    Script { program: Program::Tc, text }
+}
+
+/// Requests are marked as waiting for answers by who sends them (IPTOS_LOWDELAY, RFC 1349), as ssh long was. That is the mark
+/// that the first band of `pfifo_fast` is for; it knows nothing of EF (`ip_tos2prio`).
+fn mark() -> Script {
+    Script::nft(format!(
+        "table ip mark {{\nchain output {{\ntype filter hook output priority mangle\ntcp dport {PORT} ip dscp set 0x04\n}}\n}}\n"
+    ))
+}
+
+pub(super) const FAIR: Scenario = Scenario {
+    name: "bufferbloat-fq_codel",
+    advice: "Use fq_codel (or cake) on links that fill",
+    arms: ["a first-come queue of 120 ms on a 100 Mbit/s link", "fq_codel in its place"],
+    layout: Layout::Node,
+    setup: SETUP,
+    settings: &[Setting::Change(&[(Place::Node, "qdisc:veth-server:1:10=fq_codel")])],
+    workloads: WORKLOADS,
+    answers: ANSWERS,
+    needs: &[
+        Need::Program(Program::Tc),
+        Need::Program(Program::Nft),
+        Need::CongestionControl("cubic"),
+        Need::Qdisc("fq_codel"),
+    ],
+    made: None,
+};
+
+pub(super) const PRIORITY: Scenario = Scenario {
+    name: "bufferbloat-priority",
+    advice: "Give traffic that waits for answers a band of its own",
+    arms: [
+        "a first-come queue of 120 ms on a 100 Mbit/s link",
+        "pfifo_fast in its place: marked requests go first",
+    ],
+    layout: Layout::Node,
+    setup: SETUP,
+    settings: &[Setting::Change(&[(Place::Node, "qdisc:veth-server:1:10=pfifo_fast")])],
+    workloads: WORKLOADS,
+    answers: ANSWERS,
+    needs: &[
+        Need::Program(Program::Tc),
+        Need::Program(Program::Nft),
+        Need::CongestionControl("cubic"),
+        Need::Qdisc("pfifo_fast"),
+    ],
+    made: None,
+};
