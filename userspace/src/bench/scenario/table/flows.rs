@@ -10,9 +10,9 @@ const RAISED: u32 = 262_144;
 
 /// A place where new flows are refused beyond a number; flows in the table stay until they time out.
 fn limit(flows: u32) -> Script {
-    let chain = "ip limit forward";
+    let chain = "ip nettrace-limit forward";
     Script::nft(format!(
-        "table ip limit {{\nchain forward {{\ntype filter hook forward priority filter\n}}\n}}\n\
+        "table ip nettrace-limit {{\nchain forward {{\ntype filter hook forward priority filter\n}}\n}}\n\
          flush chain {chain}\nadd rule {chain} ct state new ct count over {flows} drop\n"
     ))
 }
@@ -54,7 +54,7 @@ pub(super) const CONNTRACK_FULL: Scenario = Scenario {
 /// As on a node: what belongs to a connection is let through, what leaves is masqueraded.
 fn stateful() -> Script {
     Script::nft(
-        "table ip node {\nchain forward {\ntype filter hook forward priority filter\nct state established,related accept\n\
+        "table ip nettrace-node {\nchain forward {\ntype filter hook forward priority filter\nct state established,related accept\n\
          ct state invalid drop\n}\nchain postrouting {\ntype nat hook postrouting priority srcnat\n\
          ip daddr != 10.244.0.0/16 masquerade\n}\n}\n",
     )
@@ -62,13 +62,13 @@ fn stateful() -> Script {
 
 fn tracked() -> Script {
     // Made first, so that there is something to delete.
-    Script::nft("table ip untracked {\n}\ndelete table ip untracked\n")
+    Script::nft("table ip nettrace-untracked {\n}\ndelete table ip nettrace-untracked\n")
 }
 
 fn untracked() -> Script {
     Script::nft(
-        "table ip untracked {\n}\ndelete table ip untracked\n\
-         table ip untracked {\nchain prerouting {\ntype filter hook prerouting priority raw\n\
+        "table ip nettrace-untracked {\n}\ndelete table ip nettrace-untracked\n\
+         table ip nettrace-untracked {\nchain prerouting {\ntype filter hook prerouting priority raw\n\
          ip saddr 10.244.0.0/16 ip daddr 10.244.0.0/16 notrack\n}\n}\n",
     )
 }

@@ -182,13 +182,13 @@ fn iptables<const COUNT: u32>() -> Script {
     );
     chains.iter().for_each(|chain| chain.rules(&mut text));
     text.push_str("COMMIT\n");
-    Script { program: Program::IptablesRestore, text }
+    Script::tables(text)
 }
 
 /// Has packets walk a list, or none.
 fn walk(list: Option<&str>) -> Script {
     let jump = list.map(|list| format!("-A PREROUTING -j {list}\n")).unwrap_or_default();
-    Script { program: Program::IptablesRestore, text: format!("*nat\n-F PREROUTING\n{jump}COMMIT\n") }
+    Script::rules(format!("*nat\n-F PREROUTING\n{jump}COMMIT\n"))
 }
 
 fn all_iptables() -> Script {
