@@ -1,7 +1,9 @@
 //! Connection tracking: its table when it is full, and doing without it.
 
 use super::super::{Layout, Need, Place, Program, Scenario, Script, Setting, Step, Workload};
+use super::FORGET;
 use nettrace_bench::load::args::{KindName, LoadArgs};
+use std::time::Duration;
 
 /// Flows that the full table has room for.
 const ROOM: u32 = 1000;
@@ -41,6 +43,7 @@ pub(super) const CONNTRACK_FULL: Scenario = Scenario {
         args: || LoadArgs { limit_seconds: Some(0.2), ..LoadArgs::of(KindName::TcpCrr) },
         port: 0,
         service: None,
+        least: Duration::from_secs(1),
         warms_up: false,
     }],
     answers: &["tcp_crr.errors", "tcp_crr.throughput"],
@@ -78,7 +81,7 @@ pub(super) const NOTRACK: Scenario = Scenario {
     advice: "Do not track traffic that no rule asks about (NOTRACK)",
     arms: ["the node tracks flows between its pods", "it does not"],
     layout: Layout::Node,
-    setup: &[Step::Script(Place::Node, stateful)],
+    setup: &[Step::Script(Place::Node, stateful), FORGET[0], FORGET[1]],
     settings: &[Setting::Rules(Place::Node, [tracked, untracked])],
     workloads: &[
         Workload {
@@ -86,6 +89,7 @@ pub(super) const NOTRACK: Scenario = Scenario {
             args: || LoadArgs::of(KindName::TcpCrr),
             port: 0,
             service: None,
+            least: Duration::from_secs(1),
             warms_up: true,
         },
         Workload {
@@ -93,6 +97,7 @@ pub(super) const NOTRACK: Scenario = Scenario {
             args: || LoadArgs::of(KindName::UdpNew),
             port: 0,
             service: None,
+            least: Duration::from_secs(1),
             warms_up: true,
         },
     ],

@@ -54,6 +54,7 @@ pub(super) const CACHE: Scenario = Scenario {
         },
         port: PORT,
         service: Some(SERVICE),
+        least: Duration::from_secs(1),
         warms_up: true,
     }],
     answers: &["dns.p50", "dns.p99", "dns.throughput"],

@@ -5,6 +5,7 @@
 
 use super::super::{Layout, Need, Place, Program, Scenario, Script, Setting, Step, Workload};
 use nettrace_bench::load::args::{KindName, LoadArgs};
+use std::time::Duration;
 
 /// Of the requests; bulk goes to the next.
 const PORT: u16 = 7001;
@@ -22,6 +23,7 @@ const WORKLOADS: &[Workload] = &[Workload {
     args: || LoadArgs::of(KindName::RrUnderBulk),
     port: PORT,
     service: None,
+    least: Duration::from_secs(3),
     warms_up: true,
 }];
 const ANSWERS: &[&str] = &["rr.p50", "rr.p99", "rr.bulk.throughput"];
