@@ -20,6 +20,7 @@ mod error;
 mod http;
 mod outcome;
 mod pipe;
+mod ports;
 mod protocol;
 pub mod schedule;
 mod server;

@@ -158,7 +158,7 @@ impl Task<'_> {
             Pace::Closed => Waits::UpToLimit,
             Pace::Open { .. } => Waits::Never,
         };
-        Pipe::connect(self.load, self.address, waits).map(Ready::Pipe)
+        Pipe::connect(self.load, self.address, self.connection, waits).map(Ready::Pipe)
     }
 
     fn ask(&self, ready: Ready, books: &mut Books, clock: Clock) {

@@ -6,6 +6,7 @@
 use super::{
     LoadError,
     error::Failure,
+    ports::Ports,
     protocol::{Caller, Reader, Requests, Verdict},
     spec::{Kind, Load},
 };
@@ -60,6 +61,8 @@ pub(super) struct Datagrams {
     socket: UdpSocket,
     caller: Caller,
     buffer: Vec<u8>,
+    /// Where each request has a socket of its own.
+    ports: Option<Ports>,
 }
 
 /// Whether a pipe's calls wait.
@@ -72,14 +75,20 @@ pub(super) enum Waits {
 }
 
 impl Pipe {
-    /// Connects to a server, as the calling thread's namespace reaches it.
-    pub(super) fn connect(load: &Load, address: SocketAddr, waits: Waits) -> Result<Self, LoadError> {
+    /// Connects to a server, as the calling thread's namespace reaches it; one of the load's connections, by number.
+    pub(super) fn connect(
+        load: &Load,
+        address: SocketAddr,
+        connection: u32,
+        waits: Waits,
+    ) -> Result<Self, LoadError> {
         let failed = |source| LoadError::Connect { load: load.name.clone(), address, source };
         let buffer = vec![0; READ_BYTES];
         if load.kind.is_datagram() {
             let caller = Caller::of(load)?;
-            let socket = datagram_socket(load, address, waits).map_err(failed)?;
-            return Ok(Self::Datagrams(Box::new(Datagrams { socket, caller, buffer })));
+            let mut ports = (load.kind == Kind::UdpNew).then(|| Ports::of(connection, load.connections));
+            let socket = datagram_socket(load, address, ports.as_mut(), waits).map_err(failed)?;
+            return Ok(Self::Datagrams(Box::new(Datagrams { socket, caller, buffer, ports })));
         }
         let (requests, reader) = (Requests::of(load)?, Reader::of(load));
         let socket = stream_socket(load, address, waits).map_err(failed)?;
@@ -99,11 +108,12 @@ impl Pipe {
     pub(super) fn reconnect(&mut self, load: &Load, address: SocketAddr, waits: Waits) -> io::Result<()> {
         let stream = match self {
             Self::Stream(stream) => stream,
-            Self::Datagrams(datagrams) if load.kind == Kind::UdpNew => {
-                datagrams.socket = datagram_socket(load, address, waits)?;
+            Self::Datagrams(datagrams) => {
+                if let Some(ports) = &mut datagrams.ports {
+                    datagrams.socket = datagram_socket(load, address, Some(ports), waits)?;
+                }
                 return Ok(());
             }
-            Self::Datagrams(_) => return Ok(()),
         };
         stream.socket = stream_socket(load, address, waits)?;
         stream.reader.reset();
@@ -252,13 +262,21 @@ pub(super) fn connecting(address: SocketAddr) -> io::Result<TcpStream> {
     }
 }
 
-/// A UDP socket that hears of one address only.
-pub(super) fn datagram_socket(load: &Load, address: SocketAddr, waits: Waits) -> io::Result<UdpSocket> {
+/// A UDP socket that hears of one address only, at the next of some ports, or at any.
+pub(super) fn datagram_socket(
+    load: &Load,
+    address: SocketAddr,
+    ports: Option<&mut Ports>,
+    waits: Waits,
+) -> io::Result<UdpSocket> {
     let any = match address {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
-    let socket = UdpSocket::bind(any)?;
+    let socket = match ports {
+        Some(ports) => ports.socket(address)?,
+        None => UdpSocket::bind(any)?,
+    };
     socket.connect(address)?;
     match waits {
         Waits::Never => socket.set_nonblocking(true)?,

@@ -78,7 +78,8 @@ pub enum Kind {
     TcpStream,
     /// A request and its response by UDP.
     UdpRr,
-    /// A request and its response by UDP, from a new socket each time: a new flow for whatever keeps track of them.
+    /// A request and its response by UDP, from a new socket each time, which takes the local ports in turn: a new flow for
+    /// whatever keeps track of them, if it forgets the old ones in the time that it takes to come round.
     UdpNew,
     /// Datagrams one way; what arrives counts.
     UdpFlood,

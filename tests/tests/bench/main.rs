@@ -1,3 +1,4 @@
-//! What benchmarks stand on: links with a known delay.
+//! What benchmarks stand on: links with a known delay, and the scenarios that are run over them.
 
 mod delay;
+mod scenarios;

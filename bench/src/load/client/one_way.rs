@@ -45,7 +45,7 @@ impl Sender {
 
 fn open(load: &Load, address: SocketAddr) -> io::Result<Socket> {
     if load.kind.is_datagram() {
-        return Ok(Socket::Datagrams(datagram_socket(load, address, Waits::UpToLimit)?));
+        return Ok(Socket::Datagrams(datagram_socket(load, address, None, Waits::UpToLimit)?));
     }
     let socket = stream_socket(load, address, Waits::UpToLimit)?;
     socket.set_write_timeout(Some(LOOK))?;

@@ -5,7 +5,7 @@ use crate::{
     change::{ChangeError, Engine, Request, StateDir, plan},
     lab::Pair,
 };
-use std::{fs, path::Path};
+use std::path::Path;
 
 /// A dataplane of nettrace's own, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +42,6 @@ pub enum Need {
     Device(&'static str),
     /// A kernel setting, below `/proc/sys`, and the kernel that brought it.
     Sysctl(&'static str, &'static str),
-    /// A congestion control.
-    CongestionControl(&'static str),
     /// A queue.
     Qdisc(&'static str),
     /// Rules that are not in every kernel: what they are, and some.
@@ -62,7 +60,6 @@ impl Need {
             Self::Device(path) => (!Path::new(path).exists()).then(|| format!("there is no {path}")),
             Self::Sysctl(key, since) => (!Path::new("/proc/sys").join(key).exists())
                 .then(|| format!("the kernel has no setting {} (Linux {since})", key.replace('/', "."))),
-            Self::CongestionControl(name) => congestion_control(name),
             Self::Qdisc(kind) => qdisc(kind),
             Self::Rules(what, script) => {
                 let there = script_in_a_pair(&script());
@@ -71,18 +68,6 @@ impl Need {
             // None is built yet: those that are will be looked for in the one table of changes.
             Self::FastPath(path) => Some(format!("the fast path {} is not built yet", path.name())),
         }
-    }
-}
-
-fn congestion_control(name: &str) -> Option<String> {
-    let path = "/proc/sys/net/ipv4/tcp_available_congestion_control";
-    match fs::read_to_string(path) {
-        Ok(all) if all.split_whitespace().any(|word| word == name) => None,
-        Ok(all) => Some(format!(
-            "the kernel has no congestion control {name}, or its module is not loaded: {}",
-            all.trim()
-        )),
-        Err(error) => Some(format!("{path}: {error}")),
     }
 }
 

@@ -48,17 +48,6 @@ impl Program {
         }
     }
 
-    /// How it reads a script from standard input.
-    const fn reading(self) -> &'static [&'static str] {
-        match self {
-            Self::Nft => &["-f", "-"],
-            // What the script does not name stays.
-            Self::IptablesRestore => &["--noflush"],
-            Self::Ip | Self::Tc => &["-batch", "-"],
-            Self::Dnsmasq => &[],
-        }
-    }
-
     /// Whether it can be found.
     pub(super) fn is_there(self) -> bool {
         let path = env::var_os("PATH").unwrap_or_default();
@@ -71,6 +60,8 @@ impl Program {
 pub struct Script {
     /// Who reads it.
     pub program: Program,
+    /// How it is told to read it from standard input.
+    pub args: &'static [&'static str],
     /// What.
     pub text: String,
 }
@@ -78,13 +69,28 @@ pub struct Script {
 impl Script {
     /// For `nft`.
     pub(super) fn nft(text: impl Into<String>) -> Self {
-        Self { program: Program::Nft, text: text.into() }
+        Self { program: Program::Nft, args: &["-f", "-"], text: text.into() }
+    }
+
+    /// For `tc`, a line for each of its calls.
+    pub(super) fn tc(text: String) -> Self {
+        Self { program: Program::Tc, args: &["-batch", "-"], text }
+    }
+
+    /// For `iptables-restore`: whole tables, which replace what is there.
+    pub(super) fn tables(text: String) -> Self {
+        Self { program: Program::IptablesRestore, args: &[], text }
+    }
+
+    /// For `iptables-restore`: what it does not name stays. That takes much longer than whole tables do.
+    pub(super) fn rules(text: String) -> Self {
+        Self { program: Program::IptablesRestore, args: &["--noflush"], text }
     }
 
     /// Runs it in a namespace, to its end.
     pub(super) fn run(&self, netns: &Netns) -> Result<(), ScenarioError> {
         let first: Vec<_> = self.text.lines().take(3).collect();
-        run(netns, self.program, self.program.reading(), &self.text, || format!("({})", first.join(" ")))
+        run(netns, self.program, self.args, &self.text, || format!("({})", first.join(" ")))
     }
 }
 

@@ -109,11 +109,7 @@ impl Running {
     /// What could not be set. The arm is neither then, and may be set again.
     pub fn set(&mut self, arm: Arm) -> Result<(), ScenarioError> {
         self.arm = None;
-        let settings = self.scenario.settings.iter();
-        match arm {
-            Arm::A => settings.rev().try_for_each(|setting| self.put(setting, arm))?,
-            Arm::B => settings.clone().try_for_each(|setting| self.put(setting, arm))?,
-        }
+        self.scenario.settings.iter().try_for_each(|setting| self.put(setting, arm))?;
         self.arm = Some(arm);
         Ok(())
     }

@@ -7,7 +7,13 @@ mod queues;
 mod services;
 mod tcp;
 
-use super::Scenario;
+use super::{Place, Scenario, Step};
+
+/// A flow of datagrams is forgotten before its ports come again, so that each is a new one. TCP's are new by their SYN.
+const FORGET: [Step; 2] = [
+    Step::Sysctl(Place::Node, "net/netfilter/nf_conntrack_udp_timeout", "1"),
+    Step::Sysctl(Place::Node, "net/netfilter/nf_conntrack_udp_timeout_stream", "1"),
+];
 
 pub(super) static ALL: &[Scenario] = &[
     services::COUNT_1000,

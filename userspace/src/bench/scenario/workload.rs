@@ -15,6 +15,8 @@ pub struct Workload {
     pub port: u16,
     /// The address that the client asks, where it is not the server's own: that of a Service.
     pub service: Option<Ipv4Addr>,
+    /// The shortest measurement that tells the arms apart.
+    pub least: Duration,
     /// Whether there is load before measuring begins. There is none where the first requests are what counts.
     pub warms_up: bool,
 }

@@ -3,6 +3,7 @@
 use super::super::{FastPath, Layout, Need, Program, Scenario, Setting, Workload};
 use super::{names, queues, services};
 use nettrace_bench::load::args::{KindName, LoadArgs};
+use std::time::Duration;
 
 pub(super) const HOST_ROUTING: Scenario = Scenario {
     name: "fast-path-host-routing",
@@ -17,6 +18,7 @@ pub(super) const HOST_ROUTING: Scenario = Scenario {
             args: || LoadArgs::of(KindName::TcpRr),
             port: 0,
             service: None,
+            least: Duration::from_secs(1),
             warms_up: true,
         },
         Workload {
@@ -24,6 +26,7 @@ pub(super) const HOST_ROUTING: Scenario = Scenario {
             args: || LoadArgs::of(KindName::TcpCrr),
             port: 0,
             service: None,
+            least: Duration::from_secs(1),
             warms_up: true,
         },
     ],

@@ -1,7 +1,9 @@
 //! Connection tracking: its table when it is full, and doing without it.
 
 use super::super::{Layout, Need, Place, Program, Scenario, Script, Setting, Step, Workload};
+use super::FORGET;
 use nettrace_bench::load::args::{KindName, LoadArgs};
+use std::time::Duration;
 
 /// Flows that the full table has room for.
 const ROOM: u32 = 1000;
@@ -10,9 +12,9 @@ const RAISED: u32 = 262_144;
 
 /// A place where new flows are refused beyond a number; flows in the table stay until they time out.
 fn limit(flows: u32) -> Script {
-    let chain = "ip limit forward";
+    let chain = "ip nettrace-limit forward";
     Script::nft(format!(
-        "table ip limit {{\nchain forward {{\ntype filter hook forward priority filter\n}}\n}}\n\
+        "table ip nettrace-limit {{\nchain forward {{\ntype filter hook forward priority filter\n}}\n}}\n\
          flush chain {chain}\nadd rule {chain} ct state new ct count over {flows} drop\n"
     ))
 }
@@ -41,6 +43,7 @@ pub(super) const CONNTRACK_FULL: Scenario = Scenario {
         args: || LoadArgs { limit_seconds: Some(0.2), ..LoadArgs::of(KindName::TcpCrr) },
         port: 0,
         service: None,
+        least: Duration::from_secs(1),
         warms_up: false,
     }],
     answers: &["tcp_crr.errors", "tcp_crr.throughput"],
@@ -54,7 +57,7 @@ pub(super) const CONNTRACK_FULL: Scenario = Scenario {
 /// As on a node: what belongs to a connection is let through, what leaves is masqueraded.
 fn stateful() -> Script {
     Script::nft(
-        "table ip node {\nchain forward {\ntype filter hook forward priority filter\nct state established,related accept\n\
+        "table ip nettrace-node {\nchain forward {\ntype filter hook forward priority filter\nct state established,related accept\n\
          ct state invalid drop\n}\nchain postrouting {\ntype nat hook postrouting priority srcnat\n\
          ip daddr != 10.244.0.0/16 masquerade\n}\n}\n",
     )
@@ -62,13 +65,13 @@ fn stateful() -> Script {
 
 fn tracked() -> Script {
     // Made first, so that there is something to delete.
-    Script::nft("table ip untracked {\n}\ndelete table ip untracked\n")
+    Script::nft("table ip nettrace-untracked {\n}\ndelete table ip nettrace-untracked\n")
 }
 
 fn untracked() -> Script {
     Script::nft(
-        "table ip untracked {\n}\ndelete table ip untracked\n\
-         table ip untracked {\nchain prerouting {\ntype filter hook prerouting priority raw\n\
+        "table ip nettrace-untracked {\n}\ndelete table ip nettrace-untracked\n\
+         table ip nettrace-untracked {\nchain prerouting {\ntype filter hook prerouting priority raw\n\
          ip saddr 10.244.0.0/16 ip daddr 10.244.0.0/16 notrack\n}\n}\n",
     )
 }
@@ -78,7 +81,7 @@ pub(super) const NOTRACK: Scenario = Scenario {
     advice: "Do not track traffic that no rule asks about (NOTRACK)",
     arms: ["the node tracks flows between its pods", "it does not"],
     layout: Layout::Node,
-    setup: &[Step::Script(Place::Node, stateful)],
+    setup: &[Step::Script(Place::Node, stateful), FORGET[0], FORGET[1]],
     settings: &[Setting::Rules(Place::Node, [tracked, untracked])],
     workloads: &[
         Workload {
@@ -86,6 +89,7 @@ pub(super) const NOTRACK: Scenario = Scenario {
             args: || LoadArgs::of(KindName::TcpCrr),
             port: 0,
             service: None,
+            least: Duration::from_secs(1),
             warms_up: true,
         },
         Workload {
@@ -93,6 +97,7 @@ pub(super) const NOTRACK: Scenario = Scenario {
             args: || LoadArgs::of(KindName::UdpNew),
             port: 0,
             service: None,
+            least: Duration::from_secs(1),
             warms_up: true,
         },
     ],

@@ -22,10 +22,10 @@ fn to_cache() -> Script {
 }
 
 fn translate(rule: &str) -> Script {
-    let chain = "ip service output";
+    let chain = "ip nettrace-service output";
     let rule = if rule.is_empty() { String::new() } else { format!("add rule {chain} {rule}\n") };
     Script::nft(format!(
-        "table ip service {{\nchain output {{\ntype nat hook output priority -100\n}}\n}}\nflush chain {chain}\n{rule}"
+        "table ip nettrace-service {{\nchain output {{\ntype nat hook output priority -100\n}}\n}}\nflush chain {chain}\n{rule}"
     ))
 }
 
@@ -54,6 +54,7 @@ pub(super) const CACHE: Scenario = Scenario {
         },
         port: PORT,
         service: Some(SERVICE),
+        least: Duration::from_secs(1),
         warms_up: true,
     }],
     answers: &["dns.p50", "dns.p99", "dns.throughput"],

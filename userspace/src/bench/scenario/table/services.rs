@@ -4,8 +4,9 @@
 //! that all others are walked. Only the first packet of a flow walks them: open connections feel nothing.
 
 use super::super::{Layout, Need, Place, Program, Scenario, Script, Setting, Step, Workload};
+use super::FORGET;
 use nettrace_bench::load::args::{KindName, LoadArgs};
-use std::{fmt::Write as _, net::Ipv4Addr};
+use std::{fmt::Write as _, net::Ipv4Addr, time::Duration};
 
 /// The Service that is asked, and where it leads.
 pub(super) const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 255, 254);
@@ -20,6 +21,7 @@ const WORKLOADS: &[Workload] = &[
         args: || LoadArgs::of(KindName::TcpCrr),
         port: PORT,
         service: Some(SERVICE),
+        least: Duration::from_secs(1),
         warms_up: true,
     },
     Workload {
@@ -27,6 +29,7 @@ const WORKLOADS: &[Workload] = &[
         args: || LoadArgs::of(KindName::UdpNew),
         port: PORT,
         service: Some(SERVICE),
+        least: Duration::from_secs(1),
         warms_up: true,
     },
 ];
@@ -70,39 +73,54 @@ const fn mode(name: &'static str, arms: [&'static str; 2], setup: &'static [Step
 pub(super) const COUNT_1000: Scenario = count(
     "services-iptables-1000",
     ["1,000 Services in iptables", "one"],
-    &[Step::Script(Place::Node, iptables::<1000>)],
+    &[Step::Script(Place::Node, iptables::<1000>), FORGET[0], FORGET[1]],
 );
 pub(super) const COUNT_5000: Scenario = count(
     "services-iptables-5000",
     ["5,000 Services in iptables", "one"],
-    &[Step::Script(Place::Node, iptables::<5000>)],
+    &[Step::Script(Place::Node, iptables::<5000>), FORGET[0], FORGET[1]],
 );
 pub(super) const COUNT_10000: Scenario = count(
     "services-iptables-10000",
     ["10,000 Services in iptables", "one"],
-    &[Step::Script(Place::Node, iptables::<10_000>)],
+    &[Step::Script(Place::Node, iptables::<10_000>), FORGET[0], FORGET[1]],
 );
 pub(super) const MODE_1000: Scenario = mode(
     "services-mode-1000",
     ["1,000 Services in iptables", "in a verdict map of nftables"],
-    &[Step::Script(Place::Node, iptables::<1000>), Step::Script(Place::Node, nft::<1000>)],
+    &[
+        Step::Script(Place::Node, iptables::<1000>),
+        Step::Script(Place::Node, nft::<1000>),
+        FORGET[0],
+        FORGET[1],
+    ],
 );
 pub(super) const MODE_5000: Scenario = mode(
     "services-mode-5000",
     ["5,000 Services in iptables", "in a verdict map of nftables"],
-    &[Step::Script(Place::Node, iptables::<5000>), Step::Script(Place::Node, nft::<5000>)],
+    &[
+        Step::Script(Place::Node, iptables::<5000>),
+        Step::Script(Place::Node, nft::<5000>),
+        FORGET[0],
+        FORGET[1],
+    ],
 );
 pub(super) const MODE_10000: Scenario = mode(
     "services-mode-10000",
     ["10,000 Services in iptables", "in a verdict map of nftables"],
-    &[Step::Script(Place::Node, iptables::<10_000>), Step::Script(Place::Node, nft::<10_000>)],
+    &[
+        Step::Script(Place::Node, iptables::<10_000>),
+        Step::Script(Place::Node, nft::<10_000>),
+        FORGET[0],
+        FORGET[1],
+    ],
 );
 pub(super) const MAP_10000: Scenario = Scenario {
     name: "services-map-10000",
     advice: "Keep the number of Services small, where kube-proxy writes nftables rules",
     arms: ["10,000 Services in a verdict map of nftables", "one"],
     layout: Layout::Node,
-    setup: &[Step::Script(Place::Node, nft::<10_000>)],
+    setup: &[Step::Script(Place::Node, nft::<10_000>), FORGET[0], FORGET[1]],
     settings: &[Setting::Rules(Place::Node, [all_nft, one_nft])],
     workloads: WORKLOADS,
     answers: ANSWERS,
@@ -182,13 +200,13 @@ fn iptables<const COUNT: u32>() -> Script {
     );
     chains.iter().for_each(|chain| chain.rules(&mut text));
     text.push_str("COMMIT\n");
-    Script { program: Program::IptablesRestore, text }
+    Script::tables(text)
 }
 
 /// Has packets walk a list, or none.
 fn walk(list: Option<&str>) -> Script {
     let jump = list.map(|list| format!("-A PREROUTING -j {list}\n")).unwrap_or_default();
-    Script { program: Program::IptablesRestore, text: format!("*nat\n-F PREROUTING\n{jump}COMMIT\n") }
+    Script::rules(format!("*nat\n-F PREROUTING\n{jump}COMMIT\n"))
 }
 
 fn all_iptables() -> Script {

@@ -12,6 +12,7 @@ const STREAM: &[Workload] = &[Workload {
     args: || LoadArgs::of(KindName::TcpStream),
     port: 0,
     service: None,
+    least: Duration::from_secs(1),
     warms_up: true,
 }];
 
@@ -32,6 +33,7 @@ pub(super) const FAST_OPEN: Scenario = Scenario {
         args: || LoadArgs { fast_open: true, ..LoadArgs::of(KindName::TcpCrr) },
         port: 0,
         service: None,
+        least: Duration::from_secs(1),
         warms_up: true,
     }],
     answers: &["tcp_crr.p50", "tcp_crr.throughput"],
@@ -45,7 +47,9 @@ const SHORT: &[Workload] = &[Workload {
     // Another one each time: ports that wait since the round before are not in this one's way.
     port: 0,
     service: None,
-    warms_up: true,
+    least: Duration::from_secs(5),
+    // It would use the ports up.
+    warms_up: false,
 }];
 const FEW_PORTS: Step = Step::Sysctl(Place::Client, "net/ipv4/ip_local_port_range", "20000 20999");
 
@@ -95,6 +99,7 @@ pub(super) const ACCEPT_QUEUE: Scenario = Scenario {
         },
         port: 0,
         service: None,
+        least: Duration::from_secs(1),
         warms_up: false,
     }],
     answers: &["burst.p99", "burst.p50", "burst.errors"],
