@@ -209,6 +209,11 @@ impl PairSite {
         Self { pair, profile, arms, pin }
     }
 
+    /// Has another load run from now on.
+    pub fn load_is(&mut self, profile: Profile) {
+        self.profile = profile;
+    }
+
     fn pinnings(&self) -> Result<[Pinning; 2], BenchError> {
         if !self.pin {
             return Ok([Pinning::Off, Pinning::Off]);
