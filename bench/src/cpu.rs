@@ -6,11 +6,11 @@ use std::{io, time::Duration};
 
 /// Who runs where. Load on one CPU is the worst case for an observer: whatever the programs take, the load lacks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Placement {
+pub struct Placement {
     /// Both ends of the load.
-    pub(crate) load: usize,
+    pub load: usize,
     /// nettrace's threads, and the benchmark's own.
-    pub(crate) observer: Vec<usize>,
+    pub observer: Vec<usize>,
 }
 
 impl Placement {
@@ -18,7 +18,7 @@ impl Placement {
     ///
     /// # Errors
     /// When the process's CPUs cannot be read.
-    pub(crate) fn choose() -> io::Result<Self> {
+    pub fn choose() -> io::Result<Self> {
         let set = sched_getaffinity(None)?;
         let mut observer: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect();
         let load = observer.pop().ok_or(io::ErrorKind::NotFound)?;
@@ -30,7 +30,7 @@ impl Placement {
 
     /// Whether nettrace's threads compete with the load for its CPU.
     #[must_use]
-    pub(crate) fn is_shared(&self) -> bool {
+    pub fn is_shared(&self) -> bool {
         self.observer.contains(&self.load)
     }
 }
@@ -39,7 +39,7 @@ impl Placement {
 ///
 /// # Errors
 /// When the kernel refuses, e.g. for a CPU outside the process's cpuset.
-pub(crate) fn pin(cpus: &[usize]) -> io::Result<()> {
+pub fn pin(cpus: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
     for cpu in cpus.iter().filter(|cpu| **cpu < CpuSet::MAX_CPU) {
         set.set(*cpu);
@@ -49,7 +49,7 @@ pub(crate) fn pin(cpus: &[usize]) -> io::Result<()> {
 
 /// CPU time that the calling thread has had.
 #[must_use]
-pub(crate) fn thread_time() -> Duration {
+pub fn thread_time() -> Duration {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(t.tv_sec.unsigned_abs(), u32::try_from(t.tv_nsec).unwrap_or(0))
 }

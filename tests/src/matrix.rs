@@ -1,8 +1,7 @@
 //! The confusion matrix of the fault suite, by rule: what was advised of what was to be advised.
 //!
 //! A case is one rule in one scenario over one address family. It is printed as a table, which [`Matrix::read`] reads
-//! again, so that halves of the suite that run on different kernels can be added up. Tested where that is done, in
-//! `bench/src/matrix.rs`, which needs no root.
+//! again, so that halves of the suite that run on different kernels can be added up, by `src/bin/matrix.rs`.
 
 use nettrace::recommend::Verdict;
 use std::{

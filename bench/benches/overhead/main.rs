@@ -1,10 +1,9 @@
-//! `nettrace-bench`: what measuring with nettrace costs, and how right its advice is. See `bench/README.md`.
+//! What measuring with nettrace costs: throughput and latency of a load with and without it, ns of each program, memory.
+//! See `bench/README.md`.
 #![expect(clippy::print_stdout, reason = "a benchmark's result goes to standard output")]
 
 mod agent;
-mod cpu;
 mod load;
-mod matrix;
 mod net;
 mod overhead;
 mod report;
@@ -12,44 +11,22 @@ mod stats;
 mod summary;
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Parser, Subcommand};
-use cpu::Placement;
+use clap::{Parser, Subcommand};
 use load::Load;
 use net::Layout;
+use nettrace_bench::cpu::Placement;
 use overhead::{Plan, Run};
 use report::{Machine, Report};
 use serde::Serialize;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 use summary::Summary;
 
-/// Benchmarks of nettrace. `overhead` needs root; all traffic is in network namespaces of its own.
+/// What measuring with nettrace costs. Needs root; all traffic is in network namespaces of its own.
 #[derive(Debug, Parser)]
-#[command(name = "nettrace-bench", version)]
+#[command(name = "overhead", version)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// What measuring costs: throughput and latency of a load with and without nettrace, ns of each program, memory
-    Overhead(OverheadArgs),
-    /// How right the advice is: confusion matrix by rule, precision and recall of the fault suite; fails below 1
-    Matrix {
-        /// What the suite printed: on the host, in a virtual machine
-        #[arg(required = true)]
-        output: Vec<PathBuf>,
-    },
-    /// nettrace alone, for the benchmark
-    #[command(hide = true)]
-    Agent {
-        /// What it is to do, JSON
-        spec: String,
-    },
-}
-
-#[derive(Debug, Args)]
-struct OverheadArgs {
+    command: Option<Command>,
     /// About a minute: one layout, two short rounds; for checking that it runs and that the counts add up
     #[arg(long)]
     quick: bool,
@@ -74,6 +51,19 @@ struct OverheadArgs {
     /// Write every single run and the summary to this file too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// What cargo tells every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// nettrace alone, for the benchmark
+    #[command(hide = true)]
+    Agent {
+        /// What it is to do, JSON
+        spec: String,
+    },
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -92,23 +82,23 @@ struct Json<'a> {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Overhead(args) => overhead(&args),
-        Command::Matrix { output } => matrix::run(&output),
-        Command::Agent { spec } => agent::run(&spec).map(|()| true),
+    let args = Cli::parse();
+    let result = match &args.command {
+        Some(Command::Agent { spec }) => agent::run(spec).map(|()| true),
+        None => overhead(&args),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("nettrace-bench: {error:#}");
+            eprintln!("overhead: {error:#}");
             ExitCode::from(2)
         }
     }
 }
 
 /// Whether the counts add up.
-fn overhead(args: &OverheadArgs) -> Result<bool> {
+fn overhead(args: &Cli) -> Result<bool> {
     let plan = plan(args);
     let placement = Placement::choose().context("which CPUs are there?")?;
     let machine = Machine::here(placement);
@@ -138,7 +128,7 @@ fn overhead(args: &OverheadArgs) -> Result<bool> {
     Ok(wrong.is_empty())
 }
 
-fn plan(args: &OverheadArgs) -> Plan {
+fn plan(args: &Cli) -> Plan {
     let or = |given: &[Layout], default: &[Layout]| {
         if given.is_empty() { default.to_vec() } else { given.to_vec() }
     };

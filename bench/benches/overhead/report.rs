@@ -1,12 +1,12 @@
 //! The result as text, in Markdown tables that read well on a terminal too.
 
 use crate::{
-    cpu::Placement,
     load::Load,
     overhead::{Arm, Plan},
     stats::Spread,
     summary::{Price, Ratios, Summary},
 };
+use nettrace_bench::cpu::Placement;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display, Formatter};
 

@@ -1,7 +1,7 @@
 //! nettrace in a process of its own, so that its memory and CPU time are its own: the benchmark starts itself again
 //! with a [`Spec`], waits for [`READY`], runs its load, closes the agent's standard input, and reads a [`Cost`].
 
-use crate::{cpu, net::Watched};
+use crate::net::Watched;
 use anyhow::{Context as _, Result, bail};
 use nettrace::{
     capture::{Capture, Options},
@@ -9,6 +9,7 @@ use nettrace::{
     load::ProgramOptions,
     snapshot::{LossCount, Overhead, Packets, Ring, Snapshot},
 };
+use nettrace_bench::cpu;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,

@@ -6,10 +6,11 @@
 mod flood;
 mod rr;
 
-use crate::{cpu, net::Net};
+use crate::net::Net;
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use hdrhistogram::Histogram;
+use nettrace_bench::cpu;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 

@@ -4,11 +4,11 @@
 
 use crate::{
     agent::{Agent, Cost, Spec},
-    cpu::{self, Placement},
     load::{self, Load, Outcome},
     net::{Layout, Net},
 };
 use anyhow::Result;
+use nettrace_bench::cpu::{self, Placement};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
