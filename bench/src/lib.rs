@@ -4,3 +4,5 @@
 //! depends on it. See `bench/README.md`.
 
 pub mod cpu;
+pub mod load;
+pub mod peer;

@@ -1,0 +1,271 @@
+//! What is said over a connection: how a request is written, where an answer ends, and what the server makes of it.
+//!
+//! Both sides take bytes as they come, in pieces or several messages at once, and hold what they need of the last piece.
+
+use super::{
+    LoadError,
+    dns::{self, Question},
+    error::Failure,
+    http,
+    spec::{Dns, Kind, Load},
+};
+use std::sync::Arc;
+
+/// How a request went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// As it should.
+    Answered,
+    /// It was answered, but not with what was asked for. Only after [`Failure::Rejected`] can the connection be used again.
+    Failed(Failure),
+}
+
+/// The client's requests over a stream.
+pub(super) enum Requests {
+    /// The same each time.
+    Fixed(Arc<[u8]>),
+    /// DNS over TCP: one name after the other.
+    Dns { questions: Vec<Question>, now: usize },
+}
+
+impl Requests {
+    /// Of a load over TCP.
+    pub(super) fn of(load: &Load) -> Result<Self, LoadError> {
+        let bytes = load.request_bytes as usize;
+        Ok(match &load.kind {
+            Kind::HttpRr | Kind::HttpCrr => {
+                Self::Fixed(http::request(bytes, load.kind.connects_each()).into())
+            }
+            Kind::Dns(dns) => Self::Dns { questions: questions(&load.name, dns)?, now: 0 },
+            _ => Self::Fixed(vec![b'q'; bytes].into()),
+        })
+    }
+
+    /// Makes the request of a number the present one.
+    pub(super) fn prepare(&mut self, number: u64) {
+        if let Self::Dns { questions, now } = self {
+            *now = usize::try_from(number % questions.len() as u64).unwrap_or(0);
+            questions[*now].set_id(number as u16);
+        }
+    }
+
+    /// The present request.
+    pub(super) fn present(&self) -> &[u8] {
+        match self {
+            Self::Fixed(request) => request,
+            Self::Dns { questions, now } => questions[*now].framed(),
+        }
+    }
+}
+
+/// The client's answers over a stream, as they come.
+pub(super) enum Reader {
+    /// Messages of known length.
+    Fixed { response_bytes: usize, left: usize },
+    /// HTTP/1.1.
+    Http(http::Response),
+    /// DNS over TCP.
+    Dns(dns::Framed),
+}
+
+impl Reader {
+    /// Of a load over TCP.
+    pub(super) fn of(load: &Load) -> Self {
+        let response_bytes = load.response_bytes as usize;
+        match &load.kind {
+            Kind::HttpRr | Kind::HttpCrr => Self::Http(http::Response::default()),
+            Kind::Dns(_) => Self::Dns(dns::Framed::default()),
+            _ => Self::Fixed { response_bytes, left: response_bytes },
+        }
+    }
+
+    /// Takes what was received. Yields how much of it belongs to the first answer, and how that went if it is whole.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> (usize, Option<Verdict>) {
+        match self {
+            Self::Fixed { response_bytes, left } => {
+                let used = bytes.len().min(*left);
+                *left -= used;
+                if *left > 0 {
+                    return (used, None);
+                }
+                *left = *response_bytes;
+                (used, Some(Verdict::Answered))
+            }
+            Self::Http(response) => response.feed(bytes),
+            Self::Dns(message) => match message.feed(bytes) {
+                (used, None) => (used, None),
+                (used, Some(message)) => (used, Some(dns::verdict(message))),
+            },
+        }
+    }
+
+    /// The connection is closed by the server: how that ends the answer, if it may.
+    pub(super) fn closed(&mut self) -> Option<Verdict> {
+        match self {
+            Self::Http(response) => response.closed(),
+            Self::Fixed { .. } | Self::Dns(_) => None,
+        }
+    }
+
+    /// A new connection begins.
+    pub(super) fn reset(&mut self) {
+        match self {
+            Self::Fixed { response_bytes, left } => *left = *response_bytes,
+            Self::Http(response) => response.reset(),
+            Self::Dns(message) => message.reset(),
+        }
+    }
+}
+
+/// The client's side of datagrams.
+pub(super) enum Caller {
+    /// Payload of known length, which begins with the number of the request, as much of it as fits.
+    Fixed { request: Vec<u8>, marked: usize },
+    /// DNS.
+    Dns { questions: Vec<Question>, now: usize },
+}
+
+/// Bytes of a datagram that hold its number.
+pub(super) const MARK_BYTES: usize = 2;
+
+impl Caller {
+    /// Of a load by UDP.
+    pub(super) fn of(load: &Load) -> Result<Self, LoadError> {
+        Ok(match &load.kind {
+            Kind::Dns(dns) => Self::Dns { questions: questions(&load.name, dns)?, now: 0 },
+            _ => Self::Fixed {
+                request: vec![b'q'; load.request_bytes as usize],
+                marked: MARK_BYTES.min(load.request_bytes as usize).min(load.response_bytes as usize),
+            },
+        })
+    }
+
+    /// How many requests can be told apart.
+    pub(super) const fn ids(&self) -> u64 {
+        match self {
+            Self::Fixed { marked, .. } => 1 << (8 * *marked),
+            Self::Dns { .. } => 1 << 16,
+        }
+    }
+
+    /// Writes the request of a number.
+    pub(super) fn prepare(&mut self, number: u64) -> &[u8] {
+        match self {
+            Self::Fixed { request, marked } => {
+                request[..*marked].copy_from_slice(&number.to_le_bytes()[..*marked]);
+                request
+            }
+            Self::Dns { questions, now } => {
+                *now = usize::try_from(number % questions.len() as u64).unwrap_or(0);
+                questions[*now].set_id(number as u16);
+                questions[*now].message()
+            }
+        }
+    }
+
+    /// The number of the request that a datagram answers, as much of it as was sent, and how that went.
+    pub(super) fn read(&self, datagram: &[u8]) -> Option<(u64, Verdict)> {
+        match self {
+            Self::Fixed { marked, .. } => {
+                let mut number = [0; 8];
+                number[..*marked].copy_from_slice(datagram.get(..*marked)?);
+                Some((u64::from_le_bytes(number), Verdict::Answered))
+            }
+            Self::Dns { .. } => Some((dns::id(datagram)?.into(), dns::verdict(datagram))),
+        }
+    }
+}
+
+fn questions(load: &str, dns: &Dns) -> Result<Vec<Question>, LoadError> {
+    dns.names.iter().map(|name| Question::new(load, name, dns.record)).collect()
+}
+
+/// The server's side of a stream.
+pub(super) enum Answerer {
+    /// Messages of known length.
+    Fixed { request_bytes: usize, left: usize, response: Arc<[u8]>, closes: bool },
+    /// HTTP/1.1.
+    Http { head: http::Head, response: Arc<[u8]>, closes: bool },
+    /// DNS over TCP.
+    Dns { message: dns::Framed, response: Vec<u8> },
+}
+
+impl Answerer {
+    /// Of a load over TCP that is answered.
+    pub(super) fn of(load: &Load) -> Self {
+        let closes = load.kind.connects_each();
+        match load.kind {
+            Kind::HttpRr | Kind::HttpCrr => Self::Http {
+                head: http::Head::default(),
+                response: http::response(load.response_bytes as usize, closes).into(),
+                closes,
+            },
+            Kind::Dns(_) => Self::Dns {
+                message: dns::Framed::default(),
+                response: Vec::with_capacity(dns::LONGEST_FRAME),
+            },
+            _ => Self::Fixed {
+                request_bytes: load.request_bytes as usize,
+                left: load.request_bytes as usize,
+                response: vec![b'r'; load.response_bytes as usize].into(),
+                closes,
+            },
+        }
+    }
+
+    /// Takes what was received. Yields how much of it belongs to the first request, and whether that is whole; an error when
+    /// it cannot be one.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(usize, bool), Failure> {
+        match self {
+            Self::Fixed { request_bytes, left, .. } => {
+                let used = bytes.len().min(*left);
+                *left -= used;
+                let whole = *left == 0;
+                if whole {
+                    *left = *request_bytes;
+                }
+                Ok((used, whole))
+            }
+            Self::Http { head, .. } => match head.feed(bytes)? {
+                (used, Some(_)) => Ok((used, true)),
+                (used, None) => Ok((used, false)),
+            },
+            Self::Dns { message, response } => match message.feed(bytes) {
+                (used, None) => Ok((used, false)),
+                (used, Some(query)) => {
+                    response.clear();
+                    response.extend_from_slice(&[0, 0]);
+                    dns::answer(query, response).ok_or(Failure::Malformed)?;
+                    let length = u16::try_from(response.len() - 2).map_err(|_| Failure::Malformed)?;
+                    response[..2].copy_from_slice(&length.to_be_bytes());
+                    Ok((used, true))
+                }
+            },
+        }
+    }
+
+    /// The answer to the request that was whole.
+    pub(super) fn response(&self) -> &[u8] {
+        match self {
+            Self::Fixed { response, .. } | Self::Http { response, .. } => response,
+            Self::Dns { response, .. } => response,
+        }
+    }
+
+    /// Whether the connection is closed with the answer.
+    pub(super) const fn closes(&self) -> bool {
+        match self {
+            Self::Fixed { closes, .. } | Self::Http { closes, .. } => *closes,
+            Self::Dns { .. } => false,
+        }
+    }
+
+    /// A new connection begins.
+    pub(super) fn reset(&mut self) {
+        match self {
+            Self::Fixed { request_bytes, left, .. } => *left = *request_bytes,
+            Self::Http { head, .. } => head.reset(),
+            Self::Dns { message, .. } => message.reset(),
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The servers of a load: a few threads that answer, or that take what comes.
+//!
+//! Needs an address of the calling thread's network namespace. Yields a server that runs until it is stopped, and then what it
+//! saw. Its threads never wait for longer than [`LOOK`], so that it stops within that.
+
+mod datagram;
+mod sink;
+mod stream;
+
+use super::{
+    LoadError, Stop,
+    clock::Clock,
+    outcome::Served,
+    service::Thinker,
+    spec::{Kind, Load, Pace, Profile},
+};
+use crate::cpu::{self, Pinned, Pinning};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
+use sink::{Origin, Sink};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+/// How long a thread waits for the network before it looks whether it is to stop.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long a server that is stopped goes on taking what is under way.
+const DRAIN: Duration = Duration::from_secs(1);
+/// Room at a receiver of datagrams, bytes, so that a turn of the sender fits.
+const RECEIVE_BUFFER: usize = 8 << 20;
+/// Threads that take new connections, where nothing else says how many.
+const ACCEPTORS: u32 = 16;
+
+/// How a server is run.
+#[derive(Clone, Debug, Default)]
+pub struct ServerOptions {
+    /// Where its threads run.
+    pub pinning: Pinning,
+    /// Serves this address alone: others have no answer, and are counted.
+    pub only: Option<IpAddr>,
+}
+
+/// What its threads share.
+struct Shared {
+    load: Load,
+    only: Option<IpAddr>,
+    stop: Stop,
+    clock: Clock,
+    origin: Origin,
+}
+
+impl Shared {
+    /// Whether an address may be served.
+    fn serves(&self, address: SocketAddr) -> bool {
+        self.only.is_none_or(|only| only == address.ip().to_canonical())
+    }
+
+    fn thinker(&self, thread: u32) -> Thinker {
+        Thinker::new(self.load.service, self.clock, self.load.seed, thread)
+    }
+}
+
+/// What one thread saw.
+struct Thread {
+    served: Served,
+    sink: Option<Sink>,
+    busy: Duration,
+    not_pinned: Option<String>,
+}
+
+/// A server of one load. Dropping it stops it.
+pub struct Server {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<Thread>>,
+    started: Instant,
+    pinned: Pinned,
+}
+
+/// A socket that is not served yet.
+enum Bound {
+    Stream(Arc<TcpListener>),
+    Datagrams(Arc<UdpSocket>),
+}
+
+impl Server {
+    /// Starts one at an address; port 0 is any that is free.
+    ///
+    /// # Errors
+    /// [`LoadError::PortInUse`], [`LoadError::Listen`] when the address cannot be had, [`LoadError::Spec`] for a load that
+    /// cannot be.
+    pub fn start(load: &Load, address: SocketAddr, options: &ServerOptions) -> Result<Self, LoadError> {
+        load.check()?;
+        let (bound, address) = bind(load, address).map_err(|source| LoadError::listen(address, source))?;
+        let shared = Arc::new(Shared {
+            load: load.clone(),
+            only: options.only.map(|only| only.to_canonical()),
+            stop: Stop::default(),
+            clock: Clock::start(),
+            origin: Origin::default(),
+        });
+        let pinned = options.pinning.resolve();
+        let mut server =
+            Self { address, shared, threads: Vec::new(), started: Instant::now(), pinned: pinned.clone() };
+        for number in 0..threads(load) {
+            let (shared, pinned) = (Arc::clone(&server.shared), pinned.clone());
+            let work: Box<dyn FnOnce(&Shared) -> (Served, Option<Sink>) + Send> = match &bound {
+                Bound::Stream(listener) => {
+                    let listener = Arc::clone(listener);
+                    Box::new(move |shared| stream::serve(&listener, shared, number))
+                }
+                Bound::Datagrams(socket) => {
+                    let socket = Arc::clone(socket);
+                    Box::new(move |shared| datagram::serve(&socket, shared, number))
+                }
+            };
+            let run = move || {
+                let not_pinned = pinned.apply(number as usize);
+                let before = cpu::thread_time();
+                let (served, sink) = work(&shared);
+                Thread { served, sink, busy: cpu::thread_time() - before, not_pinned }
+            };
+            let thread = thread::Builder::new()
+                .name(format!("serve-{number}"))
+                .spawn(run)
+                .map_err(|source| LoadError::System { action: "start a server's thread", source })?;
+            server.threads.push(thread);
+        }
+        Ok(server)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops it. Yields what it saw.
+    ///
+    /// # Errors
+    /// [`LoadError::Panicked`] for a fault of the program.
+    pub fn stop(mut self) -> Result<Served, LoadError> {
+        self.shared.stop.set();
+        let mut sum = Served { pinned: self.pinned.clone(), ..Served::default() };
+        let (mut sinks, mut busy) = (Vec::new(), Duration::ZERO);
+        let load = &self.shared.load;
+        for thread in self.threads.drain(..) {
+            let thread = thread.join().map_err(|_| LoadError::Panicked { load: load.name.clone() })?;
+            sum.connections += thread.served.connections;
+            sum.requests += thread.served.requests;
+            sum.received_bytes += thread.served.received_bytes;
+            sum.sent_bytes += thread.served.sent_bytes;
+            sum.strangers += thread.served.strangers;
+            sum.failed += thread.served.failed;
+            sinks.extend(thread.sink);
+            busy += thread.busy;
+            if sum.pinned.why_not.is_none() {
+                sum.pinned.why_not = thread.not_pinned;
+            }
+        }
+        sum.pinned.cpus.truncate(threads(load) as usize);
+        sum.cpu_share = cpu::share(busy, self.started.elapsed());
+        sum.received = Sink::sum(sinks, load, &self.shared.origin);
+        Ok(sum)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.stop.set();
+        for thread in self.threads.drain(..) {
+            // Its panic has been printed; there is nobody to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Servers of all parts of a profile.
+pub struct Servers(Vec<Server>);
+
+impl Servers {
+    /// Starts them at an address, at ports one after the other, or any that are free where `port` is 0.
+    ///
+    /// # Errors
+    /// As [`Server::start`]; those that have started are stopped.
+    pub fn start(
+        profile: &Profile,
+        address: IpAddr,
+        port: u16,
+        options: &ServerOptions,
+    ) -> Result<Self, LoadError> {
+        profile.check()?;
+        let start = |(load, n): (&Load, u16)| {
+            let port = if port == 0 { 0 } else { port.saturating_add(n) };
+            Server::start(load, SocketAddr::new(address, port), options)
+        };
+        profile.parts.iter().zip(0..).map(start).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Where they are, in the order of the parts.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.0.iter().map(Server::address).collect()
+    }
+
+    /// Stops them. Yields what each of them saw.
+    ///
+    /// # Errors
+    /// As [`Server::stop`].
+    pub fn stop(self) -> Result<Vec<Served>, LoadError> {
+        // All are told before the first is waited for.
+        self.0.iter().for_each(|server| server.shared.stop.set());
+        self.0.into_iter().map(Server::stop).collect()
+    }
+}
+
+/// Threads that serve a load.
+fn threads(load: &Load) -> u32 {
+    match (load.server_threads, load.pace) {
+        (0, _) if load.kind.is_datagram() => 1,
+        // Those that were cut may not be seen to end before they are made again.
+        (0, _) if !load.kind.connects_each() => load.connections + 1,
+        (0, Pace::Closed) => load.connections,
+        (0, Pace::Open { .. }) => ACCEPTORS,
+        (n, _) => n,
+    }
+}
+
+fn bind(load: &Load, address: SocketAddr) -> io::Result<(Bound, SocketAddr)> {
+    if load.kind.is_datagram() {
+        let socket = UdpSocket::bind(address)?;
+        socket.set_read_timeout(Some(LOOK))?;
+        if load.kind == Kind::UdpFlood {
+            // Beyond net.core.rmem_max where the rights are there, up to it where not.
+            sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)
+                .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER))?;
+        }
+        let address = socket.local_addr()?;
+        return Ok((Bound::Datagrams(Arc::new(socket)), address));
+    }
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    // What a listener is set to, its connections are: that saves three calls for each.
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(LOOK))?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(LOOK))?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, i32::try_from(load.backlog).unwrap_or(i32::MAX))?;
+    let listener = TcpListener::from(socket);
+    let address = listener.local_addr()?;
+    Ok((Bound::Stream(Arc::new(listener)), address))
+}
