@@ -386,3 +386,109 @@ fn duration(load: &str, field: &'static str, value: f64, unit_seconds: f64) -> R
         bounds: format!("a time ({error})"),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::ValueEnum as _;
+
+    #[test]
+    fn every_kind_has_defaults_that_can_be_run() {
+        for kind in KindName::value_variants() {
+            let profile = LoadArgs::of(*kind).resolve().unwrap();
+            assert_eq!(profile.name, kind.name());
+            assert_eq!(kind.to_possible_value().unwrap().get_name(), kind.name());
+            // What both ends are told is what the client means.
+            let sent = serde_json::to_string(&profile).unwrap();
+            assert_eq!(serde_json::from_str::<Profile>(&sent).unwrap(), profile);
+        }
+    }
+
+    #[test]
+    fn options_mean_what_they_say() {
+        let args = LoadArgs {
+            rate: Some(200.0),
+            seconds: Some(2.5),
+            transport: Some(Transport::Tcp),
+            names: vec!["a.example".to_owned()],
+            stall_every_ms: Some(1000.0),
+            stall_ms: Some(0.5),
+            ..LoadArgs::of(KindName::Dns)
+        };
+        let load = args.resolve().unwrap().parts.remove(0);
+        assert_eq!(load.pace, Pace::Open { rate_per_second: 200.0, arrivals: Arrivals::Poisson });
+        assert_eq!(load.times.measure, Duration::from_millis(2500));
+        assert_eq!(load.service.stall, Duration::from_micros(500));
+        let bulk = LoadArgs { mbit_per_second: Some(100.0), ..LoadArgs::of(KindName::TcpStream) };
+        let load = bulk.resolve().unwrap().parts.remove(0);
+        let expected = 100e6 / 8.0 / f64::from(WRITE_BYTES);
+        assert_eq!(load.pace, Pace::Open { rate_per_second: expected, arrivals: Arrivals::Constant });
+    }
+
+    #[test]
+    fn what_has_no_effect_and_what_cannot_be_is_refused_by_name() {
+        let of = LoadArgs::of;
+        let option = |args: LoadArgs| match args.resolve() {
+            Err(LoadError::Option { option, .. }) => option,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(option(LoadArgs { burst: Some(3), ..of(KindName::TcpRr) }), "burst");
+        assert_eq!(option(LoadArgs { response_bytes: Some(3), ..of(KindName::UdpFlood) }), "response_bytes");
+        assert_eq!(option(LoadArgs { backlog: Some(3), ..of(KindName::Dns) }), "backlog");
+        let arrivals = Some(ArrivalName::Constant);
+        assert_eq!(option(LoadArgs { arrivals, ..of(KindName::TcpRr) }), "arrivals without rate");
+        let field = |args: LoadArgs| match args.resolve() {
+            Err(LoadError::Spec { field, .. }) => field,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(field(LoadArgs { connections: Some(0), ..of(KindName::TcpRr) }), "connections");
+        assert_eq!(field(LoadArgs { request_bytes: Some(70_000), ..of(KindName::UdpRr) }), "request_bytes");
+        assert_eq!(field(LoadArgs { rate: Some(f64::NAN), ..of(KindName::UdpRr) }), "rate_per_second");
+        assert_eq!(field(LoadArgs { seconds: Some(-1.0), ..of(KindName::UdpRr) }), "seconds");
+        assert_eq!(field(LoadArgs { seconds: Some(1e30), ..of(KindName::UdpRr) }), "seconds");
+        assert_eq!(field(LoadArgs { seconds: Some(1e6), ..of(KindName::UdpRr) }), "measure");
+        assert_eq!(field(LoadArgs { slow_share: Some(1.5), ..of(KindName::UdpRr) }), "slow_share");
+        assert_eq!(field(LoadArgs { stall_ms: Some(5.0), ..of(KindName::UdpRr) }), "stall");
+        assert_eq!(field(LoadArgs { names: vec!["a..b".to_owned()], ..of(KindName::Dns) }), "names");
+        let uneven = LoadArgs { burst: Some(5), connections: Some(2), ..of(KindName::ConnectBurst) };
+        assert_eq!(field(uneven), "burst");
+    }
+
+    #[test]
+    fn a_file_has_several_loads_and_times_of_all() {
+        let text = r#"
+            name = "shop"
+            seconds = 3
+            [[part]]
+            kind = "http_rr"
+            rate = 2000
+            arrivals = "poisson"
+            connections = 8
+            [[part]]
+            name = "backup"
+            kind = "tcp_stream"
+            seconds = 1.5
+            mbit_per_second = 400
+            [[part]]
+            kind = "rr_under_bulk"
+        "#;
+        let profile = Profile::from_toml(text).unwrap();
+        let parts: Vec<_> =
+            profile.parts.iter().map(|p| (p.name.as_str(), p.times.measure.as_millis())).collect();
+        let expected =
+            [("http_rr", 3000), ("backup", 1500), ("rr_under_bulk", 3000), ("rr_under_bulk.bulk", 3000)];
+        assert_eq!((profile.name.as_str(), &parts[..]), ("shop", &expected[..]));
+    }
+
+    #[test]
+    fn a_file_that_is_wrong_says_where() {
+        let error = |text: &str| Profile::from_toml(text).unwrap_err().to_string();
+        let unknown = error("name = \"x\"\n[[part]]\nkind = \"tcp_rr\"\nspeed = 3\n");
+        assert!(unknown.contains("line 4") && unknown.contains("speed"), "{unknown}");
+        assert!(error("name = \"x\"\n[[part]]\nkind = \"tcp\"\n").contains("tcp_rr"));
+        assert!(error("name = \"x\"\n").contains("0 parts"));
+        let twice = "name = \"x\"\n[[part]]\nkind = \"dns\"\n[[part]]\nkind = \"dns\"\n";
+        assert!(error(twice).contains("two parts named dns"));
+        assert!(error("[[part]]").contains("name"));
+    }
+}

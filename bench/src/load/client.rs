@@ -102,11 +102,12 @@ pub fn run(
             done.collect::<Vec<_>>().into_iter().collect::<Result<Vec<Done>, _>>().map(|done| (load, done))
         });
         let joined: Vec<_> = joined.collect();
-        joined.into_iter().map(|part| part.and_then(|(load, done)| outcome(load, done, &pinned))).collect()
+        let close = |(load, done)| outcome(load, done, &pinned, &options.stop);
+        joined.into_iter().map(|part| part.and_then(close)).collect()
     })
 }
 
-fn outcome(load: &Load, done: Vec<Done>, pinned: &Pinned) -> Result<Outcome, LoadError> {
+fn outcome(load: &Load, done: Vec<Done>, pinned: &Pinned, stop: &Stop) -> Result<Outcome, LoadError> {
     let mut pinned = pinned.clone();
     let (mut books, mut over_ns, mut busy) = (Books::new(load)?, 0, Duration::ZERO);
     for thread in done {
@@ -118,7 +119,13 @@ fn outcome(load: &Load, done: Vec<Done>, pinned: &Pinned) -> Result<Outcome, Loa
         }
     }
     pinned.cpus.truncate(load.threads());
-    Ok(books.close(load, over_ns, cpu::share(busy, Duration::from_nanos(over_ns)), pinned))
+    let (over, whole) = (Duration::from_nanos(over_ns), load.times.warm_up + load.times.measure);
+    let mut outcome = books.close(load, over_ns, cpu::share(busy, over), pinned);
+    if stop.is_set() && over < whole {
+        let seconds = |time: Duration| time.saturating_sub(load.times.warm_up).as_secs_f64();
+        outcome.partial = Some(format!("stopped after {:.1} of {} s", seconds(over), seconds(whole)));
+    }
+    Ok(outcome)
 }
 
 impl Task<'_> {

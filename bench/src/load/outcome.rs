@@ -8,7 +8,7 @@ use crate::cpu::Pinned;
 use hdrhistogram::Histogram;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 /// Longest latency that is told apart, ns: longer ones count as so long.
 pub const HIGHEST_NS: u64 = 600_000_000_000;
@@ -97,7 +97,7 @@ impl Errors {
 ///
 /// `begun = answered + errors.total()`, and `latency` holds `answered` and those of the errors that ended by waiting
 /// ([`Failure::TimedOut`], [`Failure::Unsent`]), with as long as they waited: leaving them out would flatter the tail.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Outcome {
     /// How it was paced.
     pub mode: Mode,
@@ -131,6 +131,27 @@ pub struct Outcome {
     pub pinned: Pinned,
     /// Why the run ended before its time, if it did.
     pub partial: Option<String>,
+}
+
+impl fmt::Debug for Outcome {
+    /// Without the thousands of counts that a histogram and the slices are made of.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { mode, begun, answered, all, errors, elapsed_ns, cpu_share, pinned, partial, .. } = self;
+        let quantiles = |hist: &Histogram<u64>| [0.5, 0.99, 1.0].map(|q| hist.value_at_quantile(q));
+        f.debug_struct("Outcome")
+            .field("mode", mode)
+            .field("begun", begun)
+            .field("answered", answered)
+            .field("all", all)
+            .field("errors", &errors.by_name())
+            .field("elapsed_ns", elapsed_ns)
+            .field("latency p50, p99, max, ns", &quantiles(&self.latency))
+            .field("lateness p50, p99, max, ns", &self.lateness.as_ref().map(quantiles))
+            .field("cpu_share", cpu_share)
+            .field("pinned", pinned)
+            .field("partial", partial)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Outcome {

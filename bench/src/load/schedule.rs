@@ -87,3 +87,78 @@ pub(super) const fn seed(of_load: u64, thread: u32) -> u64 {
     const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
     of_load.wrapping_add(thread as u64 + 1).wrapping_mul(SPREAD)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::args::{ArrivalName, KindName, LoadArgs},
+        *,
+    };
+
+    fn times(load: &Load, connection: u32, until_ns: u64) -> Vec<u64> {
+        let mut schedule = Schedule::of(load, connection).unwrap();
+        let mut times = Vec::new();
+        while schedule.peek() < until_ns {
+            times.push(schedule.peek());
+            schedule.advance();
+        }
+        times
+    }
+
+    fn load(rate: f64, arrivals: ArrivalName, connections: u32) -> Load {
+        let (rate, arrivals, connections) = (Some(rate), Some(arrivals), Some(connections));
+        LoadArgs { rate, arrivals, connections, ..LoadArgs::of(KindName::UdpRr) }
+            .resolve()
+            .unwrap()
+            .parts
+            .remove(0)
+    }
+
+    #[test]
+    fn connections_take_turns_at_a_constant_rate() {
+        // A rate whose interval is no whole number of ns: nothing adds up over an hour.
+        let load = load(3000.0, ArrivalName::Constant, 3);
+        let mut all: Vec<u64> = (0..3).flat_map(|c| times(&load, c, 3_600_000_000_000)).collect();
+        all.sort_unstable();
+        assert_eq!(all.len(), 3000 * 3600);
+        assert!(all.windows(2).all(|pair| (333_332..=333_335).contains(&(pair[1] - pair[0]))));
+    }
+
+    #[test]
+    fn poisson_arrivals_are_as_many_and_as_irregular_as_they_are_to_be() {
+        let load = load(1000.0, ArrivalName::Poisson, 2);
+        let mut all: Vec<u64> = (0..2).flat_map(|c| times(&load, c, 100_000_000_000)).collect();
+        all.sort_unstable();
+        // 100,000 are expected, with a standard deviation of 316: five of them.
+        assert!(all.len().abs_diff(100_000) < 1600, "{}", all.len());
+        let gaps: Vec<f64> = all.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
+        let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+        let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
+        // The standard deviation of an exponential distribution is its mean.
+        assert!((variance.sqrt() / mean - 1.0).abs() < 0.02, "{mean} {variance}");
+        assert_ne!(times(&load, 0, 1_000_000_000), times(&load, 1, 1_000_000_000));
+        assert_eq!(times(&load, 1, 1_000_000_000), times(&load, 1, 1_000_000_000), "the same seed");
+    }
+
+    #[test]
+    fn bursts_begin_together() {
+        let args = LoadArgs {
+            burst: Some(6),
+            rate: Some(12.0),
+            connections: Some(2),
+            ..LoadArgs::of(KindName::ConnectBurst)
+        };
+        let load = args.resolve().unwrap().parts.remove(0);
+        for connection in 0..2 {
+            let half_a_second = 500_000_000;
+            let expected = [0, 0, 0, half_a_second, half_a_second, half_a_second];
+            assert_eq!(times(&load, connection, 1_000_000_000), expected);
+        }
+    }
+
+    #[test]
+    fn a_closed_loop_has_no_schedule() {
+        let load = LoadArgs::of(KindName::TcpRr).resolve().unwrap().parts.remove(0);
+        assert!(Schedule::of(&load, 0).is_none());
+    }
+}

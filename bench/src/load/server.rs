@@ -80,7 +80,8 @@ pub struct Server {
     pinned: Pinned,
 }
 
-/// A socket that is not served yet.
+/// What its threads wait at.
+#[derive(Clone)]
 enum Bound {
     Stream(Arc<TcpListener>),
     Datagrams(Arc<UdpSocket>),
@@ -107,20 +108,14 @@ impl Server {
             Self { address, shared, threads: Vec::new(), started: Instant::now(), pinned: pinned.clone() };
         for number in 0..threads(load) {
             let (shared, pinned) = (Arc::clone(&server.shared), pinned.clone());
-            let work: Box<dyn FnOnce(&Shared) -> (Served, Option<Sink>) + Send> = match &bound {
-                Bound::Stream(listener) => {
-                    let listener = Arc::clone(listener);
-                    Box::new(move |shared| stream::serve(&listener, shared, number))
-                }
-                Bound::Datagrams(socket) => {
-                    let socket = Arc::clone(socket);
-                    Box::new(move |shared| datagram::serve(&socket, shared, number))
-                }
-            };
+            let bound = bound.clone();
             let run = move || {
                 let not_pinned = pinned.apply(number as usize);
                 let before = cpu::thread_time();
-                let (served, sink) = work(&shared);
+                let (served, sink) = match &bound {
+                    Bound::Stream(listener) => stream::serve(listener, &shared, number),
+                    Bound::Datagrams(socket) => datagram::serve(socket, &shared, number),
+                };
                 Thread { served, sink, busy: cpu::thread_time() - before, not_pinned }
             };
             let thread = thread::Builder::new()

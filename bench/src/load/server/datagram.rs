@@ -10,7 +10,10 @@ use super::{
     DRAIN, Shared,
     sink::Sink,
 };
-use std::{io::ErrorKind, net::UdpSocket, time::Instant};
+use std::{
+    net::UdpSocket,
+    time::{Duration, Instant},
+};
 
 /// Room for one datagram, bytes.
 const READ_BYTES: usize = 1 << 16;
@@ -24,14 +27,15 @@ pub(super) fn serve(socket: &UdpSocket, shared: &Shared, number: u32) -> (Served
     let mut buffer = vec![0; READ_BYTES];
     let mut stopped: Option<Instant> = None;
     loop {
-        if shared.stop.is_set() && stopped.get_or_insert_with(Instant::now).elapsed() > DRAIN {
+        // What was sent one way is still under way when its sender is done.
+        let drain = if sink.is_some() { DRAIN } else { Duration::ZERO };
+        if shared.stop.is_set() && stopped.get_or_insert_with(Instant::now).elapsed() >= drain {
             return (served, sink);
         }
         let (len, from) = match socket.recv_from(&mut buffer) {
             Ok(received) => received,
             Err(_) if shared.stop.is_set() => return (served, sink),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => continue,
-            // What an earlier answer met on its way (ECONNREFUSED): its client is gone.
+            // Nothing for now.
             Err(_) => continue,
         };
         if !shared.serves(from) {
