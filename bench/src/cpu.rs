@@ -59,6 +59,28 @@ impl Pinned {
     }
 }
 
+/// CPU time that the threads of one end had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Used {
+    /// All of them together, ns.
+    pub busy_ns: u64,
+    /// In so long, ns.
+    pub wall_ns: u64,
+}
+
+impl Used {
+    pub(crate) fn of(busy: Duration, wall: Duration) -> Self {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Self { busy_ns: nanos(busy), wall_ns: nanos(wall) }
+    }
+
+    /// Share of a CPU: 1 is a whole one.
+    #[must_use]
+    pub fn share(&self) -> f64 {
+        if self.wall_ns == 0 { 0.0 } else { self.busy_ns as f64 / self.wall_ns as f64 }
+    }
+}
+
 /// CPUs for the two ends of a load on one machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ends {
@@ -164,12 +186,6 @@ pub fn pin(cpus: &[usize]) -> io::Result<()> {
 pub fn thread_time() -> Duration {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(t.tv_sec.unsigned_abs(), u32::try_from(t.tv_nsec).unwrap_or(0))
-}
-
-/// CPU time by the time that passed: 1 is a whole CPU.
-#[must_use]
-pub(crate) fn share(busy: Duration, wall: Duration) -> f64 {
-    if wall.is_zero() { 0.0 } else { busy.as_secs_f64() / wall.as_secs_f64() }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! nettrace in a process of its own, so that its memory and CPU time are its own: the benchmark starts itself again
 //! with a [`Spec`], waits for [`READY`], runs its load, closes the agent's standard input, and reads a [`Cost`].
 
-use crate::net::Watched;
+use super::net::Watched;
 use anyhow::{Context as _, Result, bail};
 use nettrace::{
     capture::{Capture, Options},

@@ -1,27 +1,24 @@
-//! Load generators: plain blocking sockets, both ends on one CPU.
+//! The loads under which overhead is measured: both ends on one CPU.
 //!
 //! Needs a [`Net`]; yields throughput, latency percentiles as the client sees them, and how much of the CPU the load
 //! got: what others took of it is not nettrace's doing, and a run that lacks much says nothing.
 
-mod flood;
-mod rr;
-
-use crate::net::Net;
+use super::net::Net;
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
-use hdrhistogram::Histogram;
-use nettrace_bench::cpu;
+use nettrace_bench::{
+    cpu::Pinning,
+    load::{
+        ServerOptions, Servers,
+        args::{KindName, LoadArgs},
+        client,
+    },
+};
 use serde::{Deserialize, Serialize};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Longest latency that is told apart, ns.
-const HIGHEST_NS: u64 = 10_000_000_000;
-/// How long a read waits before it counts as failed.
-const READ_LIMIT: Duration = Duration::from_secs(1);
-/// Throughput is kept for each slice of this length: the machine is not disturbed in all of them.
-pub(crate) const SLICE: Duration = Duration::from_millis(10);
 /// Load before measuring begins.
-const WARM_UP: Duration = Duration::from_millis(200);
+const WARM_UP_SECONDS: f64 = 0.2;
 
 /// A kind of load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
@@ -47,6 +44,15 @@ impl Load {
             Self::UdpRr => "udp_rr",
             Self::TcpCrr => "tcp_crr",
             Self::UdpFlood => "udp_flood",
+        }
+    }
+
+    const fn kind(self) -> KindName {
+        match self {
+            Self::TcpRr => KindName::TcpRr,
+            Self::UdpRr => KindName::UdpRr,
+            Self::TcpCrr => KindName::TcpCrr,
+            Self::UdpFlood => KindName::UdpFlood,
         }
     }
 
@@ -90,7 +96,7 @@ pub(crate) struct Outcome {
     pub(crate) cpu_share: f64,
     /// Requests without an answer.
     pub(crate) errors: u64,
-    /// Transactions or datagrams in each slice of [`SLICE`], the last one, which is not whole, left out.
+    /// Transactions or datagrams in each slice of [`nettrace_bench::load::SLICE`], the last one, which is not whole, left out.
     pub(crate) slices: Vec<u32>,
     /// As the client sees them; none for a flood.
     pub(crate) latency: Option<Percentiles>,
@@ -109,90 +115,42 @@ impl Outcome {
 /// # Errors
 /// When a socket cannot be opened or a thread not be pinned, and when nothing at all was answered.
 pub(crate) fn run(net: &Net, load: Load, cpu: usize, time: Duration) -> Result<Outcome> {
-    let outcome = match load {
-        Load::TcpRr => rr::tcp(net, cpu, time),
-        Load::UdpRr => rr::udp(net, cpu, time),
-        Load::TcpCrr => rr::tcp_connect(net, cpu, time),
-        Load::UdpFlood => flood::run(net, cpu, time),
-    }
-    .with_context(|| format!("load {}", load.name()))?;
+    let outcome = both(net, load, cpu, time).with_context(|| format!("load {}", load.name()))?;
     anyhow::ensure!(outcome.count > 0, "load {}: nothing was answered", load.name());
     Ok(outcome)
 }
 
-/// The client's books.
-struct Samples {
-    hist: Histogram<u64>,
-    count: u64,
-    all: u64,
-    errors: u64,
-    elapsed: Duration,
-    slices: Slices,
-}
-
-/// Counts by slices of time.
-#[derive(Default)]
-struct Slices {
-    done: Vec<u32>,
-    current: u32,
-    end: Option<Instant>,
-}
-
-impl Slices {
-    /// One more at a time. A slice that nothing ended in holds nothing.
-    fn count(&mut self, now: Instant) {
-        let end = self.end.get_or_insert(now + SLICE);
-        while now >= *end {
-            self.done.push(std::mem::take(&mut self.current));
-            *end += SLICE;
-        }
-        self.current += 1;
+fn both(net: &Net, load: Load, cpu: usize, time: Duration) -> Result<Outcome> {
+    let args = LoadArgs {
+        seconds: Some(time.as_secs_f64()),
+        warm_up_seconds: Some(WARM_UP_SECONDS),
+        ..LoadArgs::of(load.kind())
+    };
+    let profile = args.resolve()?;
+    let pinning = Pinning::On(vec![cpu]);
+    let (netns, address) = net.server();
+    let options = ServerOptions { pinning: pinning.clone(), only: None };
+    let servers = netns.run(|| Servers::start(&profile, address.into(), 0, &options))??;
+    let options = client::Options { pinning, ..client::Options::default() };
+    let asked = net.client().run(|| client::run(&profile, &servers.addresses(), &options))??;
+    let (client, server) = (only(asked)?, only(servers.stop()?)?);
+    for (end, pinned) in [("client", &client.pinned), ("server", &server.pinned)] {
+        anyhow::ensure!(pinned.why_not.is_none(), "the {end} is not pinned: {:?}", pinned.why_not);
     }
+    let cpu_share = (client.cpu.busy_ns + server.cpu.busy_ns) as f64 / client.cpu.wall_ns.max(1) as f64;
+    let (elapsed_ns, errors) = (client.elapsed_ns, client.errors.total());
+    let Some(received) = server.received else {
+        let at = |q| client.latency.value_at_quantile(q);
+        let latency = Some(Percentiles { p50_ns: at(0.5), p99_ns: at(0.99), p999_ns: at(0.999) });
+        let (count, all, slices) = (client.answered, client.all, client.slices);
+        return Ok(Outcome { count, all, elapsed_ns, cpu_share, errors, slices, latency });
+    };
+    let slices = received.slices.iter().map(|n| u32::try_from(*n).unwrap_or(u32::MAX)).collect();
+    let (count, all, elapsed_ns) = (received.units, server.requests, received.elapsed_ns);
+    Ok(Outcome { count, all, elapsed_ns, cpu_share, errors, slices, latency: None })
 }
 
-impl Samples {
-    /// Asks one thing after another for a time. `false` from `ask` is an error; it counts, and the next one follows.
-    fn take(time: Duration, mut ask: impl FnMut() -> bool) -> Result<Self> {
-        let hist = Histogram::new_with_bounds(1, HIGHEST_NS, 3)?;
-        let mut samples =
-            Self { hist, count: 0, all: 0, errors: 0, elapsed: Duration::ZERO, slices: Slices::default() };
-        let begin = Instant::now() + WARM_UP;
-        let end = begin + time;
-        let mut first = None;
-        let mut before = Instant::now();
-        while before < end {
-            let answered = ask();
-            let after = Instant::now();
-            samples.all += u64::from(answered);
-            samples.errors += u64::from(!answered);
-            if answered && before >= begin {
-                let start = *first.get_or_insert(before);
-                samples.elapsed = after - start;
-                samples.count += 1;
-                samples.slices.count(after);
-                samples
-                    .hist
-                    .saturating_record(u64::try_from((after - before).as_nanos()).unwrap_or(HIGHEST_NS));
-            }
-            before = after;
-        }
-        Ok(samples)
-    }
-
-    fn percentiles(&self) -> Percentiles {
-        let at = |q| self.hist.value_at_quantile(q);
-        Percentiles { p50_ns: at(0.5), p99_ns: at(0.99), p999_ns: at(0.999) }
-    }
-}
-
-/// Runs one end on the load's CPU. Yields its result and the CPU time that it took.
-fn pinned<T>(cpu: usize, work: impl FnOnce() -> Result<T>) -> Result<(T, Duration)> {
-    cpu::pin(&[cpu]).with_context(|| format!("cannot run on CPU {cpu}"))?;
-    let before = cpu::thread_time();
-    let result = work()?;
-    Ok((result, cpu::thread_time() - before))
-}
-
-fn share(busy: Duration, wall: Duration) -> f64 {
-    if wall.is_zero() { 0.0 } else { busy.as_secs_f64() / wall.as_secs_f64() }
+/// That of the one part that these profiles have.
+fn only<T>(parts: Vec<T>) -> Result<T> {
+    parts.into_iter().next().context("a profile without a part")
 }

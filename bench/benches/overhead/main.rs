@@ -5,9 +5,9 @@
 mod agent;
 mod load;
 mod net;
-mod overhead;
+pub(crate) mod overhead;
 mod report;
-mod stats;
+pub(crate) mod stats;
 mod summary;
 
 use anyhow::{Context as _, Result};

@@ -2,7 +2,7 @@
 //! that any such observer costs), with everything on, and with every packet timed however many come; interleaved, in
 //! another order each round.
 
-use crate::{
+use super::{
     agent::{Agent, Cost, Spec},
     load::{self, Load, Outcome},
     net::{Layout, Net},
@@ -108,7 +108,7 @@ pub(crate) fn run(
 }
 
 /// The runs of a round: each starts one further on, so that no arm always comes first.
-fn order(plan: &Plan, round: usize) -> Vec<(Arm, bool)> {
+pub(crate) fn order(plan: &Plan, round: usize) -> Vec<(Arm, bool)> {
     let mut runs: Vec<(Arm, bool)> = Vec::new();
     if round < plan.rounds {
         runs.extend(Arm::ALL.map(|arm| (arm, false)));
@@ -191,30 +191,4 @@ pub(crate) fn check(runs: &[Run]) -> Vec<String> {
 
 fn measures_reads(cost: &Cost) -> bool {
     !cost.off.iter().any(|p| p.starts_with("rx.total"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_arm_has_every_place_of_a_round_once() {
-        let plan = Plan {
-            rounds: 5,
-            cost_rounds: 1,
-            time: Duration::ZERO,
-            layouts: Vec::new(),
-            loads: Vec::new(),
-            signals: Vec::new(),
-        };
-        for arm in Arm::ALL {
-            let mut places: Vec<_> = (0..5)
-                .filter_map(|round| order(&plan, round).iter().position(|run| *run == (arm, false)))
-                .collect();
-            places.sort_unstable();
-            assert_eq!(places, [0, 1, 2, 3, 4]);
-        }
-        assert_eq!(order(&plan, 0).len(), 8);
-        assert_eq!(order(&plan, 1).len(), 5);
-    }
 }

@@ -1,6 +1,6 @@
 //! The result as text, in Markdown tables that read well on a terminal too.
 
-use crate::{
+use super::{
     load::Load,
     overhead::{Arm, Plan},
     stats::Spread,

@@ -29,16 +29,3 @@ impl Spread {
         Self { median, min: *min, max: *max }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_the_middle_or_between_the_two_middle_ones() {
-        assert_eq!(Spread::of([3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0 });
-        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]).median, 2.5);
-        assert_eq!(Spread::of([]), Spread::default());
-        assert_eq!(Spread::of([1.0, f64::NAN]).median, 1.0);
-    }
-}

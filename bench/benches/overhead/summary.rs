@@ -1,12 +1,13 @@
 //! From single runs to what a reader wants: ratios to the same round's run without nettrace, and each program's price.
 
-use crate::{
-    load::{Load, Outcome, SLICE},
+use super::{
+    load::{Load, Outcome},
     net::Layout,
     overhead::{Arm, Run},
     stats::Spread,
 };
 use nettrace::snapshot::{Packets, ProgramCost};
+use nettrace_bench::load::SLICE;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -125,7 +126,7 @@ fn summary(layout: Layout, load: Load, runs: &[&Run]) -> Summary {
     for loss in costs().flat_map(|c| &c.losses).filter(|l| l.count > 0) {
         *lost.entry(loss.reason.clone()).or_insert(0) += loss.count;
     }
-    let rate = |c: &crate::agent::Cost| c.ring.emitted as f64 * 1e9 / c.duration_ns.max(1) as f64;
+    let rate = |c: &super::agent::Cost| c.ring.emitted as f64 * 1e9 / c.duration_ns.max(1) as f64;
     Summary {
         layout,
         load,
@@ -136,7 +137,7 @@ fn summary(layout: Layout, load: Load, runs: &[&Run]) -> Summary {
         cpu_share: Spread::of(runs.iter().map(|r| r.outcome.cpu_share)),
         ratios: [Arm::OffAgain, Arm::Empty, Arm::On, Arm::Every].map(|arm| ratios(runs, arm)).to_vec(),
         prices: prices(runs),
-        agent_cpu: Spread::of(costs().map(crate::agent::Cost::cpu_share)),
+        agent_cpu: Spread::of(costs().map(super::agent::Cost::cpu_share)),
         peak_rss_bytes: Spread::of(costs().map(|c| c.peak_rss_bytes as f64)),
         map_bytes: Spread::of(costs().map(|c| c.overhead.map_bytes as f64)),
         records_per_second: Spread::of(costs().map(rate)),
@@ -169,7 +170,7 @@ fn ratios(runs: &[&Run], which: Arm) -> Ratios {
             Some((&run.outcome, &off.outcome))
         })
         .collect();
-    let latency = |of: fn(crate::load::Percentiles) -> u64| {
+    let latency = |of: fn(super::load::Percentiles) -> u64| {
         some(pairs.iter().filter_map(|(run, off)| Some(of(run.latency?) as f64 / of(off.latency?) as f64)))
     };
     let per_cpu = |o: &Outcome| o.per_second() / o.cpu_share;

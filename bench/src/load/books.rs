@@ -7,7 +7,7 @@ use super::{
     outcome::{Errors, HIGHEST_NS, Mode, Outcome, SLICE},
     spec::{Load, Pace},
 };
-use crate::cpu::Pinned;
+use crate::cpu::{Pinned, Used};
 use hdrhistogram::Histogram;
 
 /// What one thread saw.
@@ -147,7 +147,7 @@ impl Books {
     }
 
     /// Closes the books. `over_ns` is when the last thread was done.
-    pub(super) fn close(self, load: &Load, over_ns: u64, cpu_share: f64, pinned: Pinned) -> Outcome {
+    pub(super) fn close(self, load: &Load, over_ns: u64, cpu: Used, pinned: Pinned) -> Outcome {
         let to_ns = self.last_ns.max(over_ns.min(self.end_ns));
         let elapsed_ns = to_ns.saturating_sub(self.begin_ns);
         let mut slices = self.slices;
@@ -171,7 +171,7 @@ impl Books {
             service: service.filter(|_| !load.kind.is_one_way()),
             lateness,
             slices,
-            cpu_share,
+            cpu,
             pinned,
             partial: None,
         }

@@ -19,7 +19,7 @@ use super::{
     schedule::Schedule,
     spec::{Load, Pace, Profile},
 };
-use crate::cpu::{self, Pinned, Pinning};
+use crate::cpu::{self, Pinned, Pinning, Used};
 use std::{
     net::SocketAddr,
     thread::{self, ScopedJoinHandle},
@@ -120,7 +120,7 @@ fn outcome(load: &Load, done: Vec<Done>, pinned: &Pinned, stop: &Stop) -> Result
     }
     pinned.cpus.truncate(load.threads());
     let (over, whole) = (Duration::from_nanos(over_ns), load.times.warm_up + load.times.measure);
-    let mut outcome = books.close(load, over_ns, cpu::share(busy, over), pinned);
+    let mut outcome = books.close(load, over_ns, Used::of(busy, over), pinned);
     if stop.is_set() && over < whole {
         let seconds = |time: Duration| time.saturating_sub(load.times.warm_up).as_secs_f64();
         outcome.partial = Some(format!("stopped after {:.1} of {} s", seconds(over), seconds(whole)));

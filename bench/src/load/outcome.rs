@@ -4,7 +4,7 @@ use super::{
     error::Failure,
     spec::{Arrivals, Load, Pace},
 };
-use crate::cpu::Pinned;
+use crate::cpu::{Pinned, Used};
 use hdrhistogram::Histogram;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -125,8 +125,8 @@ pub struct Outcome {
     pub lateness: Option<Histogram<u64>>,
     /// Answers in each [`SLICE`] of the measurement, whole ones.
     pub slices: Vec<u32>,
-    /// CPU time of the client's threads by the time that they ran: 1 is a whole CPU.
-    pub cpu_share: f64,
+    /// CPU time of the client's threads.
+    pub cpu: Used,
     /// Where they ran.
     pub pinned: Pinned,
     /// Why the run ended before its time, if it did.
@@ -136,7 +136,7 @@ pub struct Outcome {
 impl fmt::Debug for Outcome {
     /// Without the thousands of counts that a histogram and the slices are made of.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { mode, begun, answered, all, errors, elapsed_ns, cpu_share, pinned, partial, .. } = self;
+        let Self { mode, begun, answered, all, errors, elapsed_ns, cpu, pinned, partial, .. } = self;
         let quantiles = |hist: &Histogram<u64>| [0.5, 0.99, 1.0].map(|q| hist.value_at_quantile(q));
         f.debug_struct("Outcome")
             .field("mode", mode)
@@ -147,7 +147,7 @@ impl fmt::Debug for Outcome {
             .field("elapsed_ns", elapsed_ns)
             .field("latency p50, p99, max, ns", &quantiles(&self.latency))
             .field("lateness p50, p99, max, ns", &self.lateness.as_ref().map(quantiles))
-            .field("cpu_share", cpu_share)
+            .field("cpu_share", &cpu.share())
             .field("pinned", pinned)
             .field("partial", partial)
             .finish_non_exhaustive()
@@ -177,8 +177,8 @@ pub struct Served {
     pub strangers: u64,
     /// Requests that could not be answered.
     pub failed: u64,
-    /// CPU time of the server's threads by the time that they ran: 1 is a whole CPU.
-    pub cpu_share: f64,
+    /// CPU time of the server's threads.
+    pub cpu: Used,
     /// Where they ran.
     pub pinned: Pinned,
     /// What came of a stream or a flood.

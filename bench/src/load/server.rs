@@ -14,7 +14,7 @@ use super::{
     service::Thinker,
     spec::{Kind, Load, Pace, Profile},
 };
-use crate::cpu::{self, Pinned, Pinning};
+use crate::cpu::{self, Pinned, Pinning, Used};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
 use sink::{Origin, Sink};
 use std::{
@@ -157,7 +157,7 @@ impl Server {
             }
         }
         sum.pinned.cpus.truncate(threads(load) as usize);
-        sum.cpu_share = cpu::share(busy, self.started.elapsed());
+        sum.cpu = Used::of(busy, self.started.elapsed());
         sum.received = Sink::sum(sinks, load, &self.shared.origin);
         Ok(sum)
     }

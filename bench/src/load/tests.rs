@@ -294,5 +294,5 @@ fn threads_say_where_they_ran() {
     let served = servers.stop().unwrap().remove(0);
     assert_eq!((served.pinned.cpus, served.pinned.why_not), (vec![cpu], None));
     assert_eq!((outcome.pinned.cpus.len(), outcome.pinned.why_not.as_deref()), (0, Some("switched off")));
-    assert!(served.cpu_share > 0.0 && outcome.cpu_share > 0.0);
+    assert!(served.cpu.share() > 0.0 && outcome.cpu.share() > 0.0);
 }

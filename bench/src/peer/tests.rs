@@ -237,7 +237,7 @@ fn a_client_that_dies_leaves_a_partial_result_and_a_free_server() {
             loop {
                 match next.run(&profile(KindName::UdpRr, 0.1), &ClientOptions::default()) {
                     Err(PeerError::Busy { .. }) if begun.elapsed() < LIMIT => {
-                        thread::sleep(Duration::from_millis(20))
+                        thread::sleep(Duration::from_millis(20));
                     }
                     other => return other.unwrap(),
                 }
