@@ -13,13 +13,13 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, 
 use std::{
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
 /// Room for answers of one read, bytes.
 pub(super) const READ_BYTES: usize = 1 << 16;
-/// Longest time that a connection takes to be made, where the limit of the load is longer than that.
+/// Longest time that a connection takes to be made in an open loop, which sends nothing meanwhile.
 const LONGEST_CONNECT: Duration = Duration::from_secs(5);
 
 /// An answer.
@@ -183,27 +183,35 @@ impl Stream {
     }
 }
 
-/// A connected TCP socket that sends each request at once.
+/// A connected TCP socket that sends each request at once. In as few calls as can be: some loads make one for each request.
 pub(super) fn stream_socket(load: &Load, address: SocketAddr, waits: Waits) -> io::Result<TcpStream> {
     let limit = load.times.limit;
-    let socket = TcpStream::connect_timeout(&address, limit.min(LONGEST_CONNECT))?;
-    socket.set_nodelay(true)?;
+    let socket = unconnected(address, SocketFlags::CLOEXEC)?;
+    // It bounds the time of connect(2), too (socket(7)).
+    let of_connect = if waits == Waits::Never { limit.min(LONGEST_CONNECT) } else { limit };
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(of_connect))?;
+    match rustix::net::connect(&socket, &address) {
+        Err(rustix::io::Errno::INPROGRESS) => return Err(io::ErrorKind::TimedOut.into()),
+        other => other?,
+    }
+    let socket = TcpStream::from(socket);
     match waits {
         Waits::Never => socket.set_nonblocking(true)?,
-        Waits::UpToLimit => {
-            socket.set_read_timeout(Some(limit))?;
-            socket.set_write_timeout(Some(limit))?;
-        }
+        Waits::UpToLimit => socket.set_read_timeout(Some(limit))?,
     }
+    Ok(socket)
+}
+
+fn unconnected(address: SocketAddr, flags: SocketFlags) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
     Ok(socket)
 }
 
 /// A TCP socket whose connection is under way.
 pub(super) fn connecting(address: SocketAddr) -> io::Result<TcpStream> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
-    sockopt::set_tcp_nodelay(&socket, true)?;
+    let socket = unconnected(address, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
     match rustix::net::connect(&socket, &address) {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket.into()),
         Err(errno) => Err(errno.into()),

@@ -15,7 +15,7 @@ use std::{
 /// Room for one read, bytes.
 const READ_BYTES: usize = 1 << 16;
 /// Room for one read of a stream that is not answered, bytes.
-const SINK_BYTES: usize = 1 << 18;
+const SINK_BYTES: usize = 1 << 17;
 /// Pause after a connection that could not be taken, for want of descriptors.
 const RETRY: Duration = Duration::from_millis(10);
 
