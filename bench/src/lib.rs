@@ -4,5 +4,7 @@
 //! depends on it. See `bench/README.md`.
 
 pub mod cpu;
+pub mod hdr;
+pub mod json;
 pub mod load;
 pub mod peer;

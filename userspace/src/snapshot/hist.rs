@@ -1,44 +1,20 @@
 //! A latency histogram that serialises in HdrHistogram's own V2 format.
 
-mod v2;
+pub use nettrace_bench::hdr::HdrError as HistError;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use hdrhistogram::{
-    Histogram,
-    serialization::{Serializer as _, V2DeflateSerializer},
-};
+use hdrhistogram::Histogram;
+use nettrace_bench::hdr::{self, Layout};
 use nettrace_common::hist::{BUCKETS, HIGHEST_NS, SIGNIFICANT_DIGITS, lowest_of};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, de::Error as _, ser::Error as _};
 use std::borrow::Cow;
 
+/// The kernel's buckets.
+const LAYOUT: Layout = Layout { highest: HIGHEST_NS, digits: SIGNIFICANT_DIGITS };
+
 /// A distribution of latencies, ns, with the bucket layout of [`nettrace_common::hist`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hist(Histogram<u64>);
-
-/// Why bytes are not a histogram.
-#[derive(Debug, thiserror::Error)]
-pub enum HistError {
-    /// Not base64.
-    #[error("histogram is not base64: {0}")]
-    Base64(#[from] base64::DecodeError),
-    /// Not HdrHistogram V2.
-    #[error("histogram is not HdrHistogram V2: {0}")]
-    V2(String),
-    /// Counts that cannot be: they say more was counted than any run can see.
-    #[error("histogram counts add up to more than 2^53")]
-    Counts,
-    /// Other bounds than nettrace's own.
-    #[error(
-        "histogram has bounds 1..={high} ns with {digits} digits, not nettrace's 1..={HIGHEST_NS} with 2"
-    )]
-    Layout {
-        /// Its upper bound, ns.
-        high: u64,
-        /// Its significant digits.
-        digits: u32,
-    },
-}
 
 impl Default for Hist {
     fn default() -> Self {
@@ -142,11 +118,7 @@ impl Hist {
     /// # Errors
     /// When the encoder fails, which needs more than 2^32 bytes of counts.
     pub fn encode(&self) -> Result<String, HistError> {
-        let mut bytes = Vec::new();
-        V2DeflateSerializer::new()
-            .serialize(&self.0, &mut bytes)
-            .map_err(|e| HistError::V2(format!("{e:?}")))?;
-        Ok(BASE64.encode(bytes))
+        hdr::encode(&self.0)
     }
 
     /// The reverse of [`Self::encode`].
@@ -154,12 +126,7 @@ impl Hist {
     /// # Errors
     /// When the text is not base64, not a V2 histogram, or one with other bounds.
     pub fn decode(text: &str) -> Result<Self, HistError> {
-        let bytes = BASE64.decode(text)?;
-        let mut hist = Self::new();
-        for (index, n) in v2::decode(&bytes)? {
-            hist.record_n(lowest_of(index), n);
-        }
-        Ok(hist)
+        hdr::decode(text, LAYOUT).map(Self)
     }
 }
 
@@ -229,6 +196,7 @@ impl JsonSchema for Hist {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
     use hdrhistogram::serialization::Deserializer;
     use proptest::prelude::*;
 
@@ -250,6 +218,12 @@ mod tests {
         fn arbitrary_text_is_an_error_or_a_histogram(text in ".{0,200}") {
             let _ = Hist::decode(&text);
         }
+    }
+
+    #[test]
+    fn buckets_are_the_kernels() {
+        assert_eq!(LAYOUT.buckets(), BUCKETS);
+        assert!((0..BUCKETS).all(|n| LAYOUT.lowest_of(n) == lowest_of(n)));
     }
 
     #[test]

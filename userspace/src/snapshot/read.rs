@@ -3,6 +3,7 @@
 //! Needs the whole JSON document; yields a [`Snapshot`] or says what is wrong with it and where. It never panics.
 
 use super::{SCHEMA_VERSION, Snapshot};
+use nettrace_bench::json::position;
 use serde::Deserialize;
 
 /// Why bytes are not a snapshot.
@@ -73,14 +74,6 @@ impl Snapshot {
             ReadError::Shape { version: head.schema, line, column, message }
         })
     }
-}
-
-/// Line, column and the message without them.
-fn position(error: &serde_json::Error) -> (usize, usize, String) {
-    let (line, column) = (error.line(), error.column());
-    let text = error.to_string();
-    let message = text.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&text);
-    (line, column, message.to_owned())
 }
 
 #[cfg(test)]
