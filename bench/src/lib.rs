@@ -8,3 +8,4 @@ pub mod hdr;
 pub mod json;
 pub mod load;
 pub mod peer;
+pub mod stats;

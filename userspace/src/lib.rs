@@ -34,6 +34,5 @@ pub mod report;
 pub mod ring;
 mod rtnl;
 pub mod snapshot;
-pub mod stats;
 pub mod symbols;
 pub mod tune;

@@ -2,9 +2,9 @@
 //!
 //! Needs: changes that could help ([`crate::change`]), and something that measures. For each of them, rounds of two equal
 //! windows, one with the change and one without, in an order chosen by lot, so that what drifts does not count for either.
-//! What differs between the windows of a round goes to [`crate::stats`]. A change is kept when the objective got better with
-//! the stated confidence, by as much as is asked for, and no guard got worse; else it is taken back. Each setting and taking
-//! back is in the journal, with a time limit: if this process dies, the change goes.
+//! What differs between the windows of a round goes to [`nettrace_bench::stats`]. A change is kept when the objective got
+//! better with the stated confidence, by as much as is asked for, and no guard got worse; else it is taken back. Each setting
+//! and taking back is in the journal, with a time limit: if this process dies, the change goes.
 //!
 //! Of several changes each is judged at a confidence that makes the stated one hold for all of them together (Bonferroni).
 
@@ -16,10 +16,8 @@ pub use meter::{CaptureMeter, Meter, MeterError, Reading};
 pub use objective::{Objective, ObjectiveError};
 pub use report::{json, text};
 
-use crate::{
-    change::{Begin, ChangeError, Engine, Now, Plan, StateDir, Until, now_of},
-    stats::Estimate,
-};
+use crate::change::{Begin, ChangeError, Engine, Now, Plan, StateDir, Until, now_of};
+use nettrace_bench::stats::{Estimate, least_paired_rounds, median, rng::Rng};
 use serde::Serialize;
 use std::{
     thread,
@@ -138,7 +136,7 @@ pub fn tune(
     mut told: impl FnMut(&Trial),
 ) -> Result<Vec<Trial>, TuneError> {
     let mut trials = Vec::new();
-    let mut coin = Coin(options.seed | 1);
+    let mut coin = Rng::new(options.seed);
     for plan in plans {
         let trial = match tried(dir, plan, options, plans.len(), meter, stop, &mut coin)? {
             Some(trial) => trial,
@@ -158,7 +156,7 @@ fn tried(
     changes: usize,
     meter: &mut dyn Meter,
     stop: &dyn Fn() -> bool,
-    coin: &mut Coin,
+    coin: &mut Rng,
 ) -> Result<Option<Trial>, TuneError> {
     // What was kept before may be what this one builds on.
     let plan = match plan.anew() {
@@ -191,7 +189,7 @@ impl Trial {
 #[must_use]
 pub fn least_rounds(confidence: f64, changes: usize) -> u32 {
     let chance = (1.0 - confidence) / changes.max(1) as f64;
-    (1.0 / chance).log2().ceil() as u32
+    least_paired_rounds(1.0 - chance) as u32
 }
 
 /// How long a change may stay without being looked at: much longer than a window.
@@ -267,18 +265,6 @@ impl Switch<'_> {
     }
 }
 
-/// Fair enough for an order (xorshift64, Marsaglia 2003).
-struct Coin(u64);
-
-impl Coin {
-    const fn toss(&mut self) -> bool {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 >> 63 == 1
-    }
-}
-
 /// One round: readings without and with the change.
 type Round = [Reading; 2];
 
@@ -287,7 +273,7 @@ fn measured(
     options: &Options,
     meter: &mut dyn Meter,
     stop: &dyn Fn() -> bool,
-    coin: &mut Coin,
+    coin: &mut Rng,
 ) -> Result<Vec<Round>, Interrupted> {
     let mut rounds = Vec::new();
     for _ in 0..options.rounds {
@@ -347,12 +333,12 @@ fn effect(n: usize, objective: &Objective, rounds: &[Round], confidence: f64) ->
     let much_worse = if objective.more_is_better() { -LOST_LOG } else { LOST_LOG };
     let told = pairs.iter().map(|(without, with)| (with / without).ln());
     let logs: Vec<_> = told.chain(std::iter::repeat_n(much_worse, lost)).collect();
-    let estimate = Estimate::of(&logs, confidence);
+    let estimate = Estimate::of_pairs(&logs, confidence);
     let ratio = |log: f64| Some(log.exp()).filter(|r| r.is_finite() && *r > 0.0);
     let told = Effect {
         objective: objective.to_string(),
-        without: middle(pairs.iter().map(|p| p.0).collect()),
-        with: middle(pairs.iter().map(|p| p.1).collect()),
+        without: median(&pairs.iter().map(|p| p.0).collect::<Vec<_>>()),
+        with: median(&pairs.iter().map(|p| p.1).collect::<Vec<_>>()),
         ratio: estimate.and_then(|e| ratio(e.middle)),
         low: estimate.and_then(|e| ratio(e.low)),
         high: estimate.and_then(|e| ratio(e.high)),
@@ -362,12 +348,6 @@ fn effect(n: usize, objective: &Objective, rounds: &[Round], confidence: f64) ->
     };
     let toward = |e: Estimate| if objective.more_is_better() { e.mirrored() } else { e };
     (told, estimate.map(toward))
-}
-
-fn middle(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let n = values.len();
-    Some(f64::midpoint(*values.get(n.checked_sub(1)? / 2)?, *values.get(n / 2)?))
 }
 
 fn verdict(effects: &[(Effect, Option<Estimate>)], options: &Options) -> (Verdict, String) {
