@@ -15,6 +15,7 @@ pub use read::{MOST_BYTES, ReadError, WriteError, schema_json};
 use crate::{
     cpu::{Pinned, Used},
     load::{self, Mode},
+    stats::rng::Rng,
 };
 use hdrhistogram::Histogram;
 use schemars::JsonSchema;
@@ -116,6 +117,20 @@ pub enum Arm {
     A,
     /// After, or with.
     B,
+}
+
+impl Arm {
+    /// In which order an experiment runs its rounds: A B, B A, A B ..., or the other way round, by lot. What drifts evenly
+    /// counts for neither arm after every second block.
+    #[must_use]
+    pub fn interleaved(blocks: u32, seed: u64) -> Vec<(u32, Self)> {
+        let first = Rng::new(seed).toss();
+        let of_block = |block: u32| match first == block.is_multiple_of(2) {
+            true => [(block, Self::A), (block, Self::B)],
+            false => [(block, Self::B), (block, Self::A)],
+        };
+        (0..blocks).flat_map(of_block).collect()
+    }
 }
 
 /// One round: all loads of the scenario for a time.
@@ -332,6 +347,15 @@ mod tests {
             pinned: Pinned { cpus: vec![3], why_not: None },
             partial: None,
         }
+    }
+
+    #[test]
+    fn arms_take_turns_at_being_first() {
+        use Arm::{A, B};
+        let orders: Vec<_> = (0..20).map(|seed| Arm::interleaved(3, seed)).collect();
+        assert!(orders.contains(&vec![(0, A), (0, B), (1, B), (1, A), (2, A), (2, B)]));
+        assert!(orders.contains(&vec![(0, B), (0, A), (1, A), (1, B), (2, B), (2, A)]));
+        assert_eq!(Arm::interleaved(3, 7), Arm::interleaved(3, 7));
     }
 
     #[test]

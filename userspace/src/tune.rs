@@ -17,7 +17,7 @@ pub use objective::{Objective, ObjectiveError};
 pub use report::{json, text};
 
 use crate::change::{ChangeError, Engine, Plan, StateDir, Switch};
-use nettrace_bench::stats::{Estimate, median};
+use nettrace_bench::stats::{Estimate, least_paired_rounds, median, rng::Rng};
 use serde::Serialize;
 use std::{
     thread,
@@ -136,7 +136,7 @@ pub fn tune(
     mut told: impl FnMut(&Trial),
 ) -> Result<Vec<Trial>, TuneError> {
     let mut trials = Vec::new();
-    let mut coin = Coin(options.seed | 1);
+    let mut coin = Rng::new(options.seed);
     for plan in plans {
         let trial = match tried(dir, plan, options, plans.len(), meter, stop, &mut coin)? {
             Some(trial) => trial,
@@ -156,7 +156,7 @@ fn tried(
     changes: usize,
     meter: &mut dyn Meter,
     stop: &dyn Fn() -> bool,
-    coin: &mut Coin,
+    coin: &mut Rng,
 ) -> Result<Option<Trial>, TuneError> {
     // What was kept before may be what this one builds on.
     let plan = match plan.anew() {
@@ -189,7 +189,7 @@ impl Trial {
 #[must_use]
 pub fn least_rounds(confidence: f64, changes: usize) -> u32 {
     let chance = (1.0 - confidence) / changes.max(1) as f64;
-    (1.0 / chance).log2().ceil() as u32
+    least_paired_rounds(1.0 - chance) as u32
 }
 
 /// How long a change may stay without being looked at: much longer than a window.
@@ -216,18 +216,6 @@ enum Interrupted {
     Meter(MeterError),
 }
 
-/// Fair enough for an order (xorshift64, Marsaglia 2003).
-struct Coin(u64);
-
-impl Coin {
-    const fn toss(&mut self) -> bool {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 >> 63 == 1
-    }
-}
-
 /// One round: readings without and with the change.
 type Round = [Reading; 2];
 
@@ -236,7 +224,7 @@ fn measured(
     options: &Options,
     meter: &mut dyn Meter,
     stop: &dyn Fn() -> bool,
-    coin: &mut Coin,
+    coin: &mut Rng,
 ) -> Result<Vec<Round>, Interrupted> {
     let mut rounds = Vec::new();
     for _ in 0..options.rounds {

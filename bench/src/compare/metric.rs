@@ -107,8 +107,7 @@ impl Metric {
 
     /// Its value in a round; none where the load did not run, or has no latencies. A round without any answer is infinitely
     /// slow: it counts, as the worst of all.
-    #[must_use]
-    pub fn of(self, round: &Round, load: &str) -> Option<f64> {
+    pub(crate) fn of(self, round: &Round, load: &str) -> Option<f64> {
         let outcome = round.loads.get(load)?;
         match self {
             Self::Throughput => {

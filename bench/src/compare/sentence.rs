@@ -7,16 +7,27 @@ use crate::stats::{MOST_ROUNDS, Verdict};
 pub(super) fn conclude(comparison: &mut Comparison) {
     let of = |verdict| -> Vec<&Row> { comparison.rows.iter().filter(|row| row.verdict == verdict).collect() };
     let (better, worse) = (of(Verdict::Better), of(Verdict::Worse));
-    let (same, noisy) = (of(Verdict::NoDifference), of(Verdict::TooNoisy));
+    // What number of errors would have been shown is another question than what ratio.
+    let ratios =
+        |verdict| -> Vec<&Row> { of(verdict).into_iter().filter(|row| row.metric.is_ratio()).collect() };
+    let (same, noisy) = (ratios(Verdict::NoDifference), ratios(Verdict::TooNoisy));
     let total = comparison.rows.len();
     let (overall, sentence) = match (largest(&better), largest(&worse)) {
         (Some(most), None) => (
             Overall::Better,
-            format!("Better: {}{}; none got worse.", told(most), others(better.len() - 1, total, "better")),
+            format!(
+                "Better: {}{}; none is shown to be worse.",
+                told(most),
+                others(better.len() - 1, total, "better")
+            ),
         ),
         (None, Some(most)) => (
             Overall::Worse,
-            format!("Worse: {}{}; none got better.", told(most), others(worse.len() - 1, total, "worse")),
+            format!(
+                "Worse: {}{}; none is shown to be better.",
+                told(most),
+                others(worse.len() - 1, total, "worse")
+            ),
         ),
         (Some(gain), Some(loss)) => (
             Overall::Mixed,
@@ -28,7 +39,7 @@ pub(super) fn conclude(comparison: &mut Comparison) {
                 told(loss)
             ),
         ),
-        (None, None) if noisy.len() > same.len() || total == 0 => {
+        (None, None) if noisy.len() > same.len() || same.is_empty() => {
             (Overall::TooNoisy, too_noisy(&noisy, total, comparison.effect))
         }
         (None, None) => (Overall::NoDifference, no_difference(&same, &noisy, total, comparison.effect)),
@@ -76,8 +87,7 @@ fn too_noisy(noisy: &[&Row], total: usize, effect: f64) -> String {
 }
 
 fn no_difference(same: &[&Row], noisy: &[&Row], total: usize, effect: f64) -> String {
-    let ratios = same.iter().filter(|row| row.metric.is_ratio()).filter_map(|row| row.detectable);
-    let least = ratios.fold(0.0, f64::max);
+    let least = same.iter().filter_map(|row| row.detectable).fold(0.0, f64::max);
     let but = match noisy.len() {
         0 => String::new(),
         n => format!("; the other {n} are too noisy for one of {}", table::share(effect)),

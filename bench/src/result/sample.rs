@@ -106,16 +106,11 @@ pub(crate) fn run(seed: u64, rounds: u32, slower: f64) -> RunResult {
     bench.result(seed)
 }
 
-/// An experiment: A B, B A, A B ...
+/// An experiment of interleaved rounds.
 pub(crate) fn experiment(seed: u64, pairs: u32, slower: Slower) -> RunResult {
     let mut bench = Bench::new(seed);
-    for block in 0..pairs {
-        for first in [true, false] {
-            let is_a = first == (block % 2 == 0);
-            let (arm, slower) =
-                if is_a { (Arm::A, Slower { all: 1.0, tail: 1.0 }) } else { (Arm::B, slower) };
-            bench.round(block, arm, slower);
-        }
+    for (block, arm) in Arm::interleaved(pairs, seed) {
+        bench.round(block, arm, if arm == Arm::A { Slower { all: 1.0, tail: 1.0 } } else { slower });
     }
     bench.result(seed)
 }

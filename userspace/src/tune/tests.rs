@@ -32,8 +32,8 @@ fn options(rounds: u32) -> Options {
 
 /// Numbers between 0 and 1.
 fn noise(seed: u64) -> impl FnMut() -> f64 {
-    let mut coin = Coin(seed | 1);
-    move || (0..20).fold(0.0, |x, n| x + f64::from(u8::from(coin.toss())) / f64::from(1 << (n + 1)))
+    let mut rng = Rng::new(seed);
+    move || rng.uniform()
 }
 
 struct Outcome {
@@ -108,11 +108,7 @@ fn what_drifts_is_not_taken_for_an_effect() {
     let options = Options { least_effect: 0.0, ..options(8) };
     let mut kept = 0;
     for seed in 1..=TRIALS {
-        let (mut noise, mut coin) = (noise(seed * 0x9e37_79b9), Coin((seed * 0x1234_5678_9abc) | 1));
-        // The first tosses of a seed that is a small number are alike.
-        for _ in 0..64 {
-            let _ = coin.toss();
-        }
+        let (mut noise, mut coin) = (noise(seed * 0x9e37_79b9), Rng::new(seed * 0x1234_5678_9abc));
         let mut n = 0.0;
         let mut window = || {
             n += 1.0;
