@@ -74,7 +74,7 @@ fn runs_are_kept_and_compared() {
     let holds = ["compare", "before.json", "before.json", "--fail-if", "tcp_rr.p50 > 1.1x"];
     assert_eq!(bench(&dir, &holds).status.code(), Some(0));
     refused(&bench(&dir, &["compare", "before.json", "other.json"]), 2, &["cannot be compared"]);
-    refused(&bench(&dir, &["compare", "before.json"]), 2, &["arm"]);
+    refused(&bench(&dir, &["compare", "before.json"]), 2, &["one run"]);
     let history = stdout(&bench(&dir, &["history"]));
     assert_eq!(history.lines().count(), 3, "{history}");
     assert!(stdout(&bench(&dir, &["history", "tcp_rr"])).contains("p99"));
@@ -92,7 +92,12 @@ fn a_change_is_tried_in_turn_and_taken_back() {
     assert!(output.status.success(), "{}", stderr(&output));
     let result = RunResult::read(&dir.join("ab.json")).unwrap();
     let arms: Vec<_> = result.rounds.iter().map(|round| round.arm).collect();
-    assert_eq!(arms, [Arm::A, Arm::B, Arm::B, Arm::A]);
+    assert!(
+        [[Arm::A, Arm::B, Arm::B, Arm::A], [Arm::B, Arm::A, Arm::A, Arm::B]]
+            .iter()
+            .any(|order| arms == order),
+        "{arms:?}"
+    );
     assert!(result.changes[0].what.contains("pfifo 500"), "{:?}", result.changes);
     let queue = |environment: &nettrace_bench::result::Environment| {
         environment.settings.get("client: queue of eth0").cloned().unwrap()

@@ -26,17 +26,21 @@ use std::time::Duration;
 /// What the server takes for each request: the load is busy with that, and not with what else the machine does.
 const THINK: Duration = Duration::from_micros(150);
 
+/// Long enough for some hundred requests.
+const SHORT: Duration = Duration::from_millis(60);
+/// Ten and more of them are slower than 99 in a hundred.
+const LONG: Duration = Duration::from_millis(250);
+
 /// The same load in both arms, but for what the server does besides answering.
 struct Injected {
     site: PairSite,
     services: [Service; 2],
-    arm: Arm,
-    profile: fn(Service) -> Profile,
+    measure: Duration,
 }
 
-fn profile(service: Service) -> Profile {
+fn profile(service: Service, measure: Duration) -> Profile {
     let args = LoadArgs {
-        seconds: Some(0.06),
+        seconds: Some(measure.as_secs_f64()),
         warm_up_seconds: Some(0.01),
         limit_seconds: Some(0.5),
         ..LoadArgs::of(KindName::TcpRr)
@@ -51,9 +55,11 @@ fn thinking(extra_share: f64) -> Service {
 }
 
 impl Injected {
-    fn new(services: [Service; 2]) -> Self {
-        let site = PairSite::new(Pair::start().unwrap(), profile(services[0]), Arms::Placebo, true);
-        Self { site, services, arm: Arm::A, profile }
+    /// Rounds of such a length.
+    fn new(services: [Service; 2], measure: Duration) -> Self {
+        let profile = profile(services[0], measure);
+        let site = PairSite::new(Pair::start().unwrap(), profile, Arms::Placebo, true);
+        Self { site, services, measure }
     }
 }
 
@@ -67,8 +73,8 @@ impl Site for Injected {
     }
 
     fn set(&mut self, arm: Arm) -> Result<(), BenchError> {
-        self.arm = arm;
-        self.site.load_is((self.profile)(self.services[usize::from(arm == Arm::B)]));
+        let service = self.services[usize::from(arm == Arm::B)];
+        self.site.load_is(profile(service, self.measure));
         Ok(())
     }
 
@@ -101,7 +107,7 @@ fn row(comparison: &Comparison, metric: Metric) -> &Row {
 #[test]
 fn where_nothing_differs_nothing_is_found() {
     const EXPERIMENTS: u64 = 20;
-    let mut site = Injected::new([thinking(0.0); 2]);
+    let mut site = Injected::new([thinking(0.0); 2], SHORT);
     let mut wrong = Vec::new();
     for seed in 0..EXPERIMENTS {
         let comparison = compared(&mut site, 10, seed);
@@ -121,7 +127,7 @@ fn where_nothing_differs_nothing_is_found() {
 #[test]
 fn what_takes_longer_is_found_with_its_size() {
     for (share, rounds) in [(0.2, 12), (0.05, 16)] {
-        let comparison = compared(&mut Injected::new([thinking(0.0), thinking(share)]), rounds, 7);
+        let comparison = compared(&mut Injected::new([thinking(0.0), thinking(share)], SHORT), rounds, 7);
         let p50 = row(&comparison, Metric::P50);
         let bounds = p50.bounds.unwrap();
         // The way there and back does not take longer.
@@ -137,7 +143,7 @@ fn what_takes_longer_is_found_with_its_size() {
 #[test]
 fn what_only_the_tail_has_is_found_in_the_tail() {
     let slow = Service { slow_share: 0.02, slow: THINK * 4, ..thinking(0.0) };
-    let comparison = compared(&mut Injected::new([thinking(0.0), slow]), 12, 3);
+    let comparison = compared(&mut Injected::new([thinking(0.0), slow], LONG), 12, 3);
     let (p50, p99) = (row(&comparison, Metric::P50), row(&comparison, Metric::P99));
     println!("p50 {:.3}, p99 {:.3} {:?}", p50.effect, p99.effect, p99.bounds);
     assert_eq!(p99.verdict, Verdict::Worse, "{p99:?}");

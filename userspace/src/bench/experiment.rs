@@ -1,6 +1,6 @@
 //! Rounds of load, of one arm or of both in turn.
 //!
-//! Needs a [`Site`]. Of both arms the order is A B, B A, A B ...: what drifts counts for neither. Each round begins with its arm
+//! Needs a [`Site`]. Of both arms the order is A B, B A, A B ..., or the other way round: what drifts counts for neither. Each round begins with its arm
 //! being set anew. Yields a [`RunResult`] of all rounds that came to their end; what ended it early is in it.
 
 use super::{BenchError, probes::Probes, site::Site};
@@ -86,12 +86,10 @@ pub fn run(site: &mut dyn Site, options: &Options, told: Told<'_>) -> Result<Run
 
 /// Block and arm of each round.
 fn order(options: &Options) -> Vec<(u32, Arm)> {
-    let of_block = |block: u32| match (options.both, block % 2) {
-        (false, _) => vec![(block, Arm::A)],
-        (true, 0) => vec![(block, Arm::A), (block, Arm::B)],
-        (true, _) => vec![(block, Arm::B), (block, Arm::A)],
-    };
-    (0..options.rounds).flat_map(of_block).collect()
+    if options.both {
+        return Arm::interleaved(options.rounds, options.seed);
+    }
+    (0..options.rounds).map(|block| (block, Arm::A)).collect()
 }
 
 /// How a round ended.

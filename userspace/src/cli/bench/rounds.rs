@@ -84,6 +84,7 @@ pub(super) fn client(args: BenchClientArgs) -> Result<Exit, Failure> {
     };
     let mut site = site(&args.what, &how, &stop, Wanted::One)?;
     let result = rounds(&mut *site, &how, args.what.load.seed, false, &stop)?;
+    keep(&result, &how, None, args.result.output.as_deref())?;
     told(&result, None, &args.result)
 }
 
