@@ -28,7 +28,7 @@ pub struct Kind {
     /// One that can be typed.
     pub example: &'static str,
     /// Whether it is the machine's, and not a network namespace's.
-    pub(super) of_machine: bool,
+    pub(crate) of_machine: bool,
     /// What is there now, exactly, in a form of the kind's own.
     pub(super) read: fn(&str) -> Result<String, ChangeError>,
     /// Key, value as typed, and what is there now, to what will be there. Refuses what makes no sense or could not be restored.
