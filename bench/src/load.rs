@@ -30,7 +30,8 @@ pub use error::{Failure, LoadError};
 pub use outcome::{Errors, HIGHEST_NS, Mode, Outcome, Received, SLICE, Served};
 pub use server::{Server, ServerOptions, Servers};
 pub use spec::{
-    Arrivals, Dns, Each, Kind, Load, MOST_CONNECTIONS, MOST_PARTS, Pace, Profile, Record, Service, Times, Transport,
+    Arrivals, Dns, Each, Kind, Load, MOST_CONNECTIONS, MOST_PARTS, Pace, Profile, Record, Service, Times,
+    Transport,
 };
 
 use std::sync::{

@@ -2,4 +2,5 @@
 //!
 //! Needs root, for labs. Loads, statistics and results are those of the package `nettrace-bench`; here is what needs nettrace.
 
+pub mod report;
 pub mod scenario;
