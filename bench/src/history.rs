@@ -114,7 +114,9 @@ impl Run {
     }
 }
 
-fn levels(result: &RunResult, arm: Arm) -> Levels {
+/// The levels of an arm; of one without rounds there are none.
+#[must_use]
+pub fn levels(result: &RunResult, arm: Arm) -> Levels {
     let rounds: Vec<&Round> = result.of_arm(arm).collect();
     let each = confidence_of_each_bound(CONFIDENCE, 1);
     let level = |load: &str, metric: Metric| {

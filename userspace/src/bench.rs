@@ -8,6 +8,7 @@ pub mod environment;
 mod error;
 pub mod experiment;
 pub mod probes;
+pub mod report;
 pub mod scenario;
 pub mod site;
 

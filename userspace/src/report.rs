@@ -6,11 +6,11 @@
 //! names, error texts) comes from outside: control characters are spelled out in the view, and each writer escapes
 //! what its format gives a meaning to.
 
-mod html;
+pub(crate) mod html;
 mod json;
 pub(crate) mod markdown;
-mod plot;
-mod scale;
+pub(crate) mod plot;
+pub(crate) mod scale;
 pub(crate) mod text;
 pub mod units;
 pub mod view;
@@ -72,9 +72,9 @@ pub fn render(snapshot: &Snapshot, format: Format, options: &Options) -> Result<
         Format::Text => text::render(&view(), options),
         Format::Markdown => markdown::render(&view()),
         Format::Json => json::render(snapshot)?,
-        Format::Html => html::render(&view(), &plot::build(snapshot))?,
+        Format::Html => html::render(&view(), &plot::build(snapshot), &[])?,
     })
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

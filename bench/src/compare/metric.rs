@@ -107,7 +107,8 @@ impl Metric {
 
     /// Its value in a round; none where the load did not run, or has no latencies. A round without any answer is infinitely
     /// slow: it counts, as the worst of all.
-    pub(crate) fn of(self, round: &Round, load: &str) -> Option<f64> {
+    #[must_use]
+    pub fn of(self, round: &Round, load: &str) -> Option<f64> {
         let outcome = round.loads.get(load)?;
         match self {
             Self::Throughput => {

@@ -11,7 +11,7 @@ use super::{
     bench_args::{BenchArgs, BenchCommand, BenchCompareArgs, JudgeArgs},
     commands::{Failure, print, say},
 };
-use crate::bench::{BenchError, scenario};
+use crate::bench::{BenchError, report::Subject, scenario};
 use anyhow::Context as _;
 use nettrace_bench::{
     compare::{CompareError, Comparison, FailIf, FailIfError, Options, State, compare, compare_arms},
@@ -57,6 +57,7 @@ fn options(judge: &JudgeArgs, force: bool) -> Options {
 
 /// `bench compare`.
 fn compared(args: &BenchCompareArgs) -> Result<Exit, Failure> {
+    show::check(&args.report)?;
     let read = |path: &Path| RunResult::read(path).map_err(BenchError::from);
     let before = read(&args.before)?;
     let after = args.after.as_deref().map(read).transpose()?;
@@ -65,9 +66,13 @@ fn compared(args: &BenchCompareArgs) -> Result<Exit, Failure> {
         Some(after) => compare(&before, after, &options)?,
         None => compare_arms(&before, &options)?,
     };
-    let report = show::Report { before: &before, after: after.as_ref(), comparison: Some(&comparison) };
+    let subject = match &after {
+        Some(after) => Subject::runs(&before, after, &comparison),
+        None => Subject::experiment(&before, &comparison),
+    };
+    let report = show::Report::Runs(subject);
     show::write(&report, &args.report)?;
-    print(|out| out.write_all(show::render(&report, args.format)?.as_bytes()))?;
+    show::show(&report, args.format)?;
     judged(&comparison, &args.judge.fail_if)
 }
 

@@ -250,7 +250,7 @@ pub struct BenchHistoryArgs {
     /// Show how this scenario or load went, instead of listing all runs
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
-    /// Which load of it [default: its first]
+    /// Which load of it [default: all]
     #[arg(long, value_name = "LOAD", requires = "name")]
     pub load: Option<String>,
     /// Which figure of the load: p50, p90, p99, p99.9, throughput or errors

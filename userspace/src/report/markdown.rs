@@ -2,29 +2,43 @@
 //!
 //! Needs a [`View`]; yields headings, lists and tables in which strings from outside have no meaning as markup.
 
-use super::view::{Cell, Kind, Table, View};
+use super::view::{Cell, Kind, Section, Table, View};
 
 /// Writes the report.
-pub(super) fn render(view: &View) -> String {
-    let mut out = format!("# nettrace report: {}\n\n", escape(&view.node));
+pub(crate) fn render(view: &View) -> String {
+    let mut out = format!("# {}: {}\n\n", view.kind, escape(&view.title));
+    if let Some(verdict) = &view.verdict {
+        out.push_str(&format!("{} **{}**\n\n", verdict.level.mark(), escape(&verdict.text)));
+    }
     out.push_str("| | |\n| --- | --- |\n");
     for fact in &view.facts {
         out.push_str(&format!("| {} | {} |\n", fact.name, escape(&fact.value)));
     }
-    out.push_str("\n## Highlights\n\n");
+    if !view.highlights.is_empty() {
+        out.push_str("\n## Highlights\n\n");
+    }
     for highlight in &view.highlights {
         out.push_str(&format!("- {} {}\n", highlight.level.mark(), escape(&highlight.text)));
     }
-    for section in &view.sections {
-        out.push_str(&format!("\n## {}\n", section.title));
-        for line in &section.lines {
-            out.push_str(&format!("\n{}\n", escape(line)));
-        }
-        for table in &section.tables {
-            write_table(&mut out, table);
-        }
+    let (folded, open): (Vec<_>, Vec<_>) = view.sections.iter().partition(|section| section.folded);
+    open.into_iter().for_each(|section| write_section(&mut out, section));
+    if !folded.is_empty() {
+        let titles: Vec<&str> = folded.iter().map(|section| section.title).collect();
+        out.push_str(&format!("\n<details><summary>{}</summary>\n", titles.join(" · ")));
+        folded.into_iter().for_each(|section| write_section(&mut out, section));
+        out.push_str("\n</details>\n");
     }
     out
+}
+
+fn write_section(out: &mut String, section: &Section) {
+    out.push_str(&format!("\n## {}\n", section.title));
+    for line in &section.lines {
+        out.push_str(&format!("\n{}\n", escape(line)));
+    }
+    for table in &section.tables {
+        write_table(out, table);
+    }
 }
 
 fn write_table(out: &mut String, table: &Table) {

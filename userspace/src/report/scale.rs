@@ -4,14 +4,14 @@
 
 /// A logarithmic axis over whole decades.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LogScale {
+pub(crate) struct LogScale {
     low: u32,
     high: u32,
 }
 
 impl LogScale {
     /// The axis over the decades that hold all of `values`, ns; from 1 us to 1 ms when there are none.
-    pub(super) fn over(values: impl Iterator<Item = u64>) -> Self {
+    pub(crate) fn over(values: impl Iterator<Item = u64>) -> Self {
         let (low, high) = values.fold((u64::MAX, 0), |(low, high), v| (low.min(v.max(1)), high.max(v)));
         if high == 0 {
             return Self { low: 3, high: 6 };
@@ -23,13 +23,13 @@ impl LogScale {
     }
 
     /// Where a latency lies: 0 at the left end, 1 at the right.
-    pub(super) fn position(self, ns: u64) -> f64 {
+    pub(crate) fn position(self, ns: u64) -> f64 {
         let exponent = (ns.max(1) as f64).log10() - f64::from(self.low);
         (exponent / f64::from(self.high - self.low)).clamp(0.0, 1.0)
     }
 
     /// Position and label of each decade.
-    pub(super) fn decades(self) -> impl Iterator<Item = (f64, String)> {
+    pub(crate) fn decades(self) -> impl Iterator<Item = (f64, String)> {
         (self.low..=self.high)
             .map(move |k| (f64::from(k - self.low) / f64::from(self.high - self.low), decade(k)))
     }

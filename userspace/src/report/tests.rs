@@ -22,7 +22,7 @@ fn markdown_of_the_samples() {
 }
 
 /// Style and script are files of their own; the golden page leaves them out.
-fn without_inline(page: &str) -> String {
+pub(crate) fn without_inline(page: &str) -> String {
     let mut page = page.to_owned();
     for tag in ["style", "script"] {
         let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));

@@ -4,7 +4,7 @@
 
 use super::{
     Options,
-    view::{Column, Highlight, Kind, Level, Section, Table, View},
+    view::{Column, Kind, Level, Section, Table, View},
 };
 use unicode_width::UnicodeWidthStr;
 
@@ -16,16 +16,20 @@ const MIN_COLUMN: usize = 8;
 pub(crate) const GAP: usize = 2;
 
 /// Writes the report.
-pub(super) fn render(view: &View, options: &Options) -> String {
+pub(crate) fn render(view: &View, options: &Options) -> String {
     let page = Page::new(options);
-    let mut out = format!("{}\n\n", page.paint(Style::Title, &format!("nettrace report: {}", view.node)));
+    let mut out = format!("{}\n\n", page.paint(Style::Title, &format!("{}: {}", view.kind, view.title)));
+    if let Some(verdict) = &view.verdict {
+        page.highlight(&mut out, verdict.level, &verdict.text);
+        out.push('\n');
+    }
     let widest = view.facts.iter().map(|f| f.name.width()).max().unwrap_or(0);
     for fact in &view.facts {
         page.hang(&mut out, &format!("{:widest$}  ", fact.name), &fact.value);
     }
     out.push('\n');
     for highlight in &view.highlights {
-        page.highlight(&mut out, highlight);
+        page.highlight(&mut out, highlight.level, &highlight.text);
     }
     for section in &view.sections {
         page.section(&mut out, section);
@@ -75,10 +79,10 @@ impl Page {
         }
     }
 
-    fn highlight(&self, out: &mut String, highlight: &Highlight) {
+    fn highlight(&self, out: &mut String, level: Level, text: &str) {
         let mut paragraph = String::new();
-        self.hang(&mut paragraph, "  ", &highlight.text);
-        let mark = self.paint(Style::Level(highlight.level), highlight.level.mark());
+        self.hang(&mut paragraph, "  ", text);
+        let mark = self.paint(Style::Level(level), level.mark());
         out.push_str(&mark);
         out.push_str(paragraph.strip_prefix(' ').unwrap_or(&paragraph));
     }

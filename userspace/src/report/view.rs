@@ -15,6 +15,7 @@ mod path;
 mod status;
 mod tcp;
 
+pub(crate) use latency::PATH_ORDER;
 pub(super) use latency::{in_path_order, quantile_ns};
 
 use super::units;
@@ -25,14 +26,29 @@ use serde::Serialize;
 /// A whole report.
 #[derive(Clone, Debug, Serialize)]
 pub struct View {
-    /// The node's name.
-    pub node: String,
+    /// What kind of report it is.
+    pub kind: &'static str,
+    /// Of what: the node's name, or a scenario's.
+    pub title: String,
+    /// The answer, where the report has a single one.
+    pub verdict: Option<Verdict>,
     /// When, where, how; in the order to show them.
     pub facts: Vec<Fact>,
     /// What to know first.
     pub highlights: Vec<Highlight>,
     /// Everything else.
     pub sections: Vec<Section>,
+    /// What is to be known of all numbers.
+    pub foot: &'static str,
+}
+
+/// The answer in one sentence.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    /// Whether it is good news.
+    pub level: Level,
+    /// The sentence.
+    pub text: String,
 }
 
 /// One line of the head.
@@ -93,19 +109,23 @@ pub struct Section {
     pub lines: Vec<String>,
     /// Tables, none of them empty.
     pub tables: Vec<Table>,
+    /// Templates of the plots that HTML has in place of the lines.
+    pub figures: Vec<&'static str>,
+    /// Whether it is for those who want to know more: closed, where the format can close it.
+    pub folded: bool,
 }
 
 impl Section {
-    fn new(id: &'static str, title: &'static str) -> Self {
-        Self { id, title, lines: Vec::new(), tables: Vec::new() }
+    pub(crate) const fn new(id: &'static str, title: &'static str) -> Self {
+        Self { id, title, lines: Vec::new(), tables: Vec::new(), figures: Vec::new(), folded: false }
     }
 
-    fn line(&mut self, text: impl Into<String>) {
+    pub(crate) fn line(&mut self, text: impl Into<String>) {
         self.lines.push(text.into());
     }
 
     /// Adds a table unless it has no rows.
-    fn table(&mut self, table: Table) {
+    pub(crate) fn table(&mut self, table: Table) {
         if !table.rows.is_empty() {
             self.tables.push(table);
         }
@@ -153,11 +173,13 @@ pub struct Table {
     pub rows: Vec<Vec<Cell>>,
     /// Rows that were left out.
     pub more: Option<String>,
+    /// Whether a plot shows the same: HTML leaves the table out.
+    pub drawn: bool,
 }
 
 impl Table {
     /// A table of the first `top` items.
-    fn of<T>(
+    pub(crate) fn of<T>(
         caption: &'static str,
         columns: &[(&'static str, Kind)],
         items: &[T],
@@ -171,35 +193,36 @@ impl Table {
             rows: items.iter().take(top).map(row).collect(),
             more: (left_out > 0)
                 .then(|| format!("and {} (raise --top)", units::plural(left_out, "more row", "more rows"))),
+            drawn: false,
         }
     }
 }
 
 impl Cell {
     /// A string from outside.
-    fn text(text: &str) -> Self {
+    pub(crate) fn text(text: &str) -> Self {
         Self { text: clean(text), sort: None }
     }
 
     /// A string from outside that may be missing.
-    fn maybe(text: Option<&str>) -> Self {
+    pub(crate) fn maybe(text: Option<&str>) -> Self {
         Self::text(text.unwrap_or("-"))
     }
 
-    fn count(n: u64) -> Self {
+    pub(crate) fn count(n: u64) -> Self {
         Self { text: units::count(n), sort: Some(n as f64) }
     }
 
-    fn duration(ns: u64) -> Self {
+    pub(crate) fn duration(ns: u64) -> Self {
         Self { text: units::duration(ns), sort: Some(ns as f64) }
     }
 
-    fn bytes(n: u64) -> Self {
+    pub(crate) fn bytes(n: u64) -> Self {
         Self { text: units::bytes(n), sort: Some(n as f64) }
     }
 
     /// A number that is not known; sorts below all others.
-    fn unknown(text: &str) -> Self {
+    pub(crate) fn unknown(text: &str) -> Self {
         Self { text: text.to_owned(), sort: Some(-1.0) }
     }
 }
@@ -248,10 +271,13 @@ pub fn build(snapshot: &Snapshot, top: usize) -> View {
         advice::section(snapshot),
     ]);
     View {
-        node: clean(&snapshot.meta.hostname),
+        kind: "nettrace report",
+        title: clean(&snapshot.meta.hostname),
+        verdict: None,
         facts: facts(snapshot),
         highlights: highlights::all(snapshot),
         sections,
+        foot: "Latencies are shown to three digits; histogram buckets are at most 0.8 % wide.",
     }
 }
 

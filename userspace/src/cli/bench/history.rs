@@ -2,6 +2,7 @@
 
 use super::{rounds, show};
 use crate::{
+    bench::report::Which,
     cli::{
         Exit,
         bench_args::BenchHistoryArgs,
@@ -53,24 +54,25 @@ fn trend(listed: &Listed, name: &str, args: &BenchHistoryArgs) -> Result<Exit, F
         let known = Metric::ALL.map(Metric::name).join(", ");
         Failure::usage(anyhow!("there is no metric `{}`; there are {known}", args.metric))
     })?;
-    let newest = listed.runs.iter().rev().find(|run| run.scenario.name == name).ok_or_else(|| {
+    let known = |run: &&Run| run.scenario.name == name;
+    let runs: Vec<_> = listed.runs.iter().filter(known).collect();
+    if runs.is_empty() {
         let mut names: Vec<_> = listed.runs.iter().map(|run| run.scenario.name.as_str()).collect();
         names.sort_unstable();
         names.dedup();
-        Failure::usage(anyhow!("no run of `{name}` was kept; there are runs of {}", names.join(", ")))
-    })?;
-    let load = match &args.load {
-        Some(load) => load.clone(),
-        None => newest.levels.keys().next().cloned().unwrap_or_default(),
-    };
-    let points = listed.trend(name, &load, metric);
-    if points.is_empty() {
-        let loads: Vec<_> = newest.levels.keys().map(String::as_str).collect();
         return Err(Failure::usage(anyhow!(
-            "no run of {name} tells {load}.{}; its loads are {}",
-            metric.name(),
+            "no run of `{name}` was kept; there are runs of {}",
+            names.join(", ")
+        )));
+    }
+    if let Some(load) = args.load.as_deref().filter(|load| !runs.iter().any(|r| r.levels.contains_key(*load)))
+    {
+        let loads: Vec<_> = runs.iter().flat_map(|r| r.levels.keys().map(String::as_str)).collect();
+        return Err(Failure::usage(anyhow!(
+            "no run of {name} has a load {load}; there are {}",
             loads.join(", ")
         )));
     }
-    show::trend(name, &load, metric, &points, &args.report)
+    let which = Which { scenario: name, load: args.load.as_deref(), metric: Some(metric) };
+    show::tell(&show::Report::History(listed, which), &args.report)
 }

@@ -4,6 +4,7 @@ use super::{judged, options, peer, show, text_of};
 use crate::{
     bench::{
         experiment,
+        report::Subject,
         scenario::{self, LoadOptions},
         site::{Arms, PairSite, PeerSite, ScenarioSite, Site},
     },
@@ -41,6 +42,7 @@ const HOST: &str = "host";
 
 /// `bench run`.
 pub(super) fn run(args: BenchRunArgs) -> Result<Exit, Failure> {
+    show::check(&args.result.report)?;
     let stop = Stop::from(interrupt()?);
     let mut site = site(&args.what, &args.how, &stop, Wanted::One)?;
     if args.what.scenario.is_some() {
@@ -58,6 +60,7 @@ pub(super) fn run(args: BenchRunArgs) -> Result<Exit, Failure> {
 
 /// `bench ab`.
 pub(super) fn ab(args: BenchAbArgs) -> Result<Exit, Failure> {
+    show::check(&args.result.report)?;
     let stop = Stop::from(interrupt()?);
     let wanted = if args.placebo { Wanted::Placebo } else { Wanted::Setting(&args) };
     let mut site = site(&args.what, &args.how, &stop, wanted)?;
@@ -251,7 +254,9 @@ pub(super) fn store(state_dir: Option<&Path>) -> Store {
 }
 
 fn told(result: &RunResult, comparison: Option<&Comparison>, to: &ResultArgs) -> Result<Exit, Failure> {
-    let report = show::Report { before: result, after: None, comparison };
-    show::write(&report, &to.report)?;
-    if to.report.is_empty() { show::print_text(&report) } else { Ok(Exit::Ok) }
+    let subject = match comparison {
+        Some(comparison) => Subject::experiment(result, comparison),
+        None => Subject::run(result),
+    };
+    show::tell(&show::Report::Runs(subject), &to.report)
 }

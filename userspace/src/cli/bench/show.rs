@@ -1,90 +1,90 @@
-//! What is shown of results.
+//! What is shown of results: text on standard output, and reports in files, each by its name's ending.
 
 use super::suite::Tried;
-use crate::cli::{
-    Exit, Format,
-    commands::{Failure, print},
+use crate::{
+    bench::report::{self, Measured, Setting, Subject, Which},
+    cli::{
+        Exit, Format,
+        commands::{Failure, colorful, print},
+    },
+    report::{Options, ReportError},
 };
-use nettrace_bench::{
-    compare::{Comparison, HEADER, Metric, cells},
-    history::TrendPoint,
-    result::RunResult,
+use anyhow::{Context as _, anyhow};
+use nettrace_bench::history::Listed;
+use std::{
+    fs,
+    path::{Path, PathBuf},
 };
-use std::{io, path::PathBuf};
 
-/// What a report is of.
-pub(super) struct Report<'a> {
-    pub(super) before: &'a RunResult,
-    pub(super) after: Option<&'a RunResult>,
-    pub(super) comparison: Option<&'a Comparison>,
+/// Something of which there are reports.
+pub(super) enum Report<'a> {
+    /// Runs, and what they prove of each other.
+    Runs(Subject<'a>),
+    /// What settings brought.
+    Suite(Vec<Setting<'a>>),
+    /// How figures went.
+    History(&'a Listed, Which<'a>),
 }
 
-pub(super) fn render(report: &Report<'_>, _format: Format) -> io::Result<String> {
-    let mut out = String::new();
-    if let Some(comparison) = report.comparison {
-        out += &format!("{}\n\n{}\n", comparison.sentence, HEADER.join(" | "));
-        for row in &comparison.rows {
-            out += &format!("{}\n", cells(row).join(" | "));
-        }
-        for warning in comparison.warnings.iter().chain(&comparison.partial) {
-            out += &format!("! {warning}\n");
-        }
-    } else {
-        for (n, round) in report.before.rounds.iter().enumerate() {
-            for (name, o) in &round.loads {
-                let q = |q| o.latency.as_ref().and_then(|l| l.quantile_ns(q)).unwrap_or(0);
-                out += &format!(
-                    "{n} {name} {:.0}/s p50 {} p99 {} errors {:?}\n",
-                    o.per_second(),
-                    q(0.5),
-                    q(0.99),
-                    o.errors
-                );
-            }
+impl Report<'_> {
+    fn render(&self, format: Format, color: bool) -> Result<String, ReportError> {
+        let options = Options { color, ..Options::default() };
+        match self {
+            Self::Runs(subject) => report::render(subject, format, &options),
+            Self::Suite(settings) => report::suite(settings, format, &options),
+            Self::History(listed, which) => report::history(listed, which, format, &options),
         }
     }
-    for segment in &report.before.segments {
-        let q = |arm: usize, q| segment.latency[arm].quantile_ns(q).unwrap_or(0);
-        out += &format!(
-            "{}: p50 {} {} p99 {} {}\n",
-            segment.signal,
-            q(0, 0.5),
-            q(1, 0.5),
-            q(0, 0.99),
-            q(1, 0.99)
-        );
-    }
-    Ok(out)
 }
 
-pub(super) fn write(_report: &Report<'_>, _to: &[PathBuf]) -> Result<(), Failure> {
+/// Of scenarios that were tried.
+pub(super) fn settings(tried: &[Tried]) -> Vec<Setting<'_>> {
+    tried.iter().map(setting).collect()
+}
+
+fn setting(tried: &Tried) -> Setting<'_> {
+    let measured = match &tried.outcome {
+        Ok(comparison) => Measured::Compared { comparison, answers: tried.scenario.answers },
+        Err(why) => Measured::Not(why),
+    };
+    Setting { scenario: tried.scenario.name, advice: tried.scenario.advice, measured }
+}
+
+/// Before anything is measured: a report that cannot be written is better known then.
+pub(super) fn check(files: &[PathBuf]) -> Result<(), Failure> {
+    files.iter().try_for_each(|path| format_of(path).map(drop))
+}
+
+/// Writes each file; where there is none, text to standard output.
+pub(super) fn tell(report: &Report<'_>, files: &[PathBuf]) -> Result<Exit, Failure> {
+    write(report, files)?;
+    if files.is_empty() { show(report, Format::Text) } else { Ok(Exit::Ok) }
+}
+
+/// Writes each file.
+pub(super) fn write(report: &Report<'_>, files: &[PathBuf]) -> Result<(), Failure> {
+    for path in files {
+        let text = report.render(format_of(path)?, false).context("cannot write the report")?;
+        fs::write(path, text).with_context(|| format!("cannot write report {}", path.display()))?;
+    }
     Ok(())
 }
 
-pub(super) fn print_text(report: &Report<'_>) -> Result<Exit, Failure> {
-    let text = render(report, Format::Text).map_err(anyhow::Error::from)?;
+/// Writes to standard output.
+pub(super) fn show(report: &Report<'_>, format: Format) -> Result<Exit, Failure> {
+    let text = report.render(format, colorful()).context("cannot write the report")?;
     print(|out| out.write_all(text.as_bytes()))
 }
 
-pub(super) fn suite(tried: &[Tried], _to: &[PathBuf]) -> Result<Exit, Failure> {
-    print(|out| {
-        tried.iter().try_for_each(|t| match &t.outcome {
-            Ok(c) => writeln!(out, "{}: {}", t.scenario.name, c.sentence),
-            Err(why) => writeln!(out, "{}: {why}", t.scenario.name),
-        })
-    })
-}
-
-pub(super) fn trend(
-    name: &str,
-    load: &str,
-    metric: Metric,
-    points: &[TrendPoint],
-    _to: &[PathBuf],
-) -> Result<Exit, Failure> {
-    print(|out| {
-        points
-            .iter()
-            .try_for_each(|p| writeln!(out, "{name} {load}.{} {} {:?}", metric.name(), p.number, p.level))
-    })
+fn format_of(path: &Path) -> Result<Format, Failure> {
+    match path.extension().and_then(|ending| ending.to_str()) {
+        Some("html" | "htm") => Ok(Format::Html),
+        Some("md" | "markdown") => Ok(Format::Markdown),
+        Some("json") => Ok(Format::Json),
+        Some("txt") => Ok(Format::Text),
+        _ => Err(Failure::usage(anyhow!(
+            "--report {}: its name must end in .html, .md, .json or .txt",
+            path.display()
+        ))),
+    }
 }

@@ -31,6 +31,7 @@ pub(super) struct Tried {
 
 /// Runs them one after the other; what fails is told, and the others go on.
 pub(super) fn suite(args: &BenchSuiteArgs) -> Result<Exit, Failure> {
+    show::check(&args.report)?;
     let stop = Stop::from(interrupt()?);
     let wanted = wanted(&args.names)?;
     let measure = Duration::try_from_secs_f64(args.seconds)
@@ -56,7 +57,7 @@ pub(super) fn suite(args: &BenchSuiteArgs) -> Result<Exit, Failure> {
         }
         tried.push(Tried { scenario, outcome });
     }
-    show::suite(&tried, &args.report)
+    show::tell(&show::Report::Suite(show::settings(&tried)), &args.report)
 }
 
 fn one(

@@ -6,7 +6,7 @@ use nettrace_common::Signal;
 use std::{cmp::Reverse, collections::BTreeMap};
 
 /// The order in which a packet meets the segments, then the round trips.
-const PATH_ORDER: [Signal; Signal::COUNT] = [
+pub(crate) const PATH_ORDER: [Signal; Signal::COUNT] = [
     Signal::RxSoftirq,
     Signal::RxStack,
     Signal::RxSocket,
@@ -69,6 +69,7 @@ pub(super) fn overall(snapshot: &Snapshot) -> Section {
         section.line("No latency was measured.");
         return section;
     }
+    section.figures = vec!["waterfall.html", "curves.html"];
     let scale = LogScale::over(signals.iter().flat_map(|s| [quantile_ns(s, 0.5), s.max_ns]));
     let mut columns = vec![("signal", Kind::Text)];
     columns.extend(QUANTILES);
