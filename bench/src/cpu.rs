@@ -11,7 +11,8 @@ use std::{fs, io, time::Duration};
 /// Where the threads of one end are to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Pinning {
-    /// One after the other on all CPUs that the process may use, each thread on one.
+    /// One after the other on all CPUs that the process may use, each thread on one, from the last on: interrupts and other
+    /// work prefer the first ones.
     #[default]
     Auto,
     /// One after the other on these, each thread on one.
@@ -40,7 +41,7 @@ impl Pinning {
             }
             Self::On(cpus) => Pinned { cpus: cpus.clone(), why_not: None },
             Self::Auto => match allowed() {
-                Ok(cpus) => Pinned { cpus, why_not: None },
+                Ok(cpus) => Pinned { cpus: cpus.into_iter().rev().collect(), why_not: None },
                 Err(error) => Pinned {
                     cpus: Vec::new(),
                     why_not: Some(format!("the process's CPUs cannot be read: {error}")),

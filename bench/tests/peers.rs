@@ -5,7 +5,7 @@
 mod benchmark;
 
 use benchmark::{
-    table::{Row, Sample},
+    table::{Row, Sample, Verdict},
     tools::Tool,
 };
 
@@ -35,6 +35,12 @@ fn a_load_agrees_when_both_medians_do() {
         row.add(ours, sample(100.0, 1.0));
     }
     assert!(row.agrees(0.1) && !row.agrees(0.06));
+    assert_eq!(row.verdict(0.1), Verdict::Undecided, "three rounds tell nothing");
+    for _ in 0..6 {
+        row.add(sample(101.0, 1.01), sample(100.0, 1.0));
+    }
+    assert_eq!(row.verdict(0.1), Verdict::Agree);
+    assert_eq!(row.verdict(0.001), Verdict::Apart);
     let mut slow = Row::new("tcp_rr".to_owned(), true);
     slow.add(sample(100.0, 1.2), sample(100.0, 1.0));
     assert!(!slow.agrees(0.1));

@@ -20,31 +20,68 @@ pub(crate) struct Row {
     rounds: Vec<(Sample, Sample)>,
 }
 
-/// Median, least and greatest.
+/// Whether two generators agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The median is as close as it is to be, and that is no chance.
+    Agree,
+    /// It is not, and that is no chance.
+    Apart,
+    /// More rounds are needed to tell.
+    Undecided,
+}
+
+/// A median, and an interval in which the true one lies with a confidence of 95 %, whatever the distribution (sign test).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Ratio {
     median: f64,
-    min: f64,
-    max: f64,
+    low: f64,
+    high: f64,
 }
 
 impl Ratio {
     fn of(ratios: impl Iterator<Item = f64>) -> Option<Self> {
         let mut ratios: Vec<f64> = ratios.filter(|ratio| ratio.is_finite()).collect();
         ratios.sort_by(f64::total_cmp);
-        let (min, max) = (*ratios.first()?, *ratios.last()?);
-        let middle = f64::midpoint(ratios[(ratios.len() - 1) / 2], ratios[ratios.len() / 2]);
-        Some(Self { median: middle, min, max })
+        let last = ratios.len().checked_sub(1)?;
+        let median = f64::midpoint(ratios[last / 2], ratios[ratios.len() / 2]);
+        let (low, high) = match left_out(ratios.len()).checked_sub(1) {
+            Some(k) => (ratios[k], ratios[last - k]),
+            None => (0.0, f64::INFINITY),
+        };
+        Some(Self { median, low, high })
     }
 
-    fn is_within(self, tolerance: f64) -> bool {
-        (self.median - 1.0).abs() <= tolerance
+    fn verdict(self, tolerance: f64) -> Verdict {
+        let (least, most) = (1.0 - tolerance, 1.0 + tolerance);
+        if least <= self.low && self.high <= most {
+            Verdict::Agree
+        } else if self.high < least || most < self.low {
+            Verdict::Apart
+        } else {
+            Verdict::Undecided
+        }
     }
+}
+
+/// How many values at each end are so many that the median lies among or beyond them in less than one case in 40: the tail of
+/// a binomial distribution of even chances.
+fn left_out(n: usize) -> usize {
+    let mut tail = 0.0;
+    let mut term = 0.5f64.powi(i32::try_from(n).unwrap_or(i32::MAX));
+    for k in 0..n {
+        tail += term;
+        if tail > 0.025 {
+            return k;
+        }
+        term *= (n - k) as f64 / (k + 1) as f64;
+    }
+    0
 }
 
 impl Display for Ratio {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.3} ({:.2} .. {:.2})", self.median, self.min, self.max)
+        write!(f, "{:.3} ({:.2} .. {:.2})", self.median, self.low, self.high)
     }
 }
 
@@ -73,10 +110,21 @@ impl Row {
         Ratio::of(ratios).filter(|_| self.compares_p50)
     }
 
-    /// Whether all that is compared is as close as that; what was never run is not.
+    /// What the rounds tell so far.
+    pub(crate) fn verdict(&self, tolerance: f64) -> Verdict {
+        let of = |ratio: Option<Ratio>| ratio.map_or(Verdict::Undecided, |ratio| ratio.verdict(tolerance));
+        match (of(self.rate()), self.compares_p50.then(|| of(self.p50()))) {
+            (Verdict::Apart, _) | (_, Some(Verdict::Apart)) => Verdict::Apart,
+            (Verdict::Agree, None | Some(Verdict::Agree)) => Verdict::Agree,
+            _ => Verdict::Undecided,
+        }
+    }
+
+    /// Whether all medians that are compared are as close as that; what was never run is not.
     pub(crate) fn agrees(&self, tolerance: f64) -> bool {
-        let p50 = !self.compares_p50 || self.p50().is_some_and(|ratio| ratio.is_within(tolerance));
-        p50 && self.rate().is_some_and(|ratio| ratio.is_within(tolerance))
+        let is_within = |ratio: Ratio| (ratio.median - 1.0).abs() <= tolerance;
+        let p50 = !self.compares_p50 || self.p50().is_some_and(is_within);
+        p50 && self.rate().is_some_and(is_within)
     }
 
     /// Medians of what was told: ours, theirs.
@@ -104,15 +152,19 @@ impl Display for Table<'_> {
             f,
             "Client on CPU {client}, server on CPU {server}{core}. Ratios are ours by theirs, round by round:"
         )?;
-        writeln!(f, "median (min .. max); medians are to be within {} of 1.\n", self.tolerance)?;
-        writeln!(f, "| load | ours /s | theirs /s | ratio | ours p50 us | theirs p50 us | ratio |")?;
-        writeln!(f, "| --- | --- | --- | --- | --- | --- | --- |")?;
+        writeln!(
+            f,
+            "median (with its interval of 95 %); medians are to be within {} of 1.\n",
+            self.tolerance
+        )?;
+        writeln!(f, "| load | rounds | ours /s | theirs /s | ratio | ours p50 us | theirs p50 us | ratio |")?;
+        writeln!(f, "| --- | --- | --- | --- | --- | --- | --- | --- |")?;
         for row in self.rows {
             let (Some((ours, theirs)), Some(rate)) = (row.medians(|s| Some(s.per_second)), row.rate()) else {
-                writeln!(f, "| {} | - | - | never run | - | - | - |", row.name)?;
+                writeln!(f, "| {} | 0 | - | - | - | - | - | - |", row.name)?;
                 continue;
             };
-            write!(f, "| {} | {ours:.0} | {theirs:.0} | {rate} |", row.name)?;
+            write!(f, "| {} | {} | {ours:.0} | {theirs:.0} | {rate} |", row.name, row.rounds.len())?;
             match (row.medians(|s| s.p50_us), row.p50()) {
                 (Some((ours, theirs)), Some(ratio)) => writeln!(f, " {ours:.2} | {theirs:.2} | {ratio} |")?,
                 (Some((ours, theirs)), None) => writeln!(f, " {ours:.2} | {theirs:.2} | not compared |")?,

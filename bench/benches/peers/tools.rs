@@ -73,9 +73,10 @@ impl Tool {
         Ok(match (self, kind) {
             (Self::Netperf, KindName::TcpRr | KindName::TcpCrr | KindName::UdpRr) => {
                 let test = kind.name().to_uppercase();
-                format!(
-                    "-4 -H {server} -p {NETPERF} -t {test} -l {seconds} -P 0 -- -r {bytes},{bytes} -k THROUGHPUT,P50_LATENCY"
-                )
+                // A connected socket at the client, as ours has: the way is looked up once.
+                let connected = if *kind == KindName::UdpRr { " -n" } else { "" };
+                let what = format!("-r {bytes},{bytes} -k THROUGHPUT,P50_LATENCY{connected}");
+                format!("-4 -H {server} -p {NETPERF} -t {test} -l {seconds} -P 0 -- {what}")
             }
             (Self::Sockperf, KindName::TcpRr) => {
                 format!("ping-pong -i {server} -p {SOCKPERF_TCP} --tcp -t {seconds} -m {bytes} --full-rtt")

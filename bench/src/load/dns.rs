@@ -3,8 +3,8 @@
 
 use super::{LoadError, error::Failure, protocol::Verdict, spec::Record};
 
-/// Names of one load.
-const MOST_NAMES: usize = 10_000;
+/// Names of one load: as many of the longest as fit a message between peers.
+const MOST_NAMES: usize = 2000;
 /// Longest name in a message, bytes (RFC 1035, 2.3.4).
 const LONGEST_NAME: usize = 255;
 const LONGEST_LABEL: usize = 63;

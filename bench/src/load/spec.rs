@@ -20,6 +20,8 @@ const MOST_DATAGRAM_BYTES: u32 = 65_507;
 const MOST_PER_SECOND: f64 = 10_000_000.0;
 /// Length of any of the times.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// How long a server does nothing at a time: nobody can stop it meanwhile.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Connections that a burst opens at once, and that are on their way at once.
 pub(super) const MOST_IN_FLIGHT: u32 = 16_384;
 
@@ -311,17 +313,17 @@ impl Load {
                 return bad(field, value.to_string(), format!("{low} to {high}"));
             }
         }
-        for (field, value) in [
-            ("warm_up", self.times.warm_up),
-            ("measure", self.times.measure),
-            ("limit", self.times.limit),
-            ("think", self.service.think),
-            ("slow", self.service.slow),
-            ("stall_every", self.service.stall_every),
-            ("stall", self.service.stall),
+        for (field, value, longest) in [
+            ("warm_up", self.times.warm_up, LONGEST),
+            ("measure", self.times.measure, LONGEST),
+            ("limit", self.times.limit, LONGEST),
+            ("think", self.service.think, LONGEST_PAUSE),
+            ("slow", self.service.slow, LONGEST_PAUSE),
+            ("stall_every", self.service.stall_every, LONGEST),
+            ("stall", self.service.stall, LONGEST_PAUSE),
         ] {
-            if value > LONGEST {
-                return bad(field, format!("{value:?}"), format!("at most {LONGEST:?}"));
+            if value > longest {
+                return bad(field, format!("{value:?}"), format!("at most {longest:?}"));
             }
         }
         for (field, value) in [("measure", self.times.measure), ("limit", self.times.limit)] {

@@ -18,20 +18,6 @@ pub enum PeerError {
         /// Why.
         source: io::Error,
     },
-    /// The control port is taken.
-    #[error("{address} is in use by another program; choose another port for the control connection")]
-    PortInUse {
-        /// Control address.
-        address: SocketAddr,
-    },
-    /// The control address cannot be had.
-    #[error("cannot listen at {address}: {source}")]
-    Listen {
-        /// Control address.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
     /// Somebody else is there.
     #[error("what answers at {address} is no peer of `nettrace bench`")]
     NotAPeer {
@@ -92,7 +78,7 @@ pub enum PeerError {
         /// Its address.
         address: SocketAddr,
     },
-    /// The load itself.
+    /// The load itself, or an address: [`LoadError::PortInUse`] of the control connection or of data.
     #[error(transparent)]
     Load(#[from] LoadError),
     /// The machine lacks what a peer needs.

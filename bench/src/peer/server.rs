@@ -10,7 +10,6 @@ use crate::{
     load::{LoadError, Profile, Served, ServerOptions, Servers, Stop},
 };
 use std::{
-    io::ErrorKind,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
@@ -98,13 +97,10 @@ impl Server {
     /// Listens, in the calling thread's network namespace.
     ///
     /// # Errors
-    /// [`PeerError::PortInUse`] or [`PeerError::Listen`] when the address cannot be had.
-    pub fn bind(config: Config) -> Result<Self, PeerError> {
+    /// [`LoadError::PortInUse`] or [`LoadError::Listen`] when the address cannot be had.
+    pub fn bind(config: Config) -> Result<Self, LoadError> {
         let address = config.control;
-        let failed = |source: std::io::Error| match source.kind() {
-            ErrorKind::AddrInUse => PeerError::PortInUse { address },
-            _ => PeerError::Listen { address, source },
-        };
+        let failed = |source| LoadError::listen(address, source);
         let listener = TcpListener::bind(address).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;

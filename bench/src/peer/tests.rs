@@ -2,7 +2,7 @@
 
 use super::{auth::SHORTEST_TOKEN, *};
 use crate::load::{
-    Profile, Stop,
+    LoadError, Profile, Stop,
     args::{KindName, LoadArgs},
 };
 use std::{
@@ -86,7 +86,7 @@ fn a_control_or_data_port_that_is_taken_is_named() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = taken.local_addr().unwrap();
     let error = Server::bind(Config { control: address, ..Config::new(token()) }).err().unwrap();
-    assert!(matches!(error, PeerError::PortInUse { address: at } if at == address), "{error}");
+    assert!(matches!(error, LoadError::PortInUse { address: at } if at == address), "{error}");
     let (error, _) = with_server(
         |config| config.data_port = address.port(),
         |control, _| {

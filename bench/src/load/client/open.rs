@@ -28,7 +28,7 @@ const LONGEST_WAIT_NS: u64 = 50_000_000;
 /// Sends all that the schedule has, and waits for the answers.
 pub(super) fn run(task: &Task<'_>, pipe: Pipe, schedule: Schedule, books: &mut Books, clock: Clock) {
     let limit_ns = nanos(task.load.times.limit);
-    let window = Window::new(pipe.ids());
+    let window = Window::new(pipe.ids(), task.load.connections);
     let mut turn = Loop { task, pipe, schedule, window, limit_ns, blocked: false };
     let over_ns = books.end_ns.saturating_add(limit_ns);
     loop {

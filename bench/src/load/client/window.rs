@@ -1,12 +1,14 @@
 //! Requests of an open loop that are under way over one connection.
 //!
-//! Room is for as many as can be told apart, or [`MOST`]; when all of it is taken the next request waits, and its wait is in
-//! its latency.
+//! Room is for as many as can be told apart, and for [`MOST`] over all connections of the load, but not less than [`LEAST`] each;
+//! when all of it is taken the next request waits, and its wait is in its latency.
 
 use super::super::{books::Books, error::Failure};
 
-/// Requests under way over one connection.
+/// Requests under way over all connections of a load.
 const MOST: u64 = 1 << 16;
+/// Requests under way over one connection of many.
+const LEAST: u64 = 1 << 10;
 
 #[derive(Clone, Copy, Default)]
 struct Slot {
@@ -18,16 +20,20 @@ struct Slot {
 /// A ring of them, in the order in which they were sent.
 pub(super) struct Window {
     slots: Vec<Slot>,
+    /// How many can be told apart.
+    ids: u64,
     /// Oldest that is under way, and the next to be sent.
     head: u64,
     tail: u64,
 }
 
 impl Window {
-    /// For as many as there are ids.
-    pub(super) fn new(ids: Option<u64>) -> Self {
-        let most = ids.unwrap_or(MOST).clamp(1, MOST);
-        Self { slots: vec![Slot::default(); usize::try_from(most).unwrap_or(1)], head: 0, tail: 0 }
+    /// Of one of a load's connections, of which so many requests can be told apart.
+    pub(super) fn new(ids: Option<u64>, connections: u32) -> Self {
+        let share = (MOST / u64::from(connections.max(1))).max(LEAST);
+        let ids = ids.unwrap_or(u64::MAX).max(1);
+        let room = usize::try_from(share.min(ids)).unwrap_or(1);
+        Self { slots: vec![Slot::default(); room], ids, head: 0, tail: 0 }
     }
 
     /// Number of the next request.
@@ -63,8 +69,7 @@ impl Window {
             None => self.head,
             Some(id) => {
                 // Of the numbers under way, which are fewer than there are ids, the one that ends in it.
-                let ids = self.slots.len() as u64;
-                self.head + (id % ids + ids - self.head % ids) % ids
+                self.head + (id % self.ids + self.ids - self.head % self.ids) % self.ids
             }
         };
         if number >= self.tail {
@@ -121,7 +126,7 @@ mod tests {
 
     #[test]
     fn answers_in_any_order_find_their_requests() {
-        let mut window = Window::new(Some(256));
+        let mut window = Window::new(Some(256), 1);
         for n in 0..300 {
             // As a few are always under way.
             if !window.has_room() || n % 7 == 0 {
@@ -139,8 +144,22 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_to_one_that_was_given_up_is_none_to_another() {
+        // Room for 1,024, and ids for 65,536: the same place, another id.
+        let mut window = Window::new(Some(1 << 16), 1000);
+        for n in 0..2000 {
+            if !window.has_room() {
+                window.take(None);
+            }
+            window.push(n, n);
+        }
+        assert_eq!(window.take(Some(976 - 1)), None);
+        assert_eq!(window.take(Some(976 + 1023)), Some((1999, 1999)));
+    }
+
+    #[test]
     fn a_full_window_has_no_room() {
-        let mut window = Window::new(Some(2));
+        let mut window = Window::new(Some(2), 1);
         window.push(0, 0);
         assert!(window.has_room());
         window.push(1, 1);
