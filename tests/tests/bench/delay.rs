@@ -1,7 +1,5 @@
 //! The delay line: others than nettrace see its delay, it keeps the order, its counts are exact, and nothing is left of it.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
-
 use nettrace::lab::{Line, LineConfig, LineCounts, Pair, PairConfig, Wire};
 use nettrace_tests::truth::output;
 use std::{
@@ -28,10 +26,10 @@ fn line(pair: &Pair) -> &Line {
 /// Waits until counts are as they are to be; yields the last ones.
 fn settled(line: &Line, done: impl Fn([LineCounts; 2]) -> bool) -> [LineCounts; 2] {
     let begin = Instant::now();
-    while !done(line.counts()) && begin.elapsed() < PATIENCE {
+    while !done(line.counts().unwrap()) && begin.elapsed() < PATIENCE {
         thread::sleep(Duration::from_millis(5));
     }
-    line.counts()
+    line.counts().unwrap()
 }
 
 /// No packet but those of the test: nobody asks who has an address, and nobody speaks IPv6.
@@ -90,7 +88,7 @@ fn ping_and_connect_see_the_delay() {
     };
     let took: Vec<f64> = (0..10).map(took).collect();
     assert!(took.iter().all(|seconds| *seconds >= least.as_secs_f64()), "{took:?}");
-    println!("worst lateness: {:?}", line(&pair).counts().map(|c| c.worst_lateness));
+    println!("worst lateness: {:?}", line(&pair).counts().unwrap().map(|c| c.worst_lateness));
     assert!(middle(took.clone()) < 2.0 * least.as_secs_f64(), "{took:?}");
 }
 
@@ -106,7 +104,7 @@ fn order_is_kept_and_every_frame_is_counted() {
     let pair = pair(LineConfig::delay(Duration::from_millis(5)));
     quiet(&pair);
     let (client, server) = sockets(&pair);
-    let before = line(&pair).counts();
+    let before = line(&pair).counts().unwrap();
     let mut datagram = [0; PAYLOAD as usize];
     for n in 0..COUNT {
         datagram[..2].copy_from_slice(&n.to_be_bytes());
@@ -116,10 +114,10 @@ fn order_is_kept_and_every_frame_is_counted() {
         assert_eq!(server.recv(&mut datagram).unwrap() as u64, PAYLOAD);
         assert_eq!(datagram[..2], n.to_be_bytes(), "out of order");
     }
-    let [there, back] = line(&pair).counts();
+    let [there, back] = line(&pair).counts().unwrap();
     assert_eq!(there.frames - before[0].frames, u64::from(COUNT));
     assert_eq!(there.bytes - before[0].bytes, u64::from(COUNT) * (PAYLOAD + HEADERS_BYTES));
-    assert_eq!((there.dropped, there.refused), (0, 0));
+    assert_eq!((there.dropped, there.refused, there.overrun), (0, 0, 0));
     assert_eq!(back, before[1], "nothing went back");
 }
 
@@ -134,7 +132,7 @@ fn what_has_no_room_is_lost_and_counted() {
     let pair = pair(LineConfig { room_bytes, ..LineConfig::delay(delay) });
     quiet(&pair);
     let (client, server) = sockets(&pair);
-    let before = line(&pair).counts()[0];
+    let before = line(&pair).counts().unwrap()[0];
     let begin = Instant::now();
     for _ in 0..COUNT {
         client.send(&[0; (FRAME_BYTES - HEADERS_BYTES) as usize]).unwrap();
@@ -192,6 +190,19 @@ fn a_transfer_over_the_line_arrives_whole() {
     assert_eq!(received.len(), BYTES);
     assert!(received.iter().all(|byte| *byte == 7));
     println!("{:.0} Mbit/s", BYTES as f64 * 8e-6 / took.as_secs_f64());
+}
+
+#[test]
+fn what_an_end_that_is_down_does_not_take_is_counted() {
+    let delay = Duration::from_millis(100);
+    let pair = pair(LineConfig::delay(delay));
+    quiet(&pair);
+    let (client, _server) = sockets(&pair);
+    let before = line(&pair).counts().unwrap()[0];
+    client.send(&[0; 100]).unwrap();
+    output(&pair.server().netns, "ip", "iproute2", &["link", "set", "dev", "eth0", "down"]).unwrap();
+    let after = settled(line(&pair), |[there, _]| there.refused > before.refused)[0];
+    assert_eq!((after.frames - before.frames, after.refused - before.refused), (0, 1));
 }
 
 #[test]

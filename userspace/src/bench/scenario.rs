@@ -33,6 +33,8 @@ mod setting;
 mod table;
 mod workload;
 
+use running::Difference;
+
 pub use error::ScenarioError;
 pub use ground::{Layout, Place};
 pub use need::{FastPath, Need};
@@ -99,7 +101,7 @@ impl Scenario {
     #[must_use]
     pub fn unavailable(&self) -> Option<String> {
         let of_layout = self.layout.needs().iter();
-        of_layout.chain(self.needs).find_map(|need| need.missing())
+        of_layout.chain(self.needs).find_map(Need::missing)
     }
 
     /// Makes the network, in arm A.
@@ -107,10 +109,23 @@ impl Scenario {
     /// # Errors
     /// [`ScenarioError::Unavailable`] where the machine lacks something; else what went wrong. Nothing is left then.
     pub fn start(&'static self) -> Result<Running, ScenarioError> {
+        self.begin(Difference::Own)
+    }
+
+    /// The same with other changes in arm B instead of the scenario's own settings: what is tried is whether they help with
+    /// its trouble. Each is `KIND:KEY=VALUE`, as [`crate::change`] takes it, and where.
+    ///
+    /// # Errors
+    /// As [`Scenario::start`]. Whether the changes can be made shows when the arm is set.
+    pub fn start_with(&'static self, changes: Vec<(Place, String)>) -> Result<Running, ScenarioError> {
+        self.begin(Difference::Others(changes))
+    }
+
+    fn begin(&'static self, difference: Difference) -> Result<Running, ScenarioError> {
         if let Some(why) = self.unavailable() {
             return Err(ScenarioError::Unavailable { scenario: self.name, why });
         }
-        Running::start(self)
+        Running::start(self, difference)
     }
 
     /// What the change engine sets in arm B, as it would be typed: `KIND:KEY=VALUE`, and where.

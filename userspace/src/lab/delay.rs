@@ -60,6 +60,8 @@ pub struct LineCounts {
     pub dropped: u64,
     /// Not taken by the other end: it is down.
     pub refused: u64,
+    /// Lost by the interface before the line could take them: its queue was full, or it was down.
+    pub overrun: u64,
     /// How much later than its time the latest of them was handed over.
     pub worst_lateness: Duration,
 }
@@ -81,6 +83,7 @@ impl Counts {
             bytes: of(&self.bytes),
             dropped: of(&self.dropped),
             refused: of(&self.refused),
+            overrun: 0,
             worst_lateness: Duration::from_nanos(of(&self.worst_lateness_ns)),
         }
     }
@@ -98,6 +101,7 @@ pub(super) struct LineEnd<'a> {
 #[derive(Debug)]
 struct Lane {
     counts: Arc<Counts>,
+    from: Arc<Tap>,
     thread: JoinHandle<io::Result<()>>,
 }
 
@@ -135,12 +139,13 @@ impl Line {
         let counts = Arc::new(Counts::default());
         let (ending, queue, shared) =
             (Arc::clone(&self.ending), Queue::new(self.config), Arc::clone(&counts));
+        let tap = Arc::clone(&from);
         let carrying = move || carry(&from, &to, queue, &ending, &shared);
         let thread = thread::Builder::new()
             .name("lab-line".to_owned())
             .spawn(carrying)
             .map_err(LabError::file("start a thread for", tap::DEVICE))?;
-        Ok(Lane { counts, thread })
+        Ok(Lane { counts, from: tap, thread })
     }
 
     /// What it was made with.
@@ -150,10 +155,15 @@ impl Line {
     }
 
     /// What became of the frames so far: of those from the first end to the second, and of those the other way.
-    #[must_use]
-    pub fn counts(&self) -> [LineCounts; 2] {
-        let of = |lane: usize| self.lanes.get(lane).map(|lane| lane.counts.read()).unwrap_or_default();
-        [of(0), of(1)]
+    ///
+    /// # Errors
+    /// [`LabError::File`] when the kernel does not tell what the interfaces lost.
+    pub fn counts(&self) -> Result<[LineCounts; 2], LabError> {
+        let of = |lane: usize| -> Result<LineCounts, LabError> {
+            let Some(lane) = self.lanes.get(lane) else { return Ok(LineCounts::default()) };
+            Ok(LineCounts { overrun: lane.from.lost()?, ..lane.counts.read() })
+        };
+        Ok([of(0)?, of(1)?])
     }
 }
 

@@ -55,7 +55,7 @@ pub struct End {
 pub struct Pair {
     // The order is that of removal: the line's interfaces go before their namespaces, and the state file stays locked until
     // those are gone.
-    line: Option<Line>,
+    line: Option<Box<Line>>,
     client: End,
     server: End,
     state: State,
@@ -96,7 +96,7 @@ impl Pair {
             Wire::Line(line) => {
                 let one = LineEnd { netns: &client.netns, name: INTERFACE, mac: CLIENT_MAC };
                 let other = LineEnd { netns: &server.netns, name: INTERFACE, mac: SERVER_MAC };
-                Some(Line::join([&one, &other], mtu, line)?)
+                Some(Box::new(Line::join([&one, &other], mtu, line)?))
             }
         };
         for end in [&client, &server] {
@@ -131,7 +131,7 @@ impl Pair {
 
     /// The delay line between them, the client's end being its first; none where they are joined by a veth pair.
     pub fn line(&self) -> Option<&Line> {
-        self.line.as_ref()
+        self.line.as_deref()
     }
 }
 

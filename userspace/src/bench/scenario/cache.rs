@@ -99,7 +99,9 @@ fn command(cache: &Cache) -> Command {
     let mut command = Command::new(Program::Dnsmasq.name());
     command
         .args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--no-poll"])
-        .args(["--pid-file=", "--user=root", "--bind-interfaces", "--log-facility=/dev/null"])
+        .args(["--pid-file=", "--bind-interfaces", "--log-facility=/dev/null"])
+        // A change of its user or group would untie its end from ours (commit_creds).
+        .args(["--user=root", "--group=root"])
         .args(["--cache-size=10000", "--dns-forward-max=10000"])
         .arg(format!("--listen-address={}", cache.address))
         .arg(format!("--server={}", cache.upstream))

@@ -26,10 +26,20 @@ const DISCARD: u16 = 9;
 /// How long client and server may take to know each other.
 const MEETING: Duration = Duration::from_secs(2);
 
+/// What tells the arms apart.
+#[derive(Debug)]
+pub(super) enum Difference {
+    /// The scenario's own settings.
+    Own,
+    /// Somebody else's changes; the scenario's settings are those of arm A in both arms.
+    Others(Vec<(Place, String)>),
+}
+
 /// A running scenario. Dropping it removes everything.
 #[derive(Debug)]
 pub struct Running {
     scenario: &'static Scenario,
+    difference: Difference,
     /// None while it is neither: a change of arms failed.
     arm: Option<Arm>,
     /// What the change engine has made, by its number.
@@ -40,9 +50,9 @@ pub struct Running {
 }
 
 impl Running {
-    pub(super) fn start(scenario: &'static Scenario) -> Result<Self, ScenarioError> {
+    pub(super) fn start(scenario: &'static Scenario, difference: Difference) -> Result<Self, ScenarioError> {
         let ground = Ground::start(scenario.layout)?;
-        let mut running = Self { scenario, arm: None, change: None, cache: None, ground };
+        let mut running = Self { scenario, difference, arm: None, change: None, cache: None, ground };
         for step in scenario.setup {
             running.make(step)?;
         }
@@ -109,15 +119,32 @@ impl Running {
     /// What could not be set. The arm is neither then, and may be set again.
     pub fn set(&mut self, arm: Arm) -> Result<(), ScenarioError> {
         self.arm = None;
-        self.scenario.settings.iter().try_for_each(|setting| self.put(setting, arm))?;
+        let own = if matches!(self.difference, Difference::Own) { arm } else { Arm::A };
+        self.scenario.settings.iter().try_for_each(|setting| self.put(setting, own))?;
+        match (&self.difference, arm) {
+            (Difference::Own, _) => {}
+            (Difference::Others(_), Arm::A) => self.take_back()?,
+            (Difference::Others(changes), Arm::B) => {
+                let requests =
+                    self.requests(changes.iter().map(|(place, setting)| (*place, setting.as_str())))?;
+                self.change(&requests)?;
+            }
+        }
         self.arm = Some(arm);
         Ok(())
     }
 
     fn put(&mut self, setting: &Setting, arm: Arm) -> Result<(), ScenarioError> {
         match (*setting, arm) {
-            (Setting::Change(_), Arm::A) => self.take_back(),
-            (Setting::Change(changes), Arm::B) => self.change(changes),
+            (Setting::Change(_), Arm::A) => match self.difference {
+                Difference::Own => self.take_back(),
+                // What is in force is not the scenario's.
+                Difference::Others(_) => Ok(()),
+            },
+            (Setting::Change(changes), Arm::B) => {
+                let requests = self.requests(changes.iter().copied())?;
+                self.change(&requests)
+            }
             (Setting::Rules(place, [a, b]), _) => {
                 let script = if arm == Arm::A { a } else { b };
                 script().run(self.netns(place)?)
@@ -148,16 +175,22 @@ impl Running {
         StateDir::new(Some(&self.ground.directory()))
     }
 
-    fn change(&mut self, changes: &[(Place, &str)]) -> Result<(), ScenarioError> {
+    fn requests<'a>(
+        &self,
+        changes: impl Iterator<Item = (Place, &'a str)>,
+    ) -> Result<Vec<Request>, ScenarioError> {
+        let request = |(place, setting): (Place, &str)| {
+            let netns = self.netns(place)?.name().to_owned();
+            Ok(Request { netns, setting: setting.to_owned() })
+        };
+        changes.map(request).collect()
+    }
+
+    fn change(&mut self, requests: &[Request]) -> Result<(), ScenarioError> {
         if self.change.is_some() {
             return Ok(());
         }
-        let request = |(place, setting): &(Place, &str)| {
-            let netns = self.netns(*place)?.name().to_owned();
-            Ok(Request { netns, setting: (*setting).to_owned() })
-        };
-        let requests = changes.iter().map(request).collect::<Result<Vec<_>, ScenarioError>>()?;
-        let plan = plan(self.scenario.name, "arm B of a scenario", &requests, false)?;
+        let plan = plan(self.scenario.name, "arm B of a scenario", requests, false)?;
         let (mut engine, _) = Engine::open(&self.state())?;
         self.change = Some(engine.apply(&plan, None)?);
         Ok(())
