@@ -3,6 +3,22 @@
 //! Needs the arguments; yields a [`Cli`] or a message and [`Exit::Usage`]. Single values are checked here, so that
 //! errors name the option; what they mean together is [`crate::config`]'s business.
 
+/// The end of every help text.
+macro_rules! after_help {
+    ($examples:literal) => {
+        concat!(
+            "Exit codes:\n",
+            "  0  success\n",
+            "  1  failure while running\n",
+            "  2  bad usage, or a missing privilege or prerequisite\n",
+            "  3  report incomplete because its input was damaged\n",
+            "  4  a finding is as grave as --fail-on says\n",
+            "\nExamples:\n",
+            $examples
+        )
+    };
+}
+
 mod apply;
 mod bench;
 mod bench_args;
@@ -60,22 +76,6 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
     }
-}
-
-/// The end of every help text.
-macro_rules! after_help {
-    ($examples:literal) => {
-        concat!(
-            "Exit codes:\n",
-            "  0  success\n",
-            "  1  failure while running\n",
-            "  2  bad usage, or a missing privilege or prerequisite\n",
-            "  3  report incomplete because its input was damaged\n",
-            "  4  a finding is as grave as --fail-on says\n",
-            "\nExamples:\n",
-            $examples
-        )
-    };
 }
 
 /// Finds and explains network latency on this node.

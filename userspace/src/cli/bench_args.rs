@@ -21,20 +21,58 @@ pub struct BenchArgs {
 #[derive(Clone, Debug, Subcommand)]
 pub enum BenchCommand {
     /// List the ready scenarios: the usual advice, one by one, and whether this machine can run it
+    #[command(after_help = after_help!(
+"  sudo nettrace bench scenarios"))]
     Scenarios,
     /// Run a load in rounds, and keep what came of it
+    #[command(after_help = after_help!(
+"  # Requests and responses, both ends here, and then the same after a change of yours
+  sudo nettrace bench run --kind tcp_rr -o before.json
+  sudo nettrace bench run --kind tcp_rr -o after.json
+  nettrace bench compare before.json after.json
+
+  # A thousand DNS queries a second to another node, on a schedule that waits for no answer
+  sudo nettrace bench run --peer 10.0.0.2:7432 --token-file token --kind dns --rate 1000"))]
     Run(BenchRunArgs),
     /// Run a load without and with a setting, in turn, and say what the setting does
+    #[command(after_help = after_help!(
+"  # Does it help requests beside a transfer? Both ends here
+  sudo nettrace bench ab --kind rr_under_bulk --change qdisc:eth0=fq_codel --report fq.html
+
+  # Ready scenarios have their own setting; how much of it is noise?
+  sudo nettrace bench ab --scenario accept-queue
+  sudo nettrace bench ab --scenario accept-queue --placebo
+
+  # For a build: exit code 4 when it is shown
+  sudo nettrace bench ab --scenario jumbo-frames --fail-if 'stream.throughput < 0.95x'"))]
     Ab(BenchAbArgs),
     /// Compare two results, or the two arms of one
+    #[command(after_help = after_help!(
+"  nettrace bench compare before.json after.json --report effect.md
+  nettrace bench compare before.json after.json --fail-if 'tcp_rr.p99 > 1.1x'
+  nettrace bench compare ab.json --format html > ab.html"))]
     Compare(BenchCompareArgs),
     /// Run each ready scenario, and say what its setting does
+    #[command(after_help = after_help!(
+"  # What does each row of the usual advice bring, on this kernel?
+  sudo nettrace bench suite --report advice.html
+
+  # Some of them, with the whole results
+  sudo nettrace bench suite accept-queue jumbo-frames --rounds 20 -o results"))]
     Suite(BenchSuiteArgs),
     /// Wait on this node for the load of a client on another one
+    #[command(after_help = after_help!(
+"  # Makes the token where there is none; copy it to the client
+  nettrace bench server --listen 10.0.0.2:7432 --token-file token"))]
     Server(BenchServerArgs),
     /// Run a load against a server on another node, once
+    #[command(after_help = after_help!(
+"  nettrace bench client --peer 10.0.0.2:7432 --token-file token --kind tcp_stream --connections 4"))]
     Client(BenchClientArgs),
     /// List earlier runs, or show how a figure went over them
+    #[command(after_help = after_help!(
+"  nettrace bench history
+  nettrace bench history tcp_rr --metric p99 --report trend.html"))]
     History(BenchHistoryArgs),
 }
 

@@ -37,7 +37,13 @@ pub fn man_pages(out_dir: &Path) -> io::Result<Vec<PathBuf>> {
     fs::create_dir_all(out_dir)?;
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
-    let visible = command.get_subcommands().filter(|c| !c.is_hide_set()).cloned();
-    let commands: Vec<_> = std::iter::once(command.clone()).chain(visible).collect();
-    commands.into_iter().map(|c| Man::new(c).generate_to(out_dir)).collect()
+    let mut commands = vec![command];
+    let mut paths = Vec::new();
+    // Commands of commands, too.
+    while let Some(command) = commands.pop() {
+        let shown = |c: &&clap::Command| !c.is_hide_set() && c.get_name() != "help";
+        commands.extend(command.get_subcommands().filter(shown).cloned());
+        paths.push(Man::new(command).generate_to(out_dir)?);
+    }
+    Ok(paths)
 }

@@ -14,6 +14,18 @@ fn error(line: &str) -> String {
     error.to_string()
 }
 
+/// All commands, and commands of commands, as they are typed.
+fn all() -> Vec<(String, clap::Command)> {
+    let mut left = vec![(String::new(), Cli::command())];
+    let mut all = Vec::new();
+    while let Some((name, command)) = left.pop() {
+        let named = |c: &clap::Command| (format!("{name} {}", c.get_name()).trim().to_owned(), c.clone());
+        left.extend(command.get_subcommands().map(named));
+        all.push((name, command));
+    }
+    all
+}
+
 #[test]
 fn the_definition_is_sound() {
     Cli::command().debug_assert();
@@ -21,13 +33,10 @@ fn the_definition_is_sound() {
 
 #[test]
 fn every_help_ends_with_exit_codes_and_examples() {
-    let mut command = Cli::command();
-    command.build();
-    let names: Vec<_> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
-    let mut lines: Vec<_> = names.iter().filter(|n| *n != "help").map(|n| format!("{n} --help")).collect();
-    assert_eq!(lines.len(), 15);
-    lines.push("--help".into());
-    for line in lines {
+    let all = all();
+    assert_eq!(all.len(), 1 + 16 + 8);
+    for (name, _) in all {
+        let line = format!("{name} --help");
         let help = parse(&line).unwrap_err();
         assert_eq!(help.kind(), ErrorKind::DisplayHelp);
         let help = help.to_string();
@@ -41,19 +50,26 @@ fn every_help_ends_with_exit_codes_and_examples() {
 #[test]
 fn the_examples_work() {
     let mut examples = 0;
-    for command in std::iter::once(&Cli::command()).chain(Cli::command().get_subcommands()) {
+    for (_, command) in all() {
         let help = command.get_after_help().unwrap().to_string();
         let lines = help
             .lines()
             .map(str::trim)
             .filter_map(|l| l.strip_prefix("sudo nettrace ").or_else(|| l.strip_prefix("nettrace ")));
         for line in lines {
-            let line = line.split(['|', '>']).next().unwrap();
-            // The shell's quotes, of which the examples use only the simple kind.
-            let words = line.split('\'').enumerate().flat_map(|(i, part)| match i % 2 {
-                0 => part.split_whitespace().map(str::to_owned).collect(),
-                _ => vec![part.to_owned()],
-            });
+            // The shell's quotes, of which the examples use only the simple kind; between them, what goes elsewhere ends it.
+            let mut words = Vec::new();
+            for (i, part) in line.split('\'').enumerate() {
+                if i % 2 == 1 {
+                    words.push(part.to_owned());
+                    continue;
+                }
+                let ours = part.split(['|', '>']).next().unwrap();
+                words.extend(ours.split_whitespace().map(str::to_owned));
+                if ours.len() < part.len() {
+                    break;
+                }
+            }
             let cli = Cli::try_parse_from(std::iter::once("nettrace".to_owned()).chain(words)).expect(line);
             crate::config::resolve(cli, 4096).expect(line);
             examples += 1;
@@ -120,6 +136,15 @@ fn there_is_a_manual_page_for_every_command_that_is_shown() {
         names,
         [
             "nettrace-apply.1",
+            "nettrace-bench-ab.1",
+            "nettrace-bench-client.1",
+            "nettrace-bench-compare.1",
+            "nettrace-bench-history.1",
+            "nettrace-bench-run.1",
+            "nettrace-bench-scenarios.1",
+            "nettrace-bench-server.1",
+            "nettrace-bench-suite.1",
+            "nettrace-bench.1",
             "nettrace-changes.1",
             "nettrace-completions.1",
             "nettrace-doctor.1",
