@@ -135,11 +135,11 @@ fn what_was_stopped_is_kept_and_marked() {
     fs::remove_dir_all(dir).unwrap();
 }
 
-/// A program in a namespace: another node, as far as it can tell.
+/// The program in a namespace: another node, as far as it can tell.
 fn on(netns: &Netns, dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new("ip");
     let program = nettrace().unwrap().get_program().to_owned();
-    command.args(["netns", "exec", netns.name()]).arg(program).arg("bench").args(args);
+    command.args(["netns", "exec", netns.name()]).arg(program).args(args);
     command.current_dir(dir).env("NETTRACE_STATE_DIR", dir).stdin(Stdio::null());
     command
 }
@@ -150,7 +150,7 @@ struct Server {
 
 impl Server {
     fn start(netns: &Netns, dir: &Path, listen: &str) -> Self {
-        let args = ["server", "--listen", listen, "--token-file", "token"];
+        let args = ["bench", "server", "--listen", listen, "--token-file", "token"];
         let mut child = on(netns, dir, &args).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut lines = lines.map_while(Result::ok);
@@ -187,9 +187,25 @@ fn two_nodes_share_a_load_and_a_token() {
     refused(&run(&["--peer", &address, "--token-file", "wrong"]), 2, &["token"]);
     refused(&run(&["--peer", &address, "--token-file", "missing"]), 2, &["missing"]);
     refused(&run(&["--peer", &address]), 2, &["--token-file"]);
+    // A change is tried under load of its own.
+    let tune = [
+        "tune",
+        "--set",
+        "sysctl:net.ipv4.tcp_keepalive_time=1000",
+        "--objective",
+        "p50 of net.rtt",
+        "--yes",
+    ];
+    let load = ["--json", "--bench", "tcp_rr", "--peer", &address, "--token-file", "token", "--rounds", "5"];
+    let tuned = on(client, &dir, &[&tune[..], &load, &["--window", "200ms"]].concat()).output().unwrap();
+    assert!(tuned.status.success(), "{}", stderr(&tuned));
+    let trials: serde_json::Value = serde_json::from_str(&stdout(&tuned)).unwrap();
+    let effect = &trials["trials"][0]["effects"][0];
+    assert_eq!(effect["rounds"], 5, "{trials}");
     // The port is taken.
-    let second =
-        on(server, &dir, &["server", "--listen", &address, "--token-file", "token"]).output().unwrap();
+    let second = on(server, &dir, &["bench", "server", "--listen", &address, "--token-file", "token"])
+        .output()
+        .unwrap();
     refused(&second, 2, &[&address]);
     drop(running);
     // Somebody else listens there.
@@ -202,5 +218,5 @@ fn two_nodes_share_a_load_and_a_token() {
 }
 
 fn quick_client<'a>(args: &[&'a str]) -> Vec<&'a str> {
-    [&["client", "--kind", "tcp_rr", "--seconds", "0.2", "--warm-up-seconds", "0.02"], args].concat()
+    [&["bench", "client", "--kind", "tcp_rr", "--seconds", "0.2", "--warm-up-seconds", "0.02"], args].concat()
 }

@@ -11,12 +11,18 @@ use super::{
     bench_args::{BenchArgs, BenchCommand, BenchCompareArgs, JudgeArgs},
     commands::{Failure, print, say},
 };
+pub(super) use peer::connect;
+
 use crate::bench::{BenchError, report::Subject, scenario};
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
+use clap::ValueEnum as _;
 use nettrace_bench::{
     compare::{CompareError, Comparison, FailIf, FailIfError, Options, State, compare, compare_arms},
     history::HistoryError,
-    load::LoadError,
+    load::{
+        LoadError, Profile,
+        args::{KindName, LoadArgs},
+    },
     peer::PeerError,
     result::RunResult,
 };
@@ -93,6 +99,21 @@ fn judged(comparison: &Comparison, conditions: &[FailIf]) -> Result<Exit, Failur
         }
     }
     Ok(exit)
+}
+
+/// What was named: a kind of load, or a TOML file with several.
+pub(super) fn profile_named(what: &str) -> Result<Profile, Failure> {
+    match KindName::from_str(what, false) {
+        Ok(kind) => Ok(LoadArgs::of(kind).resolve()?),
+        Err(_) if Path::new(what).exists() => Ok(Profile::from_toml(&text_of(Path::new(what))?)?),
+        Err(_) => {
+            let kinds =
+                KindName::value_variants().iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
+            Err(Failure::usage(anyhow!(
+                "`{what}` is neither a file nor a kind of load; the kinds are {kinds}"
+            )))
+        }
+    }
 }
 
 /// A file that somebody named, as text.

@@ -1,6 +1,6 @@
 //! Arguments of the commands that change settings and take changes back.
 
-use super::{CaptureArgs, Profile, value};
+use super::{CaptureArgs, PeerArgs, Profile, value};
 use crate::tune::Objective;
 use clap::Args;
 use std::{path::PathBuf, time::Duration};
@@ -92,6 +92,12 @@ pub struct TuneArgs {
     /// What an improvement has to be worth, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 2.0, value_parser = percent)]
     pub least_effect: f64,
+    /// Make load for it, instead of measuring under that which there is: a kind as of `bench run`, or a TOML file of several
+    #[arg(long, value_name = "KIND|FILE", requires = "peer")]
+    pub bench: Option<String>,
+    /// The other node, where --bench goes.
+    #[command(flatten)]
+    pub peer: PeerArgs,
     /// Write JSON instead of text
     #[arg(long)]
     pub json: bool,

@@ -1,7 +1,7 @@
 //! `nettrace tune`: tries changes under the load that there is, and keeps those that help.
 
 use super::{
-    Exit, apply,
+    Exit, PeerArgs, apply, bench,
     commands::{Failure, print, say},
     run, undo,
 };
@@ -11,7 +11,19 @@ use crate::{
     tune::{self, CaptureMeter, Trial, TuneError},
 };
 use anyhow::{Context as _, anyhow};
-use std::sync::atomic::Ordering;
+use nettrace_bench::{
+    cpu::Pinning,
+    load::{Stop, client},
+    peer::ClientOptions,
+};
+use std::{
+    sync::atomic::Ordering,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+/// Load is asked for so long at once, and then again.
+const AT_ONCE: Duration = Duration::from_secs(30);
 
 /// Plans, asks, measures and keeps.
 pub(super) fn tune(capture: &Capture, tune: &Tune) -> Result<Exit, Failure> {
@@ -47,9 +59,13 @@ pub(super) fn tune(capture: &Capture, tune: &Tune) -> Result<Exit, Failure> {
         say("nothing was changed");
         return Ok(Exit::Ok);
     }
+    let load = tune.bench.as_ref().map(|(load, peer)| Load::start(load, peer)).transpose()?;
     dir.create()?;
     start_guard(&dir)?;
     let trials = tried(capture, tune, &dir, &plans)?;
+    if let Some(load) = load {
+        load.stop()?;
+    }
     let text =
         if tune.json { tune::json(&trials).context("cannot write JSON")? } else { tune::text(&trials) };
     print(|out| out.write_all(text.as_bytes()))?;
@@ -91,4 +107,45 @@ fn tried(
     // What was measured is in the trials already.
     meter.stop()?;
     trials
+}
+
+/// Load that is made while changes are tried.
+struct Load {
+    stop: Stop,
+    thread: JoinHandle<Result<(), Failure>>,
+}
+
+impl Load {
+    /// Of a kind, or of a file with several loads.
+    fn start(what: &str, peer: &PeerArgs) -> Result<Self, Failure> {
+        let mut profile = bench::profile_named(what)?;
+        for part in &mut profile.parts {
+            part.times.measure = AT_ONCE;
+        }
+        let address = peer.peer.ok_or_else(|| Failure::usage(anyhow!("--bench needs --peer")))?;
+        let mut client = bench::connect(peer, address)?;
+        let stop = Stop::default();
+        let options = ClientOptions {
+            data: peer.data,
+            load: client::Options { pinning: Pinning::Off, stop: stop.clone() },
+        };
+        let until = stop.clone();
+        let run = move || {
+            while !until.is_set() {
+                let run = client.run(&profile, &options)?;
+                if let Some(why) = run.partial.filter(|_| !until.is_set()) {
+                    return Err(Failure::from(anyhow!("the load ended before the tuning did: {why}")));
+                }
+            }
+            Ok(())
+        };
+        let spawned = thread::Builder::new().name("load".to_owned()).spawn(run);
+        Ok(Self { stop, thread: spawned.context("cannot start a thread")? })
+    }
+
+    /// Ends it; what was tried without it proves nothing.
+    fn stop(self) -> Result<(), Failure> {
+        self.stop.set();
+        self.thread.join().map_err(|_| Failure::from(anyhow!("the thread of the load panicked")))?
+    }
 }

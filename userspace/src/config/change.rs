@@ -2,7 +2,7 @@
 
 use super::{Action, UsageError, capture};
 use crate::{
-    cli::{ApplyArgs, CaptureArgs, HowArgs, TuneArgs},
+    cli::{ApplyArgs, CaptureArgs, HowArgs, PeerArgs, TuneArgs},
     recommend::Profile,
     tune,
 };
@@ -91,6 +91,8 @@ pub struct Tune {
     pub apply: Apply,
     /// How it is measured, and when it is kept.
     pub options: tune::Options,
+    /// What load is made meanwhile, and where it goes; none where there is load anyway.
+    pub bench: Option<(String, PeerArgs)>,
     /// Whether the answer is JSON.
     pub json: bool,
 }
@@ -99,8 +101,21 @@ pub struct Tune {
 const TOLERANCE: f64 = 0.05;
 
 pub(super) fn tune(args: TuneArgs, page_bytes: u64) -> Result<Action, UsageError> {
-    let TuneArgs { ids, set, objective, guards, rounds, window, settle, confidence, least_effect, json, how } =
-        args;
+    let TuneArgs {
+        ids,
+        set,
+        objective,
+        guards,
+        rounds,
+        window,
+        settle,
+        confidence,
+        least_effect,
+        bench,
+        peer,
+        json,
+        how,
+    } = args;
     if window < MIN_WINDOW || window > MAX_WINDOW || settle > MAX_WINDOW {
         return Err(UsageError::Window(window));
     }
@@ -108,6 +123,7 @@ pub(super) fn tune(args: TuneArgs, page_bytes: u64) -> Result<Action, UsageError
     let (apply, measured) = Apply::typed(set, other, how);
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
     let guards = guards.into_iter().filter(|guard| *guard != objective).collect();
+    let bench = bench.map(|load| (load, peer));
     let options = tune::Options {
         objective,
         guards,
@@ -119,7 +135,7 @@ pub(super) fn tune(args: TuneArgs, page_bytes: u64) -> Result<Action, UsageError
         tolerance: TOLERANCE,
         seed,
     };
-    Ok(Action::Tune { capture: capture(measured, page_bytes)?, tune: Tune { apply, options, json } })
+    Ok(Action::Tune { capture: capture(measured, page_bytes)?, tune: Tune { apply, options, bench, json } })
 }
 
 pub(super) fn apply(args: ApplyArgs, page_bytes: u64) -> Result<Action, UsageError> {

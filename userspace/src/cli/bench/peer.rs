@@ -22,7 +22,7 @@ use std::{
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// Connects to the server of `--peer`.
-pub(super) fn connect(args: &PeerArgs, address: SocketAddr) -> Result<Client, Failure> {
+pub(in crate::cli) fn connect(args: &PeerArgs, address: SocketAddr) -> Result<Client, Failure> {
     let path =
         args.token_file.as_deref().ok_or_else(|| Failure::usage(anyhow!("--token-file is missing")))?;
     let token = Token::new(text_of(path)?.trim())?;
