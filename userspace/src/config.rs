@@ -87,7 +87,7 @@ pub enum Action {
         /// What is measured.
         capture: Capture,
         /// What is tried, and how.
-        tune: Tune,
+        tune: Box<Tune>,
     },
     /// Measure loads.
     Bench(Box<BenchArgs>),

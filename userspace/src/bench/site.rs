@@ -82,7 +82,7 @@ pub enum Arms {
     /// Both are the same: what differs is noise.
     Placebo,
     /// The second has a setting.
-    Change(Switch),
+    Change(Box<Switch>),
 }
 
 impl Arms {

@@ -32,12 +32,12 @@ use std::{fs, path::Path};
 pub(super) fn bench(args: BenchArgs) -> Result<Exit, Failure> {
     match args.command {
         BenchCommand::Scenarios => scenarios(),
-        BenchCommand::Run(args) => rounds::run(args),
-        BenchCommand::Ab(args) => rounds::ab(args),
+        BenchCommand::Run(args) => rounds::run(&args),
+        BenchCommand::Ab(args) => rounds::ab(&args),
         BenchCommand::Compare(args) => compared(&args),
         BenchCommand::Suite(args) => suite::suite(&args),
         BenchCommand::Server(args) => peer::server(&args),
-        BenchCommand::Client(args) => rounds::client(args),
+        BenchCommand::Client(args) => rounds::client(&args),
         BenchCommand::History(args) => history::history(&args),
     }
 }

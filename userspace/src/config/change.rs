@@ -135,7 +135,10 @@ pub(super) fn tune(args: TuneArgs, page_bytes: u64) -> Result<Action, UsageError
         tolerance: TOLERANCE,
         seed,
     };
-    Ok(Action::Tune { capture: capture(measured, page_bytes)?, tune: Tune { apply, options, bench, json } })
+    Ok(Action::Tune {
+        capture: capture(measured, page_bytes)?,
+        tune: Box::new(Tune { apply, options, bench, json }),
+    })
 }
 
 pub(super) fn apply(args: ApplyArgs, page_bytes: u64) -> Result<Action, UsageError> {

@@ -41,10 +41,10 @@ const SERVER: &str = "server";
 const HOST: &str = "host";
 
 /// `bench run`.
-pub(super) fn run(args: BenchRunArgs) -> Result<Exit, Failure> {
+pub(super) fn run(args: &BenchRunArgs) -> Result<Exit, Failure> {
     show::check(&args.result.report)?;
     let stop = Stop::from(interrupt()?);
-    let mut site = site(&args.what, &args.how, &stop, Wanted::One)?;
+    let mut site = site(&args.what, &args.how, &stop, &Wanted::One)?;
     if args.what.scenario.is_some() {
         let arm = if args.with_setting { Arm::B } else { Arm::A };
         site.set(arm)?;
@@ -59,11 +59,11 @@ pub(super) fn run(args: BenchRunArgs) -> Result<Exit, Failure> {
 }
 
 /// `bench ab`.
-pub(super) fn ab(args: BenchAbArgs) -> Result<Exit, Failure> {
+pub(super) fn ab(args: &BenchAbArgs) -> Result<Exit, Failure> {
     show::check(&args.result.report)?;
     let stop = Stop::from(interrupt()?);
-    let wanted = if args.placebo { Wanted::Placebo } else { Wanted::Setting(&args) };
-    let mut site = site(&args.what, &args.how, &stop, wanted)?;
+    let wanted = if args.placebo { Wanted::Placebo } else { Wanted::Setting(args) };
+    let mut site = site(&args.what, &args.how, &stop, &wanted)?;
     let result = rounds(&mut *site, &args.how, args.what.load.seed, true, &stop)?;
     drop(site);
     keep(&result, &args.how, args.state.state_dir.as_deref(), args.result.output.as_deref())?;
@@ -73,7 +73,7 @@ pub(super) fn ab(args: BenchAbArgs) -> Result<Exit, Failure> {
 }
 
 /// `bench client`: one round, against another node.
-pub(super) fn client(args: BenchClientArgs) -> Result<Exit, Failure> {
+pub(super) fn client(args: &BenchClientArgs) -> Result<Exit, Failure> {
     if args.what.peer.peer.is_none() {
         return Err(Failure::usage(anyhow!("--peer says where `nettrace bench server` is")));
     }
@@ -85,7 +85,7 @@ pub(super) fn client(args: BenchClientArgs) -> Result<Exit, Failure> {
         no_probes: true,
         no_history: true,
     };
-    let mut site = site(&args.what, &how, &stop, Wanted::One)?;
+    let mut site = site(&args.what, &how, &stop, &Wanted::One)?;
     let result = rounds(&mut *site, &how, args.what.load.seed, false, &stop)?;
     keep(&result, &how, None, args.result.output.as_deref())?;
     told(&result, None, &args.result)
@@ -99,7 +99,12 @@ enum Wanted<'a> {
 }
 
 /// Where the load runs, and what its arms are.
-fn site(what: &WhatArgs, how: &RoundArgs, stop: &Stop, wanted: Wanted<'_>) -> Result<Box<dyn Site>, Failure> {
+fn site(
+    what: &WhatArgs,
+    how: &RoundArgs,
+    stop: &Stop,
+    wanted: &Wanted<'_>,
+) -> Result<Box<dyn Site>, Failure> {
     if let Some(name) = &what.scenario {
         let scenario = scenario::find(name).map_err(crate::bench::BenchError::from)?;
         let options = of_scenario(&what.load, how, stop)?;
@@ -109,7 +114,7 @@ fn site(what: &WhatArgs, how: &RoundArgs, stop: &Stop, wanted: Wanted<'_>) -> Re
     match what.peer.peer {
         None => {
             let pair = Pair::start()?;
-            let arms = arms(&wanted, &profile, |inside| match inside.unwrap_or(CLIENT) {
+            let arms = arms(wanted, &profile, |inside| match inside.unwrap_or(CLIENT) {
                 CLIENT => pair.client().netns.name().to_owned(),
                 SERVER => pair.server().netns.name().to_owned(),
                 other => other.to_owned(),
@@ -117,7 +122,7 @@ fn site(what: &WhatArgs, how: &RoundArgs, stop: &Stop, wanted: Wanted<'_>) -> Re
             Ok(Box::new(PairSite::new(pair, profile, arms, !how.no_pin)))
         }
         Some(address) => {
-            let arms = arms(&wanted, &profile, |inside| inside.unwrap_or(HOST).to_owned())?;
+            let arms = arms(wanted, &profile, |inside| inside.unwrap_or(HOST).to_owned())?;
             let client = peer::connect(&what.peer, address)?;
             let pinning = if how.no_pin { Pinning::Off } else { Pinning::Auto };
             let load = nettrace_bench::load::client::Options { pinning, stop: stop.clone() };
@@ -178,7 +183,7 @@ fn arms(
     let plan = planned(&args.change, &netns(args.inside.as_deref()))?;
     // Whatever becomes of this process, what it tries is taken back.
     start_guard(&dir)?;
-    Ok(Arms::Change(Switch::new(dir, plan, Arms::limit(profile))))
+    Ok(Arms::Change(Box::new(Switch::new(dir, plan, Arms::limit(profile)))))
 }
 
 fn planned(settings: &[String], netns: &str) -> Result<Plan, Failure> {
