@@ -29,7 +29,7 @@ const THINK: Duration = Duration::from_micros(150);
 /// Long enough for some hundred requests.
 const SHORT: Duration = Duration::from_millis(60);
 /// Ten and more of them are slower than 99 in a hundred.
-const LONG: Duration = Duration::from_millis(250);
+const LONG: Duration = Duration::from_secs(1);
 
 /// The same load in both arms, but for what the server does besides answering.
 struct Injected {
@@ -99,6 +99,22 @@ fn compared(site: &mut Injected, rounds: u32, seed: u64) -> Comparison {
     compare_arms(&result, &compare::Options::default()).unwrap()
 }
 
+/// The row of a metric, of an experiment that tells it. A machine that does much else meanwhile makes one say that it was too
+/// noisy, which is right, and no answer: it is tried again then.
+fn told(services: [Service; 2], measure: Duration, rounds: u32, metric: Metric) -> (Comparison, Row) {
+    const TRIES: u64 = 4;
+    let mut site = Injected::new(services, measure);
+    for seed in 1..=TRIES {
+        let comparison = compared(&mut site, rounds, seed);
+        let row = row(&comparison, metric).clone();
+        if row.verdict != Verdict::TooNoisy || seed == TRIES {
+            return (comparison, row);
+        }
+        println!("too noisy: {:?} at {:?}", row.effect, row.bounds);
+    }
+    panic!("it is tried at least once")
+}
+
 fn row(comparison: &Comparison, metric: Metric) -> &Row {
     comparison.rows.iter().find(|row| row.metric == metric).unwrap()
 }
@@ -127,8 +143,8 @@ fn where_nothing_differs_nothing_is_found() {
 #[test]
 fn what_takes_longer_is_found_with_its_size() {
     for (share, rounds) in [(0.2, 12), (0.05, 16)] {
-        let comparison = compared(&mut Injected::new([thinking(0.0), thinking(share)], SHORT), rounds, 7);
-        let p50 = row(&comparison, Metric::P50);
+        let services = [thinking(0.0), thinking(share)];
+        let (comparison, p50) = told(services, SHORT, rounds, Metric::P50);
         let bounds = p50.bounds.unwrap();
         // The way there and back does not take longer.
         let before_ns = p50.before.unwrap();
@@ -142,9 +158,9 @@ fn what_takes_longer_is_found_with_its_size() {
 /// Of one request in fifty the server takes much longer: the tail tells, and the median does not.
 #[test]
 fn what_only_the_tail_has_is_found_in_the_tail() {
-    let slow = Service { slow_share: 0.02, slow: THINK * 4, ..thinking(0.0) };
-    let comparison = compared(&mut Injected::new([thinking(0.0), slow], LONG), 12, 3);
-    let (p50, p99) = (row(&comparison, Metric::P50), row(&comparison, Metric::P99));
+    let slow = Service { slow_share: 0.02, slow: Duration::from_millis(20), ..thinking(0.0) };
+    let (comparison, p99) = told([thinking(0.0), slow], LONG, 8, Metric::P99);
+    let p50 = row(&comparison, Metric::P50);
     println!("p50 {:.3}, p99 {:.3} {:?}", p50.effect, p99.effect, p99.bounds);
     assert_eq!(p99.verdict, Verdict::Worse, "{p99:?}");
     assert_ne!(p50.verdict, Verdict::Better, "{p50:?}");

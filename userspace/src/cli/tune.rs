@@ -17,6 +17,7 @@ use nettrace_bench::{
     peer::ClientOptions,
 };
 use std::{
+    io,
     sync::atomic::Ordering,
     thread::{self, JoinHandle},
     time::Duration,
@@ -47,7 +48,13 @@ pub(super) fn tune(capture: &Capture, tune: &Tune) -> Result<Exit, Failure> {
             options.confidence
         )));
     }
-    print(|out| plans.iter().try_for_each(|plan| apply::show(out, plan)))?;
+    let show = |out: &mut dyn io::Write| plans.iter().try_for_each(|plan| apply::show(out, plan));
+    if tune.json {
+        // Programs read the answer alone.
+        show(&mut io::stderr()).context("cannot show the changes")?;
+    } else {
+        print(show)?;
+    }
     let one = (options.window + options.settle) * 2 * options.rounds;
     say(&format!(
         "each is tried {} times, by {}; that takes some {} s",
