@@ -29,7 +29,7 @@ fn raised() -> Script {
 
 pub(super) const CONNTRACK_FULL: Scenario = Scenario {
     name: "conntrack-full",
-    advice: "Raise net.netfilter.nf_conntrack_max",
+    advice: "raise net.netfilter.nf_conntrack_max",
     arms: ["the table is full: 1,000 flows", "it has room for 262,144"],
     layout: Layout::Node,
     setup: &[],
@@ -78,7 +78,7 @@ fn untracked() -> Script {
 
 pub(super) const NOTRACK: Scenario = Scenario {
     name: "notrack",
-    advice: "Do not track traffic that no rule asks about (NOTRACK)",
+    advice: "do not track traffic that no rule asks about (NOTRACK)",
     arms: ["the node tracks flows between its pods", "it does not"],
     layout: Layout::Node,
     setup: &[Step::Script(Place::Node, stateful), FORGET[0], FORGET[1]],
