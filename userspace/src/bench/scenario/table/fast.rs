@@ -3,7 +3,6 @@
 use super::super::{FastPath, Layout, Need, Program, Scenario, Setting, Workload};
 use super::{names, queues, services};
 use nettrace_bench::load::args::{KindName, LoadArgs};
-use std::time::Duration;
 
 pub(super) const HOST_ROUTING: Scenario = Scenario {
     name: "fast-path-host-routing",
@@ -13,22 +12,8 @@ pub(super) const HOST_ROUTING: Scenario = Scenario {
     setup: &[],
     settings: &[Setting::FastPath(FastPath::HostRouting)],
     workloads: &[
-        Workload {
-            name: "tcp_rr",
-            args: || LoadArgs::of(KindName::TcpRr),
-            port: 0,
-            service: None,
-            least: Duration::from_secs(1),
-            warms_up: true,
-        },
-        Workload {
-            name: "tcp_crr",
-            args: || LoadArgs::of(KindName::TcpCrr),
-            port: 0,
-            service: None,
-            least: Duration::from_secs(1),
-            warms_up: true,
-        },
+        Workload::plain("tcp_rr", || LoadArgs::of(KindName::TcpRr)),
+        Workload::plain("tcp_crr", || LoadArgs::of(KindName::TcpCrr)),
     ],
     answers: &["tcp_rr.p50", "tcp_crr.p50"],
     needs: &[Need::FastPath(FastPath::HostRouting)],

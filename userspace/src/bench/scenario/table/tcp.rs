@@ -7,14 +7,7 @@ use std::time::Duration;
 /// From one end to the other, of those that are far from each other: 10 ms there and back.
 const FAR: Layout = Layout::Line { delay: Duration::from_millis(5), mtu: 1500 };
 
-const STREAM: &[Workload] = &[Workload {
-    name: "tcp_stream",
-    args: || LoadArgs::of(KindName::TcpStream),
-    port: 0,
-    service: None,
-    least: Duration::from_secs(1),
-    warms_up: true,
-}];
+const STREAM: &[Workload] = &[Workload::plain("tcp_stream", || LoadArgs::of(KindName::TcpStream))];
 
 pub(super) const FAST_OPEN: Scenario = Scenario {
     name: "tcp-fast-open",
@@ -28,14 +21,10 @@ pub(super) const FAST_OPEN: Scenario = Scenario {
     setup: &[Step::Sysctl(Place::Client, "net/ipv4/tcp_fastopen", "1")],
     // Server, without a cookie's being needed from listeners that do not ask for it themselves: 0x403.
     settings: &[Setting::Change(&[(Place::Server, "sysctl:net.ipv4.tcp_fastopen=1027")])],
-    workloads: &[Workload {
-        name: "tcp_crr",
-        args: || LoadArgs { fast_open: true, ..LoadArgs::of(KindName::TcpCrr) },
-        port: 0,
-        service: None,
-        least: Duration::from_secs(1),
-        warms_up: true,
-    }],
+    workloads: &[Workload::plain("tcp_crr", || LoadArgs {
+        fast_open: true,
+        ..LoadArgs::of(KindName::TcpCrr)
+    })],
     answers: &["tcp_crr.p50", "tcp_crr.throughput"],
     needs: &[],
     made: Some("the delay is that of a delay line in user space"),
