@@ -384,3 +384,36 @@ impl Load {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{
+        LoadError,
+        args::{KindName, LoadArgs},
+    };
+
+    #[test]
+    fn how_connections_begin_and_end_is_said_of_those_alone_that_are_opened_for_one_request() {
+        let of = |kind, fast_open, client_closes, rate| {
+            LoadArgs { fast_open, client_closes, rate, ..LoadArgs::of(kind) }.resolve()
+        };
+        for (kind, fast_open, client_closes) in [
+            (KindName::TcpCrr, true, true),
+            (KindName::HttpCrr, true, false),
+            (KindName::UdpNew, false, false),
+        ] {
+            assert!(of(kind, fast_open, client_closes, None).is_ok(), "{kind:?}");
+            let open = of(kind, fast_open, client_closes, Some(10.0));
+            assert!(matches!(open, Err(LoadError::Spec { .. })), "{kind:?}: {open:?}");
+        }
+        for (kind, fast_open, client_closes) in [
+            (KindName::TcpRr, true, false),
+            (KindName::UdpNew, true, false),
+            (KindName::HttpCrr, false, true),
+            (KindName::TcpRr, false, true),
+        ] {
+            let refused = of(kind, fast_open, client_closes, None);
+            assert!(matches!(refused, Err(LoadError::Spec { .. })), "{kind:?}: {refused:?}");
+        }
+    }
+}

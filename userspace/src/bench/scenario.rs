@@ -57,7 +57,7 @@ pub enum Arm {
 pub struct Scenario {
     /// As it is typed.
     pub name: &'static str,
-    /// What people are told to do.
+    /// What people are told to do, as the rest of a sentence.
     pub advice: &'static str,
     /// What the arms are: A, B.
     pub arms: [&'static str; 2],

@@ -5,7 +5,7 @@ use crate::{
     change::{ChangeError, Engine, Request, StateDir, plan},
     lab::Pair,
 };
-use std::path::Path;
+use std::{fmt, path::Path};
 
 /// A dataplane of nettrace's own, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,20 @@ pub enum Need {
     Rules(&'static str, fn() -> Script),
     /// A fast path.
     FastPath(FastPath),
+}
+
+/// For people.
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Program(program) => write!(f, "the program `{}`", program.name()),
+            Self::Device(path) => write!(f, "`{path}`"),
+            Self::Sysctl(key, since) => write!(f, "the setting `{}` (Linux {since})", key.replace('/', ".")),
+            Self::Qdisc(kind) => write!(f, "the queue `{kind}`"),
+            Self::Rules(what, _) => f.write_str(what),
+            Self::FastPath(path) => write!(f, "the fast path `{}`, which is not built yet", path.name()),
+        }
+    }
 }
 
 impl Need {

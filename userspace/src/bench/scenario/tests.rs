@@ -3,7 +3,7 @@
 use super::*;
 use crate::change::offered;
 use nettrace_bench::load::LoadError;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 
 /// As comparisons name them.
 const METRICS: [&str; 6] = ["p50", "p90", "p99", "p99.9", "throughput", "errors"];
@@ -62,4 +62,59 @@ fn what_is_not_built_says_so_and_does_not_run() {
         let refused = scenario.start().map(|running| running.id().to_owned());
         assert!(matches!(refused, Err(ScenarioError::Unavailable { .. })), "{refused:?}");
     }
+}
+
+/// What users read of the scenarios.
+fn page() -> String {
+    let mut page = String::from(
+        "# Scenarios\n\nMade from the table of scenarios, `userspace/src/bench/scenario`. Each is a small network of namespaces, \
+         over IPv4, that has a trouble, and the setting that is said to cure it: arm A is without it, arm B with it. The machine \
+         itself is not changed. What a machine lacks is told when a scenario is to run.\n",
+    );
+    for scenario in all() {
+        let [a, b] = scenario.arms;
+        let network = match scenario.layout {
+            Layout::Node => "two pods of a node that routes between them".to_owned(),
+            Layout::Line { delay, mtu } if delay.is_zero() => {
+                format!("two nodes side by side, MTU {mtu} bytes")
+            }
+            Layout::Line { delay, mtu } => {
+                format!("two nodes, {} ms apart each way, MTU {mtu} bytes", delay.as_millis())
+            }
+        };
+        let _ = write!(
+            page,
+            "\n## {}\n\nThe usual advice: {}.\n\n- A: {a}\n- B: {b}\n- Network: {network}\n",
+            scenario.name, scenario.advice
+        );
+        for (place, setting) in scenario.changes() {
+            let _ = writeln!(page, "- Change at the {}: `{setting}`", place.name());
+        }
+        let loads: Vec<_> =
+            scenario.workloads.iter().map(|workload| format!("`{}`", workload.name)).collect();
+        let answers: Vec<_> = scenario.answers.iter().map(|answer| format!("`{answer}`")).collect();
+        let _ = writeln!(page, "- Load: {}\n- Answered by: {}", loads.join(", "), answers.join(", "));
+        for need in scenario.layout.needs().iter().chain(scenario.needs) {
+            let _ = writeln!(page, "- Needs: {need}");
+        }
+        if let Some(made) = scenario.made {
+            let _ = writeln!(page, "- How it is made: {made}.");
+        }
+    }
+    page
+}
+
+/// Regenerate with `NETTRACE_UPDATE_SCHEMA=1 cargo test -p nettrace scenario`.
+#[test]
+fn the_page_is_that_of_the_table() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/scenarios.md");
+    let text = page();
+    if std::env::var_os("NETTRACE_UPDATE_SCHEMA").is_some() {
+        fs::write(&path, &text).unwrap();
+    }
+    let committed = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == text,
+        "docs/scenarios.md is out of date: NETTRACE_UPDATE_SCHEMA=1 cargo test -p nettrace scenario"
+    );
 }

@@ -61,6 +61,11 @@ pub struct Part {
 }
 
 impl Workload {
+    /// One that asks the server itself, at any port, for at least a second.
+    pub(super) const fn plain(name: &'static str, args: fn() -> LoadArgs) -> Self {
+        Self { name, args, port: 0, service: None, least: Duration::from_secs(1), warms_up: true }
+    }
+
     /// What it is, as it is run.
     ///
     /// # Errors

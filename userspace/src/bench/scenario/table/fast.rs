@@ -3,32 +3,17 @@
 use super::super::{FastPath, Layout, Need, Program, Scenario, Setting, Workload};
 use super::{names, queues, services};
 use nettrace_bench::load::args::{KindName, LoadArgs};
-use std::time::Duration;
 
 pub(super) const HOST_ROUTING: Scenario = Scenario {
     name: "fast-path-host-routing",
-    advice: "Let packets between pods pass by the node's stack (eBPF host routing)",
+    advice: "let packets between pods pass by the node's stack (eBPF host routing)",
     arms: ["packets go through the node's stack", "from one pod's interface to the other's"],
     layout: Layout::Node,
     setup: &[],
     settings: &[Setting::FastPath(FastPath::HostRouting)],
     workloads: &[
-        Workload {
-            name: "tcp_rr",
-            args: || LoadArgs::of(KindName::TcpRr),
-            port: 0,
-            service: None,
-            least: Duration::from_secs(1),
-            warms_up: true,
-        },
-        Workload {
-            name: "tcp_crr",
-            args: || LoadArgs::of(KindName::TcpCrr),
-            port: 0,
-            service: None,
-            least: Duration::from_secs(1),
-            warms_up: true,
-        },
+        Workload::plain("tcp_rr", || LoadArgs::of(KindName::TcpRr)),
+        Workload::plain("tcp_crr", || LoadArgs::of(KindName::TcpCrr)),
     ],
     answers: &["tcp_rr.p50", "tcp_crr.p50"],
     needs: &[Need::FastPath(FastPath::HostRouting)],
@@ -37,7 +22,7 @@ pub(super) const HOST_ROUTING: Scenario = Scenario {
 
 pub(super) const SERVICE_TRANSLATION: Scenario = Scenario {
     name: "fast-path-service-translation",
-    advice: "Translate Services when sockets connect (eBPF kube-proxy replacement)",
+    advice: "translate Services when sockets connect (eBPF kube-proxy replacement)",
     arms: ["5,000 Services in iptables", "sockets connect to endpoints; no rules"],
     settings: &[Setting::FastPath(FastPath::ServiceTranslation)],
     needs: &[Need::FastPath(FastPath::ServiceTranslation), Need::Program(Program::IptablesRestore)],
@@ -46,7 +31,7 @@ pub(super) const SERVICE_TRANSLATION: Scenario = Scenario {
 
 pub(super) const PRIORITY: Scenario = Scenario {
     name: "fast-path-priority",
-    advice: "Mark traffic that waits for answers, on the node (eBPF)",
+    advice: "mark traffic that waits for answers, on the node (eBPF)",
     arms: [
         "a first-come queue of 120 ms on a 100 Mbit/s link",
         "what waits for answers goes first, unmarked as it is",
@@ -58,7 +43,7 @@ pub(super) const PRIORITY: Scenario = Scenario {
 
 pub(super) const DNS_CACHE: Scenario = Scenario {
     name: "fast-path-dns-cache",
-    advice: "Answer DNS queries in the kernel of the client's node (eBPF)",
+    advice: "answer DNS queries in the kernel of the client's node (eBPF)",
     arms: [
         "queries go to the cluster's name server, 2 ms away",
         "answers that are known come from the kernel",

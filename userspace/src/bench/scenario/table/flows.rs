@@ -29,7 +29,7 @@ fn raised() -> Script {
 
 pub(super) const CONNTRACK_FULL: Scenario = Scenario {
     name: "conntrack-full",
-    advice: "Raise net.netfilter.nf_conntrack_max",
+    advice: "raise net.netfilter.nf_conntrack_max",
     arms: ["the table is full: 1,000 flows", "it has room for 262,144"],
     layout: Layout::Node,
     setup: &[],
@@ -78,28 +78,14 @@ fn untracked() -> Script {
 
 pub(super) const NOTRACK: Scenario = Scenario {
     name: "notrack",
-    advice: "Do not track traffic that no rule asks about (NOTRACK)",
+    advice: "do not track traffic that no rule asks about (NOTRACK)",
     arms: ["the node tracks flows between its pods", "it does not"],
     layout: Layout::Node,
     setup: &[Step::Script(Place::Node, stateful), FORGET[0], FORGET[1]],
     settings: &[Setting::Rules(Place::Node, [tracked, untracked])],
     workloads: &[
-        Workload {
-            name: "tcp_crr",
-            args: || LoadArgs::of(KindName::TcpCrr),
-            port: 0,
-            service: None,
-            least: Duration::from_secs(1),
-            warms_up: true,
-        },
-        Workload {
-            name: "udp_new",
-            args: || LoadArgs::of(KindName::UdpNew),
-            port: 0,
-            service: None,
-            least: Duration::from_secs(1),
-            warms_up: true,
-        },
+        Workload::plain("tcp_crr", || LoadArgs::of(KindName::TcpCrr)),
+        Workload::plain("udp_new", || LoadArgs::of(KindName::UdpNew)),
     ],
     answers: &["tcp_crr.p50", "tcp_crr.throughput", "udp_new.p50", "udp_new.throughput"],
     needs: &[Need::Program(Program::Nft), Need::Rules("rules for connections (nft_ct)", untracked)],

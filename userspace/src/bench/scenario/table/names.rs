@@ -31,7 +31,7 @@ fn translate(rule: &str) -> Script {
 
 pub(super) const CACHE: Scenario = Scenario {
     name: "dns-cache",
-    advice: "Run a DNS cache on each node (NodeLocal DNSCache)",
+    advice: "run a DNS cache on each node (NodeLocal DNSCache)",
     arms: [
         "queries go to the cluster's name server, 2 ms away",
         "a cache on the client's node has its address",

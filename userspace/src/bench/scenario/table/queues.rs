@@ -50,7 +50,7 @@ fn mark() -> Script {
 
 pub(super) const FAIR: Scenario = Scenario {
     name: "bufferbloat-fq_codel",
-    advice: "Use fq_codel (or cake) on links that fill",
+    advice: "use fq_codel (or cake) on links that fill",
     arms: ["a first-come queue of 120 ms on a 100 Mbit/s link", "fq_codel in its place"],
     layout: Layout::Node,
     setup: SETUP,
@@ -63,7 +63,7 @@ pub(super) const FAIR: Scenario = Scenario {
 
 pub(super) const PRIORITY: Scenario = Scenario {
     name: "bufferbloat-priority",
-    advice: "Give traffic that waits for answers a band of its own",
+    advice: "give traffic that waits for answers a band of its own",
     arms: [
         "a first-come queue of 120 ms on a 100 Mbit/s link",
         "pfifo_fast in its place: marked requests go first",

@@ -40,7 +40,7 @@ const BOTH: &[Need] = &[Need::Program(Program::IptablesRestore), Need::Program(P
 const fn count(name: &'static str, arms: [&'static str; 2], setup: &'static [Step]) -> Scenario {
     Scenario {
         name,
-        advice: "Keep the number of Services small, where kube-proxy writes iptables rules",
+        advice: "keep the number of Services small, where kube-proxy writes iptables rules",
         arms,
         layout: Layout::Node,
         setup,
@@ -55,7 +55,7 @@ const fn count(name: &'static str, arms: [&'static str; 2], setup: &'static [Ste
 const fn mode(name: &'static str, arms: [&'static str; 2], setup: &'static [Step]) -> Scenario {
     Scenario {
         name,
-        advice: "Have kube-proxy write nftables rules (--proxy-mode=nftables)",
+        advice: "have kube-proxy write nftables rules (--proxy-mode=nftables)",
         arms,
         layout: Layout::Node,
         setup,
@@ -117,7 +117,7 @@ pub(super) const MODE_10000: Scenario = mode(
 );
 pub(super) const MAP_10000: Scenario = Scenario {
     name: "services-map-10000",
-    advice: "Keep the number of Services small, where kube-proxy writes nftables rules",
+    advice: "keep the number of Services small, where kube-proxy writes nftables rules",
     arms: ["10,000 Services in a verdict map of nftables", "one"],
     layout: Layout::Node,
     setup: &[Step::Script(Place::Node, nft::<10_000>), FORGET[0], FORGET[1]],

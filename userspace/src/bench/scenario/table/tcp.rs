@@ -7,18 +7,11 @@ use std::time::Duration;
 /// From one end to the other, of those that are far from each other: 10 ms there and back.
 const FAR: Layout = Layout::Line { delay: Duration::from_millis(5), mtu: 1500 };
 
-const STREAM: &[Workload] = &[Workload {
-    name: "tcp_stream",
-    args: || LoadArgs::of(KindName::TcpStream),
-    port: 0,
-    service: None,
-    least: Duration::from_secs(1),
-    warms_up: true,
-}];
+const STREAM: &[Workload] = &[Workload::plain("tcp_stream", || LoadArgs::of(KindName::TcpStream))];
 
 pub(super) const FAST_OPEN: Scenario = Scenario {
     name: "tcp-fast-open",
-    advice: "Enable TCP Fast Open (net.ipv4.tcp_fastopen)",
+    advice: "enable TCP Fast Open (net.ipv4.tcp_fastopen)",
     arms: [
         "servers do not take part; client and server 5 ms apart",
         "listeners take part: a request may come with its SYN",
@@ -28,14 +21,10 @@ pub(super) const FAST_OPEN: Scenario = Scenario {
     setup: &[Step::Sysctl(Place::Client, "net/ipv4/tcp_fastopen", "1")],
     // Server, without a cookie's being needed from listeners that do not ask for it themselves: 0x403.
     settings: &[Setting::Change(&[(Place::Server, "sysctl:net.ipv4.tcp_fastopen=1027")])],
-    workloads: &[Workload {
-        name: "tcp_crr",
-        args: || LoadArgs { fast_open: true, ..LoadArgs::of(KindName::TcpCrr) },
-        port: 0,
-        service: None,
-        least: Duration::from_secs(1),
-        warms_up: true,
-    }],
+    workloads: &[Workload::plain("tcp_crr", || LoadArgs {
+        fast_open: true,
+        ..LoadArgs::of(KindName::TcpCrr)
+    })],
     answers: &["tcp_crr.p50", "tcp_crr.throughput"],
     needs: &[],
     made: Some("the delay is that of a delay line in user space"),
@@ -55,7 +44,7 @@ const FEW_PORTS: Step = Step::Sysctl(Place::Client, "net/ipv4/ip_local_port_rang
 
 pub(super) const TIME_WAIT: Scenario = Scenario {
     name: "time-wait-reuse",
-    advice: "Reuse ports in TIME_WAIT (net.ipv4.tcp_tw_reuse=1)",
+    advice: "reuse ports in TIME_WAIT (net.ipv4.tcp_tw_reuse=1)",
     arms: ["1,000 ports, each in TIME_WAIT for 60 s", "a port can be used again after 1 s"],
     layout: Layout::Node,
     setup: &[FEW_PORTS, Step::Sysctl(Place::Client, "net/ipv4/tcp_tw_reuse", "0")],
@@ -68,7 +57,7 @@ pub(super) const TIME_WAIT: Scenario = Scenario {
 
 pub(super) const TIME_WAIT_DELAY: Scenario = Scenario {
     name: "time-wait-reuse-delay",
-    advice: "Reuse ports in TIME_WAIT sooner (net.ipv4.tcp_tw_reuse_delay)",
+    advice: "reuse ports in TIME_WAIT sooner (net.ipv4.tcp_tw_reuse_delay)",
     arms: ["1,000 ports, each in TIME_WAIT for 60 s", "a port can be used again after 1 ms"],
     layout: Layout::Node,
     setup: &[FEW_PORTS, Step::Sysctl(Place::Client, "net/ipv4/tcp_tw_reuse", "0")],
@@ -84,7 +73,7 @@ pub(super) const TIME_WAIT_DELAY: Scenario = Scenario {
 
 pub(super) const ACCEPT_QUEUE: Scenario = Scenario {
     name: "accept-queue",
-    advice: "Raise net.core.somaxconn",
+    advice: "raise net.core.somaxconn",
     arms: ["bursts of 500 connections meet a queue of 16", "a queue of 128"],
     layout: Layout::Node,
     setup: &[Step::Sysctl(Place::Server, "net/core/somaxconn", "16")],
@@ -109,7 +98,7 @@ pub(super) const ACCEPT_QUEUE: Scenario = Scenario {
 
 pub(super) const BUFFERS: Scenario = Scenario {
     name: "socket-buffers",
-    advice: "Raise the maximum of TCP's buffers (net.ipv4.tcp_rmem, tcp_wmem), so that they grow with the path",
+    advice: "raise the maximum of TCP's buffers (net.ipv4.tcp_rmem, tcp_wmem), so that they grow with the path",
     arms: ["buffers of 208 KiB at most, over 10 ms", "of 6 and 4 MiB at most, as is the kernel's default"],
     layout: FAR,
     setup: &[
@@ -132,7 +121,7 @@ pub(super) const BUFFERS: Scenario = Scenario {
 
 pub(super) const JUMBO: Scenario = Scenario {
     name: "jumbo-frames",
-    advice: "Raise the MTU to 9000, where the network carries it",
+    advice: "raise the MTU to 9000, where the network carries it",
     arms: ["packets of 1,500 bytes", "of 9,000"],
     layout: Layout::Line { delay: Duration::ZERO, mtu: 9000 },
     setup: &[
