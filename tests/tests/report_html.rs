@@ -8,74 +8,16 @@ use nettrace::{
     report::{Format, Options, render},
     snapshot::{Snapshot, sample},
 };
-use std::{fs, io::Write as _, path::PathBuf, process::Command};
-
-/// What a browser made of a page.
-struct Visit {
-    /// The document after its script ran.
-    dom: String,
-    /// Console messages.
-    console: Vec<String>,
-    /// URLs that were asked for, other than the page itself.
-    requests: Vec<String>,
-}
+use nettrace_tests::browser::{self, Visit, assert_quiet};
+use std::path::Path;
 
 /// Opens a page; `None` when browser tests are switched off.
 fn visit(name: &str, page: &str) -> Option<Visit> {
-    if std::env::var_os("NETTRACE_SKIP_BROWSER").is_some() {
-        // Straight to stderr: the test harness would keep the output of a passing test to itself.
-        let _ = writeln!(std::io::stderr(), "{name}: skipped, NETTRACE_SKIP_BROWSER is set");
-        return None;
-    }
-    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = fs::remove_dir_all(&dir);
-    fs::create_dir_all(&dir).expect("the target directory can be written");
-    let (file, net_log) = (dir.join("report.html"), dir.join("net.json"));
-    fs::write(&file, page).expect("the page can be written");
-    let output = Command::new("chromium")
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
-        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        .args(["--disable-default-apps", "--disable-extensions", "--host-resolver-rules=MAP * ~NOTFOUND"])
-        .args(["--enable-logging=stderr", "--v=0", "--virtual-time-budget=5000", "--dump-dom"])
-        .arg(format!("--user-data-dir={}", dir.join("profile").display()))
-        .arg(format!("--log-net-log={}", net_log.display()))
-        .arg(format!("file://{}", file.display()))
-        .output()
-        .unwrap_or_else(|e| {
-            panic!(
-                "cannot run chromium ({e}): install the package `chromium`, \
-                 or set NETTRACE_SKIP_BROWSER=1 to skip the browser tests"
-            )
-        });
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "chromium failed: {stderr}");
-    Some(Visit {
-        dom: String::from_utf8_lossy(&output.stdout).into_owned(),
-        console: stderr.lines().filter(|line| line.contains(":CONSOLE")).map(ToOwned::to_owned).collect(),
-        requests: requests(&fs::read_to_string(&net_log).expect("chromium wrote its network log")),
-    })
-}
-
-/// Network URLs named in Chromium's network log, without those of its own services.
-fn requests(log: &str) -> Vec<String> {
-    const OWN: [&str; 3] = ["google.com", "googleapis.com", "gstatic.com"];
-    log.split("\"url\":\"")
-        .skip(1)
-        .filter_map(|rest| rest.split('"').next())
-        .filter(|url| url.starts_with("http") || url.starts_with("ws"))
-        .filter(|url| !OWN.iter().any(|own| url.contains(own)))
-        .map(ToOwned::to_owned)
-        .collect()
+    browser::visit(Path::new(env!("CARGO_TARGET_TMPDIR")), name, page)
 }
 
 fn page(snapshot: &Snapshot) -> String {
     render(snapshot, Format::Html, &Options::default()).expect("renders")
-}
-
-fn assert_quiet(visit: &Visit) {
-    assert!(visit.console.is_empty(), "console: {:#?}", visit.console);
-    assert!(visit.requests.is_empty(), "requests: {:#?}", visit.requests);
-    assert!(visit.dom.contains("<html lang=\"en\" class=\"js\""), "the script did not run");
 }
 
 #[test]

@@ -125,7 +125,7 @@ pub fn render(subject: &Subject<'_>, format: Format, options: &Options) -> Resul
     if format == Format::Json {
         return json::render(&Document::BenchReport(Report::of(subject)));
     }
-    write(&view::build(subject, rows(format, options)), format, options, || figures::of(subject))
+    write(view::build(subject, rows(format, options)), format, options, || figures::of(subject))
 }
 
 /// Rows of a table: HTML has room for all.
@@ -138,15 +138,21 @@ const fn rows(format: Format, options: &Options) -> usize {
 
 /// Writes what people read.
 fn write<P: Serialize>(
-    view: &View,
+    mut view: View,
     format: Format,
     options: &Options,
     plots: impl FnOnce() -> P,
 ) -> Result<String, ReportError> {
+    // There is no option for more rows.
+    for more in
+        view.sections.iter_mut().flat_map(|section| &mut section.tables).filter_map(|t| t.more.as_mut())
+    {
+        *more = more.replace("raise --top", "the HTML report has all");
+    }
     Ok(match format {
-        Format::Text | Format::Json => text::render(view, options),
-        Format::Markdown => markdown::render(view),
-        Format::Html => html::render(view, &plots(), &FIGURES)?,
+        Format::Text | Format::Json => text::render(&view, options),
+        Format::Markdown => markdown::render(&view),
+        Format::Html => html::render(&view, &plots(), &FIGURES)?,
     })
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Needs a [`View`]; yields headings, lists and tables in which strings from outside have no meaning as markup.
 
-use super::view::{Cell, Kind, Section, Table, View};
+use super::view::{Cell, Depth, Kind, Section, Table, View};
 
 /// Writes the report.
 pub(crate) fn render(view: &View) -> String {
@@ -20,7 +20,8 @@ pub(crate) fn render(view: &View) -> String {
     for highlight in &view.highlights {
         out.push_str(&format!("- {} {}\n", highlight.level.mark(), escape(&highlight.text)));
     }
-    let (folded, open): (Vec<_>, Vec<_>) = view.sections.iter().partition(|section| section.folded);
+    let (folded, open): (Vec<_>, Vec<_>) =
+        view.sections.iter().partition(|section| section.depth != Depth::Main);
     open.into_iter().for_each(|section| write_section(&mut out, section));
     if !folded.is_empty() {
         let titles: Vec<&str> = folded.iter().map(|section| section.title).collect();

@@ -25,6 +25,8 @@ pub(crate) struct Waterfall {
     /// Decades of the time axis, left to right.
     ticks: Vec<Tick>,
     rows: Vec<Row>,
+    /// Whether there are rows before and after.
+    is_pair: bool,
 }
 
 /// Latency by percentile.
@@ -141,6 +143,7 @@ impl Waterfall {
         Self {
             ticks: scale.decades().map(|(at, label)| Tick { at: percent(at), label }).collect(),
             rows: all.iter().map(|d| row(d, scale)).collect(),
+            is_pair: all.iter().any(|d| d.before),
         }
     }
 }

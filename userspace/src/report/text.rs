@@ -12,6 +12,8 @@ use unicode_width::UnicodeWidthStr;
 const MIN_WIDTH: usize = 60;
 /// No column is made narrower than this.
 const MIN_COLUMN: usize = 8;
+/// Longer words are cut before a table becomes wider than the page.
+const WHOLE_WORD: usize = 16;
 /// Spaces between columns.
 pub(crate) const GAP: usize = 2;
 
@@ -27,7 +29,9 @@ pub(crate) fn render(view: &View, options: &Options) -> String {
     for fact in &view.facts {
         page.hang(&mut out, &format!("{:widest$}  ", fact.name), &fact.value);
     }
-    out.push('\n');
+    if !view.highlights.is_empty() {
+        out.push('\n');
+    }
     for highlight in &view.highlights {
         page.highlight(&mut out, highlight.level, &highlight.text);
     }
@@ -121,24 +125,38 @@ impl Page {
 
     /// Widths of the columns: as wide as their content; columns of words give way when the page is too narrow.
     fn widths(&self, table: &Table) -> Vec<usize> {
-        let content = |n: usize| table.rows.iter().filter_map(move |r| r.get(n)).map(|c| c.text.width());
+        let texts = |n: usize| table.rows.iter().filter_map(move |r| r.get(n)).map(|c| c.text.as_str());
+        let content = |n: usize| texts(n).map(|text| text.width());
+        let head = |n: usize| table.columns.iter().skip(n).take(1).map(|column| column.title);
+        let words =
+            |n: usize| texts(n).chain(head(n)).flat_map(|text| text.split(' ')).map(|word| word.width());
         let mut widths: Vec<usize> = table
             .columns
             .iter()
             .enumerate()
             .map(|(n, column)| content(n).max().unwrap_or(0).max(column.title.width()))
             .collect();
+        // Words stay whole where that is enough.
+        let whole: Vec<usize> =
+            (0..widths.len()).map(|n| words(n).max().unwrap_or(0).clamp(MIN_COLUMN, WHOLE_WORD)).collect();
+        self.narrow(&mut widths, table, &whole);
+        self.narrow(&mut widths, table, &vec![MIN_COLUMN; whole.len()]);
+        widths
+    }
+
+    /// Lets columns of words give way, until the table fits or all of them are as narrow as they may be.
+    fn narrow(&self, widths: &mut [usize], table: &Table, least: &[usize]) {
         let gaps = GAP * widths.len().saturating_sub(1);
         while widths.iter().sum::<usize>() + gaps > self.width {
             let over = widths.iter().sum::<usize>() + gaps - self.width;
-            let words = widths.iter_mut().zip(&table.columns).filter(|(_, c)| c.kind == Kind::Text);
-            match words.map(|(w, _)| w).filter(|w| **w > MIN_COLUMN).max() {
+            let words =
+                widths.iter_mut().zip(least).zip(&table.columns).filter(|(_, c)| c.kind == Kind::Text);
+            match words.map(|(w, _)| w).filter(|(w, least)| **w > **least).max() {
                 // The widest gives way first, by half of the surplus at most, so that two wide ones share it.
-                Some(widest) => *widest = widest.saturating_sub(over.div_ceil(2)).max(MIN_COLUMN),
+                Some((widest, least)) => *widest = widest.saturating_sub(over.div_ceil(2)).max(*least),
                 None => break,
             }
         }
-        widths
     }
 }
 

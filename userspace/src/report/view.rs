@@ -111,13 +111,25 @@ pub struct Section {
     pub tables: Vec<Table>,
     /// Templates of the plots that HTML has in place of the lines.
     pub figures: Vec<&'static str>,
-    /// Whether it is for those who want to know more: closed, where the format can close it.
-    pub folded: bool,
+    /// How much it matters.
+    pub depth: Depth,
+}
+
+/// For whom a section is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Depth {
+    /// For everybody.
+    Main,
+    /// For those who want to know more: not in sight where a text is to be short.
+    More,
+    /// For those who look something up: closed, where the format can close it.
+    Detail,
 }
 
 impl Section {
     pub(crate) const fn new(id: &'static str, title: &'static str) -> Self {
-        Self { id, title, lines: Vec::new(), tables: Vec::new(), figures: Vec::new(), folded: false }
+        Self { id, title, lines: Vec::new(), tables: Vec::new(), figures: Vec::new(), depth: Depth::Main }
     }
 
     pub(crate) fn line(&mut self, text: impl Into<String>) {

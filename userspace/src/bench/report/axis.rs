@@ -34,9 +34,15 @@ impl Axis {
         // All the same lie in the middle.
         let room = match (high - low) * ROOM {
             room if room > 0.0 => room,
+            _ if is_log => ROOM,
             _ => (high.abs() * ROOM).max(ROOM),
         };
         Self { is_log, low: low - room, high: high + room }
+    }
+
+    /// What lies at the low and at the high end; nothing is below 0.
+    pub(super) fn ends(self) -> [f64; 2] {
+        [self.low, self.high].map(|end| if self.is_log { end.exp() } else { end.max(0.0) })
     }
 
     /// Where a value lies: 0 at the low end, 1 at the high end, and there, too, what is infinite.
@@ -107,6 +113,7 @@ mod tests {
         assert!((axis.position(100.0) - 0.5).abs() < 1e-9);
         assert!(axis.position(10.0) > 0.04 && axis.position(1000.0) < 0.96);
         assert!((axis.position(f64::INFINITY) - 1.0).abs() < 1e-9);
+        assert_eq!(Axis::from_zero([100.0].into_iter()).ends(), [0.0, 106.0]);
         let same = Axis::log([7.0, 7.0].into_iter());
         assert!((same.position(7.0) - 0.5).abs() < 1e-9);
         let counts = Axis::from_zero([10.0].into_iter());

@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Characters of a bar.
-const BAR: usize = 24;
+const BAR: usize = 20;
 const NS_PER_MS: u64 = 1_000_000;
 
 /// Which figures.
@@ -72,7 +72,7 @@ pub fn history(
     if format == Format::Json {
         return json::render(&Document::BenchHistory(trends));
     }
-    write(&view(&trends, listed, rows(format, options)), format, options, || {
+    write(view(&trends, listed, rows(format, options)), format, options, || {
         Figures::of_traces(traces(&trends))
     })
 }
@@ -135,7 +135,13 @@ fn view(trends: &Trends, listed: &Listed, top: usize) -> View {
         );
     }
     section.table(newest(&trends.trends));
-    section.table(every(&trends.trends, top));
+    // Of many figures, the lines of all runs are for those who have room.
+    let lines: usize = trends.trends.iter().map(|trend| trend.points.len()).sum();
+    if trends.trends.len() == 1 || lines <= top {
+        section.table(every(&trends.trends, top));
+    } else if lines > 0 {
+        section.line("Of one load and one metric, each run has a line.");
+    }
     let runs = trends.trends.iter().map(|trend| trend.points.len()).max().unwrap_or(0);
     let damaged = listed.damaged.iter().map(|(line, why)| Highlight {
         level: Level::Warn,
@@ -195,7 +201,7 @@ fn every(trends: &[Trend], top: usize) -> Table {
         trends.iter().flat_map(|t| t.points.iter().rev().map(move |point| (t, t.axis(), point))).collect();
     let columns = [
         ("run", Kind::Number),
-        ("when", Kind::Text),
+        ("when", Kind::Number),
         ("load", Kind::Text),
         ("metric", Kind::Text),
         ("middle", Kind::Number),
@@ -258,8 +264,7 @@ fn traces(trends: &Trends) -> Traces {
 
 fn trace(trend: &Trend) -> Trace {
     let axis = trend.axis();
-    let middles = || trend.points.iter().map(|point| point.level.middle);
-    let show = |v: Option<f64>| v.map_or_else(String::new, |v| trend.show(v));
+    let [low, high] = axis.ends().map(|v| trend.show(v));
     let dot = |(n, point): (usize, &TrendPoint)| Dot {
         x: across(n, trend.points.len()),
         y: height(axis, point.level.middle),
@@ -271,7 +276,7 @@ fn trace(trend: &Trend) -> Trace {
     let end = |point: Option<&TrendPoint>| point.map(when).unwrap_or_default();
     Trace {
         title: value::title(&trend.load, trend.metric),
-        ends: [show(middles().reduce(f64::max)), show(middles().reduce(f64::min))],
+        ends: [high, low],
         below: [end(trend.points.first()), end(trend.points.last())],
         dots: trend.points.iter().enumerate().map(dot).collect(),
         levels: trend.usual().map(|v| Across { y: height(axis, v), class: "after" }).into_iter().collect(),

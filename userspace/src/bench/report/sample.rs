@@ -84,8 +84,13 @@ fn round(n: usize, block: u32, arm: Arm) -> Round {
     if arm == Arm::A && block % 3 == 0 {
         dns.errors.insert("timed out".to_owned(), u64::from(2 + block % 2));
     }
+    let rr = Outcome {
+        service: Some(rr.clone()),
+        lateness: Some(latencies(LATENCIES, [0.1, 0.4, 0.9, 1.8, 4.0, 20.0])),
+        ..outcome(Mode::OpenConstant, Unit::Requests, LATENCIES, Some(rr))
+    };
     let loads = BTreeMap::from([
-        ("tcp_rr".to_owned(), outcome(Mode::OpenConstant, Unit::Requests, LATENCIES, Some(rr))),
+        ("tcp_rr".to_owned(), rr),
         ("dns".to_owned(), dns),
         ("tcp_stream".to_owned(), outcome(Mode::Closed, Unit::Bytes, bulk as u64, None)),
     ]);

@@ -80,7 +80,7 @@ pub fn suite(settings: &[Setting<'_>], format: Format, options: &Options) -> Res
         let effect = compared(settings).map(|(_, comparison)| comparison.effect).next().unwrap_or(0.0);
         Figures::of_forest(Forest::over(answers(settings).into_iter().map(named).collect(), effect))
     };
-    write(&view(settings, rows(format, options)), format, options, effects)
+    write(view(settings, rows(format, options)), format, options, effects)
 }
 
 fn name(setting: &Setting<'_>, row: &Row) -> String {
@@ -141,7 +141,7 @@ fn view(settings: &[Setting<'_>], top: usize) -> View {
     let mut effects = Section::new("results", "Settings and what they brought");
     let mut columns = vec![("setting", Kind::Text), ("load", Kind::Text)];
     // Whoever wants to know what could have been shown finds it in the report of the scenario.
-    let shown = |title: &str| title != "detectable" && title != "p";
+    let shown = |title: &str| title != "shows" && title != "p";
     let all = runs::comparison_columns();
     columns.extend(all.into_iter().filter(|(title, _)| shown(title)));
     effects.table(Table::of("", &columns, &rows, usize::MAX, |(setting, row)| {

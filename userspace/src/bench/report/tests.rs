@@ -258,7 +258,7 @@ prop_compose! {
     fn any_result()(
         rounds in prop::collection::vec(
             (0..9_u32, any::<bool>(), any::<u64>(), prop::collection::btree_map(".{0,5}", any_outcome(), 0..3)),
-            0..9,
+            0..7,
         ),
         (name, signal, tool) in (".{0,40}", ".{0,9}", ".{0,9}"),
         settings in prop::collection::btree_map(".{0,12}", ".{0,400}", 0..4),
@@ -282,7 +282,7 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn any_result_makes_a_report_of_each_kind(

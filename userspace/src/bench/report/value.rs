@@ -28,9 +28,12 @@ pub(super) fn cell(metric: Metric, unit: &str, v: Option<f64>) -> Cell {
     Cell { text: of(metric, unit, v), sort: Some(finite(v)) }
 }
 
-/// Three digits, or all before the point.
+/// Three digits, or all before the point; of millions and more, a power of ten.
 fn number(v: f64) -> String {
     match v {
+        v if v >= 1e12 => format!("{v:.2e}"),
+        v if v >= 1e9 => format!("{} G", number(v / 1e9)),
+        v if v >= 1e6 => format!("{} M", number(v / 1e6)),
         v if v >= 100.0 => units::count(v.round() as u64),
         v if v >= 10.0 => format!("{v:.1}"),
         v if v == 0.0 => "0".to_owned(),
@@ -65,12 +68,17 @@ pub(super) fn effect(metric: Metric, v: f64) -> String {
 pub(super) fn interval(metric: Metric, bounds: Option<Bounds>) -> String {
     let Some(Bounds { low, high }) = bounds else { return "too few rounds".to_owned() };
     let [low, high] = [low, high].map(|v| effect(metric, v));
-    format!("{}..{high}", low.trim_end_matches('x'))
+    [low, high].map(|v| v.trim_end_matches('x').to_owned()).join("..")
+}
+
+/// A share that somebody asked for, without digits that he did not: `95 %`.
+pub(super) fn share(share: f64) -> String {
+    format!("{} %", (share * 1e4).round() / 100.0)
 }
 
 /// A probability.
 pub(super) fn probability(p: f64) -> String {
-    if p < 0.0001 { "<0.0001".to_owned() } else { format!("{p:.4}") }
+    if p < 0.001 { "<0.001".to_owned() } else { format!("{p:.3}") }
 }
 
 /// The least effect that a row's rounds show.
@@ -123,6 +131,7 @@ mod tests {
         assert_eq!(throughput("bytes/s", 0.0), "0.00 bit/s");
         assert_eq!(throughput("requests/s", 38_912.4), "38,912/s");
         assert_eq!(throughput("requests/s", 7.126), "7.13/s");
+        assert_eq!(throughput("", 12_335_778.0), "12.3 M/s");
         assert_eq!(of(Metric::P99, "ns", 41_000_000.0), "41.0 ms");
         assert_eq!(of(Metric::P99, "ns", f64::INFINITY), "no answer");
         assert_eq!(of(Metric::Errors, "errors", 12.0), "12");
@@ -136,10 +145,11 @@ mod tests {
         assert_eq!(ratio(2e17), "2e17x");
         assert_eq!(ratio(0.000_2), "2e-4x");
         let bounds = Some(Bounds { low: 0.81, high: 1.3 });
-        assert_eq!(interval(Metric::P50, bounds), "0.810..1.300x");
+        assert_eq!(interval(Metric::P50, bounds), "0.810..1.300");
         assert_eq!(interval(Metric::Errors, Some(Bounds { low: -1.5, high: 0.0 })), "-1.5..+0.0");
+        assert_eq!([0.95, 0.05, 0.999, 1.0 - 0.95].map(share), ["95 %", "5 %", "99.9 %", "5 %"]);
         assert_eq!(interval(Metric::P50, None), "too few rounds");
-        assert_eq!(probability(0.000_01), "<0.0001");
-        assert_eq!(probability(0.034), "0.0340");
+        assert_eq!(probability(0.000_01), "<0.001");
+        assert_eq!(probability(0.034), "0.034");
     }
 }

@@ -31,7 +31,10 @@ pub(super) fn build(subject: &Subject<'_>, top: usize) -> View {
     }
     sections.extend([results::percentiles(subject), segments::section(subject)]);
     sections.push(results::counts(subject, top));
-    sections.extend([rounds::section(subject, &series, top), details::environment(subject, top)]);
+    sections.extend(subject.comparison.map(details::differences));
+    sections.push(rounds::section(subject, &series));
+    sections.extend(rounds::every(subject, &series, top));
+    sections.push(details::environment(subject, top));
     sections.extend(subject.comparison.map(details::method));
     View {
         kind: "nettrace bench",

@@ -1,10 +1,7 @@
 //! Effects below each other, with their intervals and the line of no effect.
 
 use super::super::{axis::Ratios, value};
-use crate::report::{
-    plot::{Tick, percent},
-    units,
-};
+use crate::report::plot::{Tick, percent};
 use nettrace_bench::{
     compare::{Comparison, Row},
     stats::Verdict,
@@ -68,7 +65,7 @@ impl Forest {
                 .collect(),
             one: at(1.0),
             band: [at(less), percent(axis.position(more) - axis.position(less))],
-            effect: units::percent(effect),
+            effect: value::share(effect),
             effects: effects.iter().map(|one| mark(one, axis)).collect(),
         }
     }

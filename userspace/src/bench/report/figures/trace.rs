@@ -81,10 +81,10 @@ impl Traces {
 
 fn of_series(subject: &Subject<'_>, series: &Series) -> Trace {
     let axis = view::axis(series);
-    let show = |v: Option<f64>| v.map_or_else(String::new, |v| value::of(series.metric, series.unit, v));
+    let show = |v| value::of(series.metric, series.unit, v);
+    let [low, high] = axis.ends().map(show);
     let points = || series.sides.iter().flatten();
     let number = points().map(|point| point.place + 1).max().unwrap_or(0);
-    let of = |pick: fn(f64, f64) -> f64| points().map(|p| p.value).filter(|v| v.is_finite()).reduce(pick);
     let class = |side: usize| if side + 1 < subject.sides.len() { "before" } else { "after" };
     let dot = |side: usize, point: &Point| Dot {
         x: across(point.place, number),
@@ -96,7 +96,7 @@ fn of_series(subject: &Subject<'_>, series: &Series) -> Trace {
             "round {} {}: {}{}",
             u64::from(point.block) + 1,
             subject.sides[side].name,
-            show(Some(point.value)),
+            show(point.value),
             if point.is_outlier { ", far from the others" } else { "" }
         ),
     };
@@ -105,8 +105,8 @@ fn of_series(subject: &Subject<'_>, series: &Series) -> Trace {
     let level = |side: usize| series.middle(side).map(|v| Across { y: height(axis, v), class: class(side) });
     Trace {
         title: value::title(&series.load, series.metric),
-        ends: [show(of(f64::max)), show(of(f64::min))],
-        below: ["first".to_owned(), format!("{number}.")],
+        ends: [high, low],
+        below: ["first".to_owned(), format!("last of {number}")],
         dots: series.sides.iter().enumerate().flat_map(of_side).collect(),
         levels: (0..series.sides.len()).filter_map(level).collect(),
     }

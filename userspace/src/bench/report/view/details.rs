@@ -1,35 +1,39 @@
 //! What it was run on, and how it was compared.
 
 use super::super::{Subject, value};
-use crate::report::{
-    units,
-    view::{Cell, Kind, Section, Table},
-};
+use crate::report::view::{Cell, Depth, Kind, Section, Table};
 use nettrace_bench::compare::{Comparison, Method};
 use std::collections::BTreeMap;
 
-/// What differs, then everything else.
+/// In what the two differ besides their numbers.
+pub(super) fn differences(comparison: &Comparison) -> Section {
+    let mut section = Section::new("differences", "What differs");
+    section.depth = Depth::More;
+    let columns = [("what", Kind::Text), ("name", Kind::Text), ("before", Kind::Text), ("after", Kind::Text)];
+    section.table(Table::of("", &columns, &comparison.differences, usize::MAX, |d| {
+        vec![
+            Cell::text(d.kind.name()),
+            Cell::text(&d.name),
+            Cell::maybe(d.before.as_deref()),
+            Cell::maybe(d.after.as_deref()),
+        ]
+    }));
+    if section.tables.is_empty() {
+        section.line("Nothing in what is known of both, besides the changes.");
+    }
+    section
+}
+
+/// What it was run on; of two, that after.
 pub(super) fn environment(subject: &Subject<'_>, top: usize) -> Section {
     let mut section = Section::new("environment", "Environment");
-    section.folded = true;
-    if let Some(comparison) = subject.comparison {
-        let columns =
-            [("differs", Kind::Text), ("name", Kind::Text), ("before", Kind::Text), ("after", Kind::Text)];
-        section.table(Table::of("What differs", &columns, &comparison.differences, usize::MAX, |d| {
-            vec![
-                Cell::text(d.kind.name()),
-                Cell::text(&d.name),
-                Cell::maybe(d.before.as_deref()),
-                Cell::maybe(d.after.as_deref()),
-            ]
-        }));
-        if comparison.differences.is_empty() {
-            section.line("Nothing differs in what is known of both.");
-        }
-    }
+    section.depth = Depth::Detail;
     let Some(side) = subject.sides.last() else { return section };
     let environment = side.environment();
     let spec = spec(subject);
+    if subject.sides.len() > 1 {
+        section.line("After; what was otherwise before is listed above.");
+    }
     for (caption, values, top) in [
         ("Machine", &environment.machine, usize::MAX),
         ("Scenario", &spec, top),
@@ -57,7 +61,7 @@ fn spec(subject: &Subject<'_>) -> BTreeMap<String, String> {
 /// How to read the numbers.
 pub(super) fn method(comparison: &Comparison) -> Section {
     let mut section = Section::new("method", "How it was compared");
-    section.folded = true;
+    section.depth = Depth::Detail;
     let (test, effect) = match comparison.method {
         Method::Paired => ("signed ranks (Wilcoxon)", "the median of averages of pairs"),
         Method::Separate => ("rank sums (Mann and Whitney)", "the median of all differences"),
@@ -67,7 +71,7 @@ pub(super) fn method(comparison: &Comparison) -> Section {
         Method::Paired => format!("{} of interleaved rounds", value::plural(before, "pair", "pairs")),
         Method::Separate => format!("{before} rounds before and {after} after, of two runs"),
     };
-    let confidence = units::percent(comparison.confidence);
+    let confidence = value::share(comparison.confidence);
     section.line(format!(
         "{rounds}, one number of each. Effect: after by before, {effect}, of logarithms; of errors, after less before, a round."
     ));
@@ -75,13 +79,13 @@ pub(super) fn method(comparison: &Comparison) -> Section {
         "p: exact, by {test}, corrected for {} (Holm); better and worse are said below {}. Intervals: what that test does \
          not reject, so wide that all of them hold together with {confidence}.",
         value::plural(comparison.rows.len(), "comparison", "comparisons"),
-        units::percent(1.0 - comparison.confidence),
+        value::share(1.0 - comparison.confidence),
     ));
     section.line(format!(
-        "Detectable: the least effect that rounds as noisy as these show with a power of {}. No difference shown: one of {} \
+        "Shows: the least effect that rounds as noisy as these show with a power of {}. No difference shown: one of {} \
          would have been. Too noisy: it could have been missed.",
-        units::percent(comparison.power),
-        units::percent(comparison.effect)
+        value::share(comparison.power),
+        value::share(comparison.effect)
     ));
     let checked: Vec<_> = comparison.rows.iter().filter_map(|row| Some((row, row.bootstrap?))).collect();
     let columns = [

@@ -53,16 +53,16 @@ fn rounds(subject: &Subject<'_>) -> String {
             format!("{before} before and {after} after, interleaved (A B, B A, ...)")
         }
         [before, after] => format!("{before} before and {after} after, one run after the other"),
-        _ => value::plural(counts.iter().sum(), "round", "rounds"),
+        _ => units::count(counts.iter().sum::<usize>() as u64),
     }
 }
 
 /// What it means, in one line.
 fn confidence(comparison: &Comparison) -> String {
-    let wrong = units::percent(1.0 - comparison.confidence);
+    let wrong = value::share(1.0 - comparison.confidence);
     format!(
         "{}: where nothing differs, any verdict of better or worse is wrong in at most {wrong} of such comparisons",
-        units::percent(comparison.confidence)
+        value::share(comparison.confidence)
     )
 }
 
@@ -73,7 +73,7 @@ pub(super) fn highlights(subject: &Subject<'_>) -> Vec<Highlight> {
         Some(comparison) => {
             if comparison.forced {
                 let text = "Compared although they differ in more than a change may be (--force).";
-                say(Level::Bad, text.to_owned(), "environment");
+                say(Level::Bad, text.to_owned(), "differences");
             }
             comparison.partial.iter().for_each(|why| say(Level::Warn, sentence(why), "rounds"));
             comparison.warnings.iter().for_each(|why| say(Level::Warn, sentence(why), "rounds"));

@@ -1,10 +1,7 @@
 //! What changed, and what it brought.
 
 use super::super::{Side, Subject, axis::Ratios, value};
-use crate::report::{
-    units,
-    view::{Cell, Kind, Section, Table, clean},
-};
+use crate::report::view::{Cell, Depth, Kind, Section, Table, clean};
 use nettrace_bench::{
     compare::{Comparison, Metric, Row},
     history,
@@ -62,7 +59,7 @@ pub(in super::super) const fn comparison_columns() -> [(&'static str, Kind); 8] 
         ("effect", Kind::Number),
         ("interval", Kind::Number),
         ("p", Kind::Number),
-        ("detectable", Kind::Number),
+        ("shows", Kind::Number),
         ("verdict", Kind::Text),
     ]
 }
@@ -93,8 +90,13 @@ pub(super) fn compared(comparison: &Comparison) -> Section {
     section.table(Table::of("", &columns, &comparison.rows, usize::MAX, |row| {
         [Cell::text(&row.load)].into_iter().chain(comparison_row(row)).collect()
     }));
-    if section.tables.is_empty() {
-        section.line("Nothing could be compared.");
+    match section.tables.is_empty() {
+        true => section.line("Nothing could be compared."),
+        false => section.line(format!(
+            "Effect: after by before; of errors, more or less a round. Intervals hold all together with {}, and p is corrected \
+             for all rows. Shows: the least effect that such rounds show.",
+            value::share(comparison.confidence)
+        )),
     }
     section
 }
@@ -107,16 +109,16 @@ pub(super) fn forest(comparison: &Comparison) -> Section {
         section.line("There is no ratio to draw.");
         return section;
     }
-    section.figures = vec!["forest.html"];
+    (section.figures, section.depth) = (vec!["forest.html"], Depth::More);
     section.line(format!(
         "After by before, log scale: ● effect, ├┤ its interval, │ no effect, ┊ the least effect that matters ({}).",
-        units::percent(comparison.effect)
+        value::share(comparison.effect)
     ));
     let ends =
         rows.iter().flat_map(|row| [Some(row.effect), row.bounds.map(|b| b.low), row.bounds.map(|b| b.high)]);
     let axis = Ratios::over(ends.flatten(), comparison.effect);
     let columns =
-        [("load", Kind::Text), ("metric", Kind::Text), ("effect", Kind::Number), ("less | more", Kind::Bar)];
+        [("load", Kind::Text), ("metric", Kind::Text), ("effect", Kind::Number), ("less · more", Kind::Bar)];
     let mut table = Table::of("", &columns, &rows, usize::MAX, |row| {
         vec![
             Cell::text(&row.load),
@@ -190,8 +192,12 @@ pub(super) fn levels(subject: &Subject<'_>) -> Section {
 
 /// Latencies of all rounds of a side together.
 pub(in super::super) fn merged(side: &Side<'_>, load: &str) -> Latencies {
+    merged_of(side, load, |outcome| outcome.latency.as_ref())
+}
+
+fn merged_of(side: &Side<'_>, load: &str, pick: fn(&Outcome) -> Option<&Latencies>) -> Latencies {
     let mut all = Latencies::default();
-    side.rounds().filter_map(|round| round.loads.get(load)?.latency.as_ref()).for_each(|l| all.merge(l));
+    side.rounds().filter_map(|round| pick(round.loads.get(load)?)).for_each(|l| all.merge(l));
     all
 }
 
@@ -208,7 +214,7 @@ pub(super) fn percentiles(subject: &Subject<'_>) -> Section {
         section.line("No load has latencies.");
         return section;
     }
-    section.figures = vec!["curves.html"];
+    (section.figures, section.depth) = (vec!["curves.html"], Depth::More);
     section.line("Of all rounds together; what they prove is in the table above, which goes by rounds.");
     let mut columns = vec![("load", Kind::Text), ("latency", Kind::Text)];
     columns.extend(subject.sides.iter().map(|side| (side.name, Kind::Number)));
@@ -250,6 +256,7 @@ pub(super) fn ratio(before: Option<u64>, after: Option<u64>) -> Cell {
 /// What was counted, how it was paced, where it ran, and what came to nothing.
 pub(super) fn counts(subject: &Subject<'_>, top: usize) -> Section {
     let mut section = Section::new("counts", "Counts and errors");
+    section.depth = Depth::More;
     let loads = subject.loads();
     let mut columns =
         vec![("load", Kind::Text), ("pace", Kind::Text), ("CPUs", Kind::Text), ("counted", Kind::Text)];
@@ -276,6 +283,7 @@ pub(super) fn counts(subject: &Subject<'_>, top: usize) -> Section {
         row
     }));
     section.table(reasons(subject, top));
+    section.table(punctuality(subject));
     if section.tables.is_empty() {
         section.line("No load ran.");
     }
@@ -310,6 +318,35 @@ fn reasons(subject: &Subject<'_>, top: usize) -> Table {
             .chain(counts.iter().map(|n| Cell::count(*n)))
             .collect()
     })
+}
+
+/// Of open loops: how late the generator was, and how long an answer took from the time of sending.
+fn punctuality(subject: &Subject<'_>) -> Table {
+    const PARTS: [fn(&Outcome) -> Option<&Latencies>; 2] =
+        [|outcome| outcome.lateness.as_ref(), |outcome| outcome.service.as_ref()];
+    let p99 = |load: &str, pick: fn(&Outcome) -> Option<&Latencies>| -> Vec<Option<u64>> {
+        subject.sides.iter().map(|side| merged_of(side, load, pick).quantile_ns(0.99)).collect()
+    };
+    let of_load = |load| (load, PARTS.map(|pick| p99(load, pick)).concat());
+    let all = subject.loads().into_iter().map(of_load);
+    let all: Vec<(&str, Vec<Option<u64>>)> =
+        all.filter(|(_, parts)| parts.iter().any(Option::is_some)).collect();
+    let heads: &[&'static str] = match subject.sides.len() {
+        2 => &["late before", "late after", "from sending before", "from sending after"],
+        _ => &["late", "from sending"],
+    };
+    let mut columns = vec![("load", Kind::Text)];
+    columns.extend(heads.iter().map(|head| (*head, Kind::Number)));
+    Table::of(
+        "p99 of how late open loops sent, and of answers from then on",
+        &columns,
+        &all,
+        usize::MAX,
+        |(load, parts)| {
+            let cell = |ns: &Option<u64>| ns.map_or_else(|| Cell::unknown("-"), Cell::duration);
+            [Cell::text(load)].into_iter().chain(parts.iter().map(cell)).collect()
+        },
+    )
 }
 
 fn pace(outcome: &Outcome) -> String {

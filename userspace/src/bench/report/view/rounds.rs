@@ -3,7 +3,7 @@
 use super::super::{Subject, axis::Axis, series::Series, value};
 use crate::report::{
     units,
-    view::{Cell, Kind, Section, Table},
+    view::{Cell, Depth, Kind, Section, Table},
 };
 use nettrace_bench::{
     compare::Metric,
@@ -12,9 +12,9 @@ use nettrace_bench::{
 
 const NS_PER_MS: u64 = 1_000_000;
 
-pub(super) fn section(subject: &Subject<'_>, series: &[Series], top: usize) -> Section {
+pub(super) fn section(subject: &Subject<'_>, series: &[Series]) -> Section {
     let mut section = Section::new("rounds", "Rounds");
-    section.folded = true;
+    section.depth = Depth::More;
     if series.is_empty() {
         section.line("There is no round to show.");
         return section;
@@ -24,8 +24,15 @@ pub(super) fn section(subject: &Subject<'_>, series: &[Series], top: usize) -> S
         "In the order in which they ran; both arms of a load on one scale, that of ratios logarithmic.",
     );
     section.table(sparks(subject, series));
-    section.table(every(subject, series, top));
     section
+}
+
+/// What was measured in each, for those who look one up.
+pub(super) fn every(subject: &Subject<'_>, series: &[Series], top: usize) -> Option<Section> {
+    let mut section = Section::new("every", "Every round");
+    section.depth = Depth::Detail;
+    section.table(table(subject, series, top));
+    (!section.tables.is_empty()).then_some(section)
 }
 
 fn sparks(subject: &Subject<'_>, series: &[Series]) -> Table {
@@ -67,7 +74,7 @@ pub(in super::super) fn axis(series: &Series) -> Axis {
 }
 
 /// Every round of every load.
-fn every(subject: &Subject<'_>, series: &[Series], top: usize) -> Table {
+fn table(subject: &Subject<'_>, series: &[Series], top: usize) -> Table {
     let mut all: Vec<(&'static str, usize, &Round, &str, &Outcome)> = Vec::new();
     for (n, side) in subject.sides.iter().enumerate() {
         for round in side.rounds() {
@@ -90,7 +97,7 @@ fn every(subject: &Subject<'_>, series: &[Series], top: usize) -> Table {
         ("errors", Kind::Number),
         ("far from the others", Kind::Text),
     ];
-    Table::of("Every round", &columns, &all, top, |(name, side, round, load, outcome)| {
+    Table::of("", &columns, &all, top, |(name, side, round, load, outcome)| {
         let metric = |metric: Metric| match metric.of(round, load) {
             Some(v) => value::cell(metric, metric.unit(outcome), Some(v)),
             None => Cell::unknown("-"),
