@@ -20,25 +20,31 @@ pub(crate) struct Package {
     pub(crate) programs: &'static [&'static str],
     /// What it is for.
     pub(crate) parts: &'static [Part],
+    /// Whether what needs it does without, and says so: not every distribution has it.
+    pub(crate) is_optional: bool,
 }
 
 /// Packages of the BPF compiler, for those who have no toolchain with library sources.
 pub(crate) const COMPILER: [&str; 3] = ["rustc-web", "rust-web-src", "rust-web-clippy"];
 
 const fn build(name: &'static str, programs: &'static [&'static str]) -> Package {
-    Package { name, programs, parts: &[Part::Build] }
+    Package { name, programs, parts: &[Part::Build], is_optional: false }
 }
 
 const fn test(name: &'static str, programs: &'static [&'static str]) -> Package {
-    Package { name, programs, parts: &[Part::Test] }
+    Package { name, programs, parts: &[Part::Test], is_optional: false }
+}
+
+const fn test_if_there(name: &'static str, programs: &'static [&'static str]) -> Package {
+    Package { is_optional: true, ..test(name, programs) }
 }
 
 const fn vm(name: &'static str, programs: &'static [&'static str]) -> Package {
-    Package { name, programs, parts: &[Part::Vm] }
+    Package { name, programs, parts: &[Part::Vm], is_optional: false }
 }
 
 const fn test_and_vm(name: &'static str, programs: &'static [&'static str]) -> Package {
-    Package { name, programs, parts: &[Part::Test, Part::Vm] }
+    Package { name, programs, parts: &[Part::Test, Part::Vm], is_optional: false }
 }
 
 /// Everything but the BPF compiler and LLVM, whose version depends on the compiler.
@@ -56,6 +62,8 @@ pub(crate) static PACKAGES: &[Package] = &[
     test_and_vm("bpftool", &["bpftool"]),
     test("sockperf", &["sockperf"]),
     test("iperf3", &["iperf3"]),
+    // Debian has it since trixie; before, it was not free software.
+    test_if_there("netperf", &["netperf"]),
     test("bind9-dnsutils", &["dig"]),
     test("unbound", &["unbound"]),
     // The program alone: the package `dnsmasq` would also start it as the machine's name server.
@@ -71,7 +79,7 @@ pub(crate) static PACKAGES: &[Package] = &[
 ];
 
 /// Services that come with a package above and that tests start by themselves, with their own configuration.
-pub(crate) static SERVICES: &[&str] = &["unbound"];
+pub(crate) static SERVICES: &[&str] = &["unbound", "netperf"];
 
 #[cfg(test)]
 mod tests {

@@ -73,6 +73,9 @@ fn install_packages(part: Part, apt: &mut Apt) -> Result<Vec<String>> {
     for service in SERVICES.iter().filter(is_new) {
         silence(service, apt.privilege);
     }
+    let is_optional = |name: &str| PACKAGES.iter().any(|package| package.name == name && package.is_optional);
+    let (without, missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(|m| is_optional(&m.name));
+    without.iter().for_each(|m| println!("setup: goes without {m}"));
     Ok(missing.into_iter().map(|m| m.to_string()).collect())
 }
 
@@ -85,7 +88,7 @@ fn is_installed(name: &str) -> bool {
     query.is_ok_and(|out| out.status.success() && out.stdout == b"installed")
 }
 
-/// Keeps a name server that was installed only for its program from serving this machine.
+/// Keeps a server that was installed only for its program from serving this machine.
 fn silence(service: &str, privilege: Privilege) {
     if !Path::new("/run/systemd/system").is_dir() {
         return;
