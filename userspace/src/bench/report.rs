@@ -123,7 +123,7 @@ impl<'a> Side<'a> {
 /// When a template fails (HTML) or a value has no JSON.
 pub fn render(subject: &Subject<'_>, format: Format, options: &Options) -> Result<String, ReportError> {
     if format == Format::Json {
-        return json::render(&Document::BenchReport(Report::of(subject)));
+        return json::render(&Document::Runs(Box::new(Report::of(subject))));
     }
     write(view::build(subject, rows(format, options)), format, options, || figures::of(subject))
 }

@@ -126,10 +126,10 @@ impl Page {
     /// Widths of the columns: as wide as their content; columns of words give way when the page is too narrow.
     fn widths(&self, table: &Table) -> Vec<usize> {
         let texts = |n: usize| table.rows.iter().filter_map(move |r| r.get(n)).map(|c| c.text.as_str());
-        let content = |n: usize| texts(n).map(|text| text.width());
+        let content = |n: usize| texts(n).map(UnicodeWidthStr::width);
         let head = |n: usize| table.columns.iter().skip(n).take(1).map(|column| column.title);
         let words =
-            |n: usize| texts(n).chain(head(n)).flat_map(|text| text.split(' ')).map(|word| word.width());
+            |n: usize| texts(n).chain(head(n)).flat_map(|text| text.split(' ')).map(UnicodeWidthStr::width);
         let mut widths: Vec<usize> = table
             .columns
             .iter()

@@ -70,7 +70,7 @@ pub fn history(
 ) -> Result<String, ReportError> {
     let trends = Trends::of(listed, which);
     if format == Format::Json {
-        return json::render(&Document::BenchHistory(trends));
+        return json::render(&Document::History(trends));
     }
     write(view(&trends, listed, rows(format, options)), format, options, || {
         Figures::of_traces(traces(&trends))
@@ -131,7 +131,7 @@ fn view(trends: &Trends, listed: &Listed, top: usize) -> View {
     } else {
         section.figures = vec!["traces.html"];
         section.line(
-            "Middle of the rounds of each run, with its interval of 95 %. Runs differ in all that changed between them, and not in a setting alone.",
+            "Middle of the rounds of each run, with its interval of 95 %. Runs differ in all that changed between them, and not in a setting alone. Not comparable: of another scenario, or on another machine, than the newest.",
         );
     }
     section.table(newest(&trends.trends));
@@ -242,10 +242,7 @@ fn when(point: &TrendPoint) -> String {
 }
 
 fn remark(point: &TrendPoint) -> String {
-    let remarks = [
-        (!point.comparable).then_some("other scenario or machine than the newest"),
-        (!point.whole).then_some("not whole"),
-    ];
+    let remarks = [(!point.comparable).then_some("not comparable"), (!point.whole).then_some("not whole")];
     remarks.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 

@@ -18,14 +18,17 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 /// A report of a bench.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[serde(tag = "kind")]
 pub(super) enum Document {
     /// Of one or two runs, or the arms of an experiment.
-    BenchReport(Report),
+    #[serde(rename = "bench-report")]
+    Runs(Box<Report>),
     /// Of a suite of experiments.
-    BenchSuite(Suite),
+    #[serde(rename = "bench-suite")]
+    Suite(Suite),
     /// Of runs over time.
-    BenchHistory(Trends),
+    #[serde(rename = "bench-history")]
+    History(Trends),
 }
 
 /// What one or two runs came to.

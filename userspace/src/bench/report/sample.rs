@@ -81,7 +81,7 @@ fn round(n: usize, block: u32, arm: Arm) -> Round {
     );
     let bulk = 11_825_000.0 * noise(n, 6) * if arm == Arm::B { 0.91 } else { 1.0 };
     let mut dns = outcome(Mode::Closed, Unit::Requests, (1_500.0 / f) as u64, Some(dns));
-    if arm == Arm::A && block % 3 == 0 {
+    if arm == Arm::A && block.is_multiple_of(3) {
         dns.errors.insert("timed out".to_owned(), u64::from(2 + block % 2));
     }
     let rr = Outcome {

@@ -73,7 +73,7 @@ struct Tried {
 /// When a template fails (HTML).
 pub fn suite(settings: &[Setting<'_>], format: Format, options: &Options) -> Result<String, ReportError> {
     if format == Format::Json {
-        return json::render(&Document::BenchSuite(Suite::of(settings)));
+        return json::render(&Document::Suite(Suite::of(settings)));
     }
     let effects = || {
         let named = |(setting, row): (&Setting<'_>, _)| Effect { name: name(setting, row), row };

@@ -36,7 +36,7 @@ fn number(v: f64) -> String {
         v if v >= 1e6 => format!("{} M", number(v / 1e6)),
         v if v >= 100.0 => units::count(v.round() as u64),
         v if v >= 10.0 => format!("{v:.1}"),
-        v if v == 0.0 => "0".to_owned(),
+        0.0 => "0".to_owned(),
         v => format!("{v:.2}"),
     }
 }

@@ -1,6 +1,6 @@
 //! What stands above the tables: when and how it was run, and what to know before a number is believed.
 
-use super::super::{Subject, value};
+use super::super::{Side, Subject, value};
 use crate::report::{
     units,
     view::{Fact, Highlight, Level, clean},
@@ -121,7 +121,7 @@ fn sentence(line: &str) -> String {
 fn closed_loops<'a>(subject: &Subject<'a>) -> Vec<&'a str> {
     let is_closed = |load: &&str| {
         let mut outcomes =
-            subject.sides.iter().flat_map(|side| side.rounds()).filter_map(|round| round.loads.get(*load));
+            subject.sides.iter().flat_map(Side::rounds).filter_map(|round| round.loads.get(*load));
         outcomes.any(|outcome| outcome.latency.is_some() && outcome.mode == Mode::Closed)
     };
     subject.loads().into_iter().filter(is_closed).collect()

@@ -33,15 +33,13 @@ pub(super) fn changes(subject: &Subject<'_>) -> Option<Section> {
     };
     let mut section = Section::new("changes", "Changes");
     if changes.is_empty() {
-        match (subject.comparison, subject.is_interleaved()) {
-            (None, _) => return None,
-            (Some(_), true) => {
-                section.line("None: a placebo. What differs between the arms is noise, or chance.")
+        let none = match subject.comparison? {
+            _ if subject.is_interleaved() => {
+                "None: a placebo. What differs between the arms is noise, or chance."
             }
-            (Some(_), false) => {
-                section.line("None that nettrace made; the environment lists what else differs.")
-            }
-        }
+            _ => "None that nettrace made; what else differs is listed below.",
+        };
+        section.line(none);
     }
     let columns = [("change", Kind::Text), ("does", Kind::Text)];
     section.table(Table::of("", &columns, changes, usize::MAX, |change| {
@@ -68,7 +66,10 @@ pub(in super::super) const fn comparison_columns() -> [(&'static str, Kind); 8] 
 pub(in super::super) fn comparison_row(row: &Row) -> [Cell; 8] {
     let number = |text: String, sort: f64| Cell { text, sort: Some(value::finite(sort)) };
     let verdict = match (row.verdict, row.rounds_needed) {
-        (Verdict::TooNoisy, Some(rounds)) => format!("too noisy: needs {rounds} rounds"),
+        // What as many rounds as there were did not show, that number does not.
+        (Verdict::TooNoisy, Some(rounds)) if rounds > row.rounds[0].min(row.rounds[1]) => {
+            format!("too noisy: needs {rounds} rounds")
+        }
         (verdict, _) => verdict.name().to_owned(),
     };
     [
