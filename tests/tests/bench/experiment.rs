@@ -101,6 +101,7 @@ fn compared(site: &mut Injected, rounds: u32, seed: u64) -> Comparison {
 
 /// The row of a metric, of an experiment that tells it. A machine that does much else meanwhile makes one say that it was too
 /// noisy, which is right, and no answer: it is tried again then.
+#[expect(clippy::print_stdout, reason = "why it takes longer, for who runs it with --nocapture")]
 fn told(services: [Service; 2], measure: Duration, rounds: u32, metric: Metric) -> (Comparison, Row) {
     const TRIES: u64 = 4;
     let mut site = Injected::new(services, measure);
@@ -127,13 +128,10 @@ fn where_nothing_differs_nothing_is_found() {
     let mut wrong = Vec::new();
     for seed in 0..EXPERIMENTS {
         let comparison = compared(&mut site, 10, seed);
-        wrong.extend(
-            comparison
-                .rows
-                .iter()
-                .any(|row| matches!(row.verdict, Verdict::Better | Verdict::Worse))
-                .then(|| comparison.sentence),
-        );
+        let found = |row: &Row| matches!(row.verdict, Verdict::Better | Verdict::Worse);
+        if comparison.rows.iter().any(found) {
+            wrong.push(comparison.sentence);
+        }
     }
     println!("{} of {EXPERIMENTS} experiments found what is not there: {wrong:?}", wrong.len());
     assert!(wrong.len() <= 5, "{wrong:?}");
