@@ -7,7 +7,7 @@ pub(crate) mod table;
 pub(crate) mod tools;
 
 use anyhow::{Context as _, Result};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use nettrace::lab::Pair;
 use nettrace_bench::{cpu::Ends, load::args::KindName};
 use std::process::ExitCode;
@@ -21,6 +21,8 @@ const TOLERANCE: f64 = 0.10;
 #[derive(Debug, Parser)]
 #[command(name = "peers", version)]
 struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Rounds at least; each runs every load with both generators, one after the other, and every other round the other way
     /// round
     #[arg(long, value_name = "N", default_value_t = 9)]
@@ -40,6 +42,16 @@ struct Cli {
     /// What cargo tells every benchmark
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Our server alone, for the benchmark
+    #[command(hide = true)]
+    Serve {
+        /// What it is to do, JSON
+        order: String,
+    },
 }
 
 /// A load that both have.
@@ -71,7 +83,12 @@ impl Case {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
+    let args = Cli::parse();
+    let done = match &args.command {
+        Some(Command::Serve { order }) => ours::serve(order).map(|()| true),
+        None => run(&args),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

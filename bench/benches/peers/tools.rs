@@ -75,7 +75,7 @@ impl Tool {
                 let test = kind.name().to_uppercase();
                 // A connected socket at the client, as ours has: the way is looked up once.
                 let connected = if *kind == KindName::UdpRr { " -n" } else { "" };
-                let what = format!("-r {bytes},{bytes} -k THROUGHPUT,P50_LATENCY{connected}");
+                let what = format!("-r {bytes},{bytes} -k THROUGHPUT{connected}");
                 format!("-4 -H {server} -p {NETPERF} -t {test} -l {seconds} -P 0 -- {what}")
             }
             (Self::Sockperf, KindName::TcpRr) => {
@@ -189,7 +189,7 @@ impl Servers {
 }
 
 /// Runs something in a namespace, on one CPU; programs that it starts inherit both.
-fn inside<T: Send>(netns: &Netns, on: usize, work: impl FnOnce() -> T + Send) -> Result<T> {
+pub(crate) fn inside<T: Send>(netns: &Netns, on: usize, work: impl FnOnce() -> T + Send) -> Result<T> {
     let done = netns.run(|| cpu::pin(&[on]).map(|()| work()))?;
     done.with_context(|| format!("cannot run on CPU {on}"))
 }
