@@ -1,7 +1,5 @@
 //! `nettrace bench` as a person or a script meets it: here and between two nodes, with good input and bad.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
-
 use nettrace::lab::{Netns, Pair};
 use nettrace_bench::result::{Arm, RunResult};
 use nettrace_tests::program::{nettrace, stderr, stdout};

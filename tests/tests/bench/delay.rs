@@ -1,5 +1,4 @@
 //! The delay line: others than nettrace see its delay, it keeps the order, its counts are exact, and nothing is left of it.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 use nettrace::lab::{Line, LineConfig, LineCounts, Pair, PairConfig, Wire};
 use nettrace_tests::truth::output;

@@ -1,8 +1,6 @@
 //! Experiments on real traffic: nothing is found where nothing differs, and what differs by a known amount is found, with the
 //! right sign and size.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
-
 use nettrace::{
     bench::{
         BenchError,

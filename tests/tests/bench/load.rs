@@ -1,6 +1,5 @@
 //! Both ends of a load, each in a pod of its own: books that balance over IPv4 and IPv6, stalls as theory has them, rates that
 //! are kept, name servers of others, and peers.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 use nettrace::lab::{Family, Lab, LabConfig, Role, dns::DnsServer};
 use nettrace_bench::{
