@@ -120,23 +120,24 @@ pub enum Arm {
 }
 
 impl Arm {
-    /// In which order an experiment runs its rounds: A B, B A, A B ..., or the other way round, by lot. What drifts evenly
-    /// counts for neither arm after every second block.
+    /// In which order an experiment runs its rounds: A B or B A in each block, by lot. Where nothing differs, each difference is
+    /// then as likely to be of either sign, whatever drifts or comes again and again: that is what a test of signed ranks rests
+    /// on. In a fixed A B, B A, A B what disturbs every fourth round disturbs the same arm each time.
     #[must_use]
     pub fn interleaved(blocks: u32, seed: u64) -> Vec<(u32, Self)> {
-        let first = Rng::new(seed).toss();
-        let of_block = |block: u32| match first == block.is_multiple_of(2) {
+        let mut lots = Rng::new(seed);
+        let mut of_block = |block: u32| match lots.toss() {
             true => [(block, Self::A), (block, Self::B)],
             false => [(block, Self::B), (block, Self::A)],
         };
-        (0..blocks).flat_map(of_block).collect()
+        (0..blocks).flat_map(&mut of_block).collect()
     }
 }
 
 /// One round: all loads of the scenario for a time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Round {
-    /// Rounds of the same block lie beside each other in time, one of each arm: A B, B A, A B ... From 0.
+    /// Rounds of the same block lie beside each other in time, one of each arm, in an order by lot. From 0.
     pub block: u32,
     /// Which arm it is of.
     pub arm: Arm,
@@ -354,7 +355,9 @@ mod tests {
         use Arm::{A, B};
         let orders: Vec<_> = (0..20).map(|seed| Arm::interleaved(3, seed)).collect();
         assert!(orders.contains(&vec![(0, A), (0, B), (1, B), (1, A), (2, A), (2, B)]));
-        assert!(orders.contains(&vec![(0, B), (0, A), (1, A), (1, B), (2, B), (2, A)]));
+        assert!(orders.contains(&vec![(0, A), (0, B), (1, A), (1, B), (2, B), (2, A)]));
+        let firsts = orders.iter().flatten().step_by(2).filter(|(_, arm)| *arm == A).count();
+        assert!((20..=40).contains(&firsts), "{firsts} of 60 blocks begin with A");
         assert_eq!(Arm::interleaved(3, 7), Arm::interleaved(3, 7));
     }
 

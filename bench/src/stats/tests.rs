@@ -205,3 +205,31 @@ fn few_rounds_are_too_noisy_and_quiet_ones_show_no_difference() {
     assert_eq!((power::detectable(&e, 0.95, 0.8), e.standard_error), (None, f64::INFINITY));
     assert_eq!(rounds_needed(&e, Rounds::Paired(1), 0.05, 0.95, 0.8), None);
 }
+
+/// Something disturbs every fourth round. With an order by lot in each pair, an experiment of nothing is as seldom wrong as it
+/// says; a fixed A B, B A always has the same arm disturbed.
+#[test]
+fn an_order_by_lot_is_right_whatever_comes_again_and_again() {
+    const EXPERIMENTS: u32 = 2000;
+    const PAIRS: u32 = 12;
+    let mut rng = Rng::new(11);
+    let mut wrong = [0_u32; 2];
+    for _ in 0..EXPERIMENTS {
+        for (n, count) in wrong.iter_mut().enumerate() {
+            let differences: Vec<f64> = (0..PAIRS)
+                .map(|block| {
+                    let disturbance = if block.is_multiple_of(2) { 0.0 } else { 2.0 };
+                    let [first, second] = [normal(&mut rng) + disturbance, normal(&mut rng)];
+                    let a_is_first = if n == 0 { rng.toss() } else { block.is_multiple_of(2) };
+                    if a_is_first { second - first } else { first - second }
+                })
+                .collect();
+            let e = Estimate::of_pairs(&differences, 0.975).unwrap();
+            *count += u32::from(e.low > 0.0 || e.high < 0.0);
+        }
+    }
+    let [by_lot, fixed] = wrong.map(|n| f64::from(n) / f64::from(EXPERIMENTS));
+    println!("wrong at 95 %: {by_lot} by lot, {fixed} in a fixed order");
+    assert!(by_lot < 0.06, "{by_lot}");
+    assert!(fixed > 0.15, "{fixed}: the test does not show why");
+}

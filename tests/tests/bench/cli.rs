@@ -91,9 +91,7 @@ fn a_change_is_tried_in_turn_and_taken_back() {
     let result = RunResult::read(&dir.join("ab.json")).unwrap();
     let arms: Vec<_> = result.rounds.iter().map(|round| round.arm).collect();
     assert!(
-        [[Arm::A, Arm::B, Arm::B, Arm::A], [Arm::B, Arm::A, Arm::A, Arm::B]]
-            .iter()
-            .any(|order| arms == order),
+        arms.len() == 4 && arms.chunks(2).all(|pair| pair.contains(&Arm::A) && pair.contains(&Arm::B)),
         "{arms:?}"
     );
     assert!(result.changes[0].what.contains("pfifo 500"), "{:?}", result.changes);

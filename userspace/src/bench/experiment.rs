@@ -1,6 +1,6 @@
 //! Rounds of load, of one arm or of both in turn.
 //!
-//! Needs a [`Site`]. Of both arms the order is A B, B A, A B ..., or the other way round: what drifts counts for neither. Each round begins with its arm
+//! Needs a [`Site`]. Of both arms the order is by lot in each pair of rounds: what drifts counts for neither. Each round begins with its arm
 //! being set anew. Yields a [`RunResult`] of all rounds that came to their end; what ended it early is in it.
 
 use super::{BenchError, probes::Probes, site::Site};

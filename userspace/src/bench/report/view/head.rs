@@ -50,7 +50,7 @@ fn rounds(subject: &Subject<'_>) -> String {
     let counts: Vec<usize> = subject.sides.iter().map(|side| side.rounds().count()).collect();
     match counts[..] {
         [before, after] if subject.is_interleaved() => {
-            format!("{before} before and {after} after, interleaved (A B, B A, ...)")
+            format!("{before} before and {after} after, interleaved, each pair in an order by lot")
         }
         [before, after] => format!("{before} before and {after} after, one run after the other"),
         _ => units::count(counts.iter().sum::<usize>() as u64),
