@@ -1,7 +1,7 @@
 //! All rows in one sentence.
 
-use super::{Comparison, Metric, Overall, Row, table};
-use crate::stats::{MOST_ROUNDS, Verdict};
+use super::{Comparison, Method, Metric, Overall, Row, table};
+use crate::stats::{MOST_ROUNDS, Verdict, correction::confidence_of_each_bound, power::Rounds};
 
 /// Says what all rows say.
 pub(super) fn conclude(comparison: &mut Comparison) {
@@ -32,13 +32,16 @@ pub(super) fn conclude(comparison: &mut Comparison) {
         (Some(gain), Some(loss)) => (
             Overall::Mixed,
             format!(
-                "Mixed: {} of {total} comparisons got better, most {}; {} got worse, most {}.",
+                "Mixed: {} of {total} comparisons got better, most of all {}; {} got worse, most of all {}.",
                 better.len(),
                 told(gain),
                 worse.len(),
                 told(loss)
             ),
         ),
+        (None, None) if comparison.rows.iter().all(|row| row.bounds.is_none()) => {
+            (Overall::TooNoisy, too_few(comparison))
+        }
         (None, None) if noisy.len() > same.len() || same.is_empty() => {
             (Overall::TooNoisy, too_noisy(&noisy, total, comparison.effect))
         }
@@ -70,6 +73,21 @@ fn others(more: usize, total: usize, what: &str) -> String {
         0 => String::new(),
         more => format!(", and {more} more of {total} comparisons got {what}"),
     }
+}
+
+/// Where no row has bounds, it is not the noise: so few rounds cannot be rare enough, however they come out.
+fn too_few(comparison: &Comparison) -> String {
+    let total = comparison.rows.len();
+    let [before, after] = comparison.rounds;
+    let rounds = match comparison.method {
+        Method::Paired => Rounds::Paired(before),
+        Method::Separate => Rounds::Separate(before, after),
+    };
+    let least = rounds.least(confidence_of_each_bound(comparison.confidence, total));
+    format!(
+        "Too few rounds: of {total} comparisons together, {before} and {after} rounds cannot show anything; {least} of each arm are \
+         the least."
+    )
 }
 
 fn too_noisy(noisy: &[&Row], total: usize, effect: f64) -> String {

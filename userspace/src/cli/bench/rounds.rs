@@ -8,7 +8,7 @@ use crate::{
         scenario::{self, LoadOptions},
         site::{Arms, PairSite, PeerSite, ScenarioSite, Site},
     },
-    change::{Plan, Request, StateDir, Switch, plan, start_guard},
+    change::{ChangeError, Plan, Request, StateDir, Switch, plan, start_guard},
     cli::{
         Exit,
         bench_args::{BenchAbArgs, BenchClientArgs, BenchRunArgs, ResultArgs, RoundArgs, WhatArgs},
@@ -19,6 +19,7 @@ use crate::{
     lab::Pair,
 };
 use anyhow::anyhow;
+use indicatif::ProgressBar;
 use nettrace_bench::{
     compare::{Comparison, compare_arms},
     cpu::Pinning,
@@ -28,6 +29,7 @@ use nettrace_bench::{
     result::{Arm, RunResult},
 };
 use std::{
+    io::{self, IsTerminal as _},
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -182,6 +184,7 @@ fn arms(
     undo::recover(&dir)?;
     let plan = planned(&args.change, &netns(args.inside.as_deref()))?;
     // Whatever becomes of this process, what it tries is taken back.
+    dir.create().map_err(ChangeError::from)?;
     start_guard(&dir)?;
     Ok(Arms::Change(Box::new(Switch::new(dir, plan, Arms::limit(profile)))))
 }
@@ -216,6 +219,7 @@ pub(super) fn rounds(
         probes: !how.no_probes,
         stop: stop.clone(),
     };
+    let bar = if io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let mut told = |n: usize, all: usize, arm: Arm| {
         let arm = match (both, arm) {
             (false, _) => "",
@@ -223,8 +227,11 @@ pub(super) fn rounds(
             (true, Arm::B) => ", with",
         };
         tracing::info!("round {n} of {all}{arm}");
+        bar.set_length(all as u64);
+        bar.set_position(n as u64 - 1);
     };
     let result = experiment::run(site, &options, &mut told)?;
+    bar.finish_and_clear();
     if let Some(partial) = &result.partial {
         say(&format!(
             "{} of {} rounds: {}; what there is is kept, and marked",
@@ -247,8 +254,11 @@ pub(super) fn keep(
         result.write(path).map_err(crate::bench::BenchError::from)?;
     }
     if !how.no_history {
-        let number = store(state_dir).add(result, file)?;
-        say(&format!("run {number} of `nettrace bench history`"));
+        // What was measured is told all the same.
+        match store(state_dir).add(result, file) {
+            Ok(number) => say(&format!("run {number} of `nettrace bench history`")),
+            Err(error) => say(&format!("the run is not in the history: {error}")),
+        }
     }
     Ok(())
 }
