@@ -12,7 +12,7 @@ macro_rules! after_help {
             "  1  failure while running\n",
             "  2  bad usage, or a missing privilege or prerequisite\n",
             "  3  report incomplete because its input was damaged\n",
-            "  4  a finding is as grave as --fail-on says\n",
+            "  4  a finding is as grave as --fail-on says, or what --fail-if says is shown\n",
             "\nExamples:\n",
             $examples
         )
@@ -68,7 +68,7 @@ pub enum Exit {
     Usage = 2,
     /// The report is there, but lacks what was damaged in its input.
     Damaged = 3,
-    /// A finding is as grave as `--fail-on` says.
+    /// A finding is as grave as `--fail-on` says, or what `--fail-if` says is shown.
     Advised = 4,
 }
 
