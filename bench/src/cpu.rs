@@ -109,6 +109,18 @@ impl Ends {
         let share_core = siblings.map(|s| s.contains(&client));
         Ok(Self { client, server, share_core })
     }
+
+    /// Where the threads of client and server run: each end on its CPU, or where the scheduler puts them.
+    ///
+    /// # Errors
+    /// As [`Ends::choose`].
+    pub fn pinnings(pin: bool) -> io::Result<[Pinning; 2]> {
+        if !pin {
+            return Ok([Pinning::Off, Pinning::Off]);
+        }
+        let ends = Self::choose()?;
+        Ok([Pinning::On(vec![ends.client]), Pinning::On(vec![ends.server])])
+    }
 }
 
 /// CPUs that the process may use, in order.

@@ -112,10 +112,11 @@ fn round(
     }
     if options.both {
         site.set(arm)?;
-        thread::sleep(options.settle);
+        // Before it settles, so that the first round of B begins as all others do.
         if arm == Arm::B && environment_b.is_none() {
             *environment_b = Some(site.environment());
         }
+        thread::sleep(options.settle);
     }
     probes.as_mut().map_or(Ok(()), Probes::begin)?;
     // Chance is the same for both arms of a block.

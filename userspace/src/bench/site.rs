@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{change::Switch, iface::Namespace, lab::Pair};
 use nettrace_bench::{
-    cpu::{Ends, Pinning},
+    cpu::Ends,
     load::{Profile, ServerOptions, Servers, Stop, client},
     peer::{Client, ClientOptions},
     result::{self, Arm, Change, Environment, Outcome},
@@ -213,14 +213,6 @@ impl PairSite {
     pub fn load_is(&mut self, profile: Profile) {
         self.profile = profile;
     }
-
-    fn pinnings(&self) -> Result<[Pinning; 2], BenchError> {
-        if !self.pin {
-            return Ok([Pinning::Off, Pinning::Off]);
-        }
-        let ends = Ends::choose().map_err(BenchError::Cpus)?;
-        Ok([Pinning::On(vec![ends.client]), Pinning::On(vec![ends.server])])
-    }
 }
 
 impl Site for PairSite {
@@ -242,7 +234,7 @@ impl Site for PairSite {
 
     fn round(&mut self, seed: u64, stop: &Stop) -> Result<Ran, BenchError> {
         let profile = seeded(&self.profile, seed);
-        let [of_client, of_server] = self.pinnings()?;
+        let [of_client, of_server] = Ends::pinnings(self.pin).map_err(BenchError::Cpus)?;
         let (server, address) = (&self.pair.server().netns, self.pair.server().ipv4);
         let serving = ServerOptions { pinning: of_server, ..ServerOptions::default() };
         let servers = server.run(|| Servers::start(&profile, address.into(), 0, &serving))??;

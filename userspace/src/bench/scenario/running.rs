@@ -10,7 +10,7 @@ use crate::{
     lab::{LabError, Netns},
 };
 use nettrace_bench::{
-    cpu::{Ends, Pinning},
+    cpu::Ends,
     load::{ServerOptions, Servers, client},
 };
 use std::{
@@ -230,7 +230,7 @@ impl Running {
     /// [`ScenarioError::Load`] where a server or a client cannot begin. Requests that fail are counted.
     pub fn load(&self, workload: &Workload, options: &LoadOptions) -> Result<Vec<Part>, ScenarioError> {
         let profile = workload.profile(options)?;
-        let [of_client, of_server] = pinnings(options.pin)?;
+        let [of_client, of_server] = Ends::pinnings(options.pin).map_err(ScenarioError::Cpus)?;
         let address = self.ground.server();
         let serving = ServerOptions { pinning: of_server, ..ServerOptions::default() };
         let servers = self
@@ -245,13 +245,4 @@ impl Running {
         let parts = profile.parts.into_iter().zip(outcomes?).zip(served);
         Ok(parts.map(|((load, client), server)| Part { load, client, server }).collect())
     }
-}
-
-/// Where client and server run.
-fn pinnings(pin: bool) -> Result<[Pinning; 2], ScenarioError> {
-    if !pin {
-        return Ok([Pinning::Off, Pinning::Off]);
-    }
-    let ends = Ends::choose().map_err(ScenarioError::Cpus)?;
-    Ok([Pinning::On(vec![ends.client]), Pinning::On(vec![ends.server])])
 }
