@@ -7,7 +7,7 @@
 //! what its format gives a meaning to.
 
 pub(crate) mod html;
-mod json;
+pub(crate) mod json;
 pub(crate) mod markdown;
 pub(crate) mod plot;
 pub(crate) mod scale;

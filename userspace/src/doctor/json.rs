@@ -1,6 +1,7 @@
 //! The diagnosis as JSON, and the schema that describes it; its published copy is `docs/doctor.schema.json`.
 
 use super::Diagnosis;
+use crate::report::json::{indented, published};
 use schemars::{Schema, schema_for};
 
 /// The JSON Schema of [`Diagnosis`].
@@ -12,10 +13,7 @@ pub fn schema() -> Schema {
 /// The schema as it is published in `docs/doctor.schema.json`.
 #[must_use]
 pub fn schema_json() -> String {
-    let mut value = schema().to_value();
-    // The order must not depend on how `serde_json` was built.
-    value.sort_all_objects();
-    format!("{value:#}\n")
+    published(schema())
 }
 
 /// The diagnosis, indented, with a line end.
@@ -23,9 +21,7 @@ pub fn schema_json() -> String {
 /// # Errors
 /// When it cannot be written as JSON.
 pub fn render(diagnosis: &Diagnosis) -> Result<String, serde_json::Error> {
-    let mut text = serde_json::to_string_pretty(diagnosis)?;
-    text.push('\n');
-    Ok(text)
+    indented(diagnosis)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use super::ReportError;
 use crate::snapshot::Snapshot;
 use schemars::{Schema, schema_for};
+use serde::Serialize;
 
 /// The JSON Schema of [`Snapshot`].
 #[must_use]
@@ -16,7 +17,12 @@ pub fn schema() -> Schema {
 /// The schema as it is published in `docs/snapshot.schema.json`.
 #[must_use]
 pub fn schema_json() -> String {
-    let mut value = schema().to_value();
+    published(schema())
+}
+
+/// A schema as it is published.
+pub(crate) fn published(schema: Schema) -> String {
+    let mut value = schema.to_value();
     // The order must not depend on how `serde_json` was built.
     value.sort_all_objects();
     format!("{value:#}\n")
@@ -24,7 +30,15 @@ pub fn schema_json() -> String {
 
 /// The snapshot, indented.
 pub(super) fn render(snapshot: &Snapshot) -> Result<String, ReportError> {
-    let mut text = serde_json::to_string_pretty(snapshot)?;
+    Ok(indented(snapshot)?)
+}
+
+/// A document, indented, with a line end.
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub(crate) fn indented(document: &impl Serialize) -> serde_json::Result<String> {
+    let mut text = serde_json::to_string_pretty(document)?;
     text.push('\n');
     Ok(text)
 }

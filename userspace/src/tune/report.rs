@@ -1,7 +1,7 @@
 //! What a tuning came to, as a table.
 
 use super::{Effect, Trial};
-use crate::report::units;
+use crate::report::{json::indented, units};
 use serde::Serialize;
 
 /// One line for each change, and below it one for each objective.
@@ -51,5 +51,5 @@ struct Tuning<'a> {
 /// # Errors
 /// When it cannot be written, which no value of it makes happen.
 pub fn json(trials: &[Trial]) -> serde_json::Result<String> {
-    serde_json::to_string_pretty(&Tuning { trials }).map(|text| text + "\n")
+    indented(&Tuning { trials })
 }

@@ -1,5 +1,10 @@
 use super::*;
-use std::{cell::RefCell, fs, path::Path, rc::Rc};
+use std::{
+    cell::RefCell,
+    fs,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
 
 /// Whether a change of a file is in force is seen in the file; values are those of a made-up load.
 struct Fake<'a> {
@@ -36,6 +41,25 @@ fn noise(seed: u64) -> impl FnMut() -> f64 {
     move || rng.uniform()
 }
 
+/// A file that is to be changed, and a journal.
+struct Setup {
+    dir: tempfile::TempDir,
+    file: PathBuf,
+    state: StateDir,
+    plan: Plan,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a");
+        fs::write(&file, "old").unwrap();
+        let state = StateDir::new(Some(&dir.path().join("state")));
+        let plan = crate::change::test_plan(&file, "new");
+        Self { dir, file, state, plan }
+    }
+}
+
 struct Outcome {
     trial: Trial,
     seen: Vec<bool>,
@@ -45,11 +69,7 @@ struct Outcome {
 
 /// One change of a file under a made-up load.
 fn run(options: &Options, value: impl FnMut(bool) -> Vec<Option<f64>>) -> Outcome {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("a");
-    fs::write(&file, "old").unwrap();
-    let state = StateDir::new(Some(&dir.path().join("state")));
-    let plan = crate::change::test_plan(&file, "new");
+    let Setup { dir: _dir, file, state, plan } = Setup::new();
     let seen = Rc::new(RefCell::new(Vec::new()));
     let mut meter = Fake { file: &file, value: Box::new(value), seen: seen.clone() };
     let mut trials = tune(&state, &[plan], options, &mut meter, &|| false, |_| {}).unwrap();
@@ -130,11 +150,7 @@ fn what_drifts_is_not_taken_for_an_effect() {
 
 #[test]
 fn an_end_in_the_middle_leaves_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("a");
-    fs::write(&file, "old").unwrap();
-    let state = StateDir::new(Some(&dir.path().join("state")));
-    let plan = crate::change::test_plan(&file, "new");
+    let Setup { dir: _dir, file, state, plan } = Setup::new();
     let seen = Rc::new(RefCell::new(Vec::new()));
     let mut meter = Fake { file: &file, value: Box::new(|_| vec![Some(1.0), None]), seen: seen.clone() };
     let stop = || seen.borrow().len() >= 5;
@@ -146,11 +162,7 @@ fn an_end_in_the_middle_leaves_nothing() {
 /// A change that somebody takes back in the middle of its window proves nothing.
 #[test]
 fn a_window_in_which_somebody_else_changed_it_is_void() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("a");
-    fs::write(&file, "old").unwrap();
-    let state = StateDir::new(Some(&dir.path().join("state")));
-    let plan = crate::change::test_plan(&file, "new");
+    let Setup { dir: _dir, file, state, plan } = Setup::new();
     let seen = Rc::new(RefCell::new(Vec::new()));
     let value = |on: bool| {
         if on {
@@ -184,11 +196,7 @@ fn traffic_that_stops_with_a_change_counts_against_it() {
 /// Windows of both kinds begin with something that was just set.
 #[test]
 fn every_window_begins_with_a_switch() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("a");
-    fs::write(&file, "old").unwrap();
-    let state = StateDir::new(Some(&dir.path().join("state")));
-    let plan = crate::change::test_plan(&file, "new");
+    let Setup { dir: _dir, file, state, plan } = Setup::new();
     let mut switch = Switch::new(state.clone(), plan, Duration::from_secs(60));
     for (window, on) in [false, true, true, false, false].into_iter().enumerate() {
         let before = crate::change::Journal::look(&state).unwrap();

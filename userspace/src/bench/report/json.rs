@@ -4,7 +4,10 @@
 //! `docs/bench-report.schema.json`; whole distributions are in the results themselves.
 
 use super::{Side, Subject, history::Trends, suite::Suite};
-use crate::report::ReportError;
+use crate::report::{
+    ReportError,
+    json::{indented, published},
+};
 use nettrace_bench::{
     compare::Comparison,
     history::{Levels, levels},
@@ -147,17 +150,12 @@ impl Quantiles {
 /// The schema as it is published in `docs/bench-report.schema.json`.
 #[must_use]
 pub fn schema_json() -> String {
-    let mut value = schema_for!(Document).to_value();
-    // The order must not depend on how `serde_json` was built.
-    value.sort_all_objects();
-    format!("{value:#}\n")
+    published(schema_for!(Document))
 }
 
 /// The document, indented.
 pub(super) fn render(document: &Document) -> Result<String, ReportError> {
-    let mut text = serde_json::to_string_pretty(document)?;
-    text.push('\n');
-    Ok(text)
+    Ok(indented(document)?)
 }
 
 #[cfg(test)]
