@@ -238,10 +238,7 @@ impl Aggregator {
     /// goes on in the next window.
     #[must_use]
     pub fn turn(&mut self, now_ns: u64) -> Self {
-        let next = Self {
-            latest_ns: self.latest_ns,
-            ..Self::new(DnsConfig::default())
-        };
+        let next = Self { latest_ns: self.latest_ns, ..Self::new(DnsConfig::default()) };
         let mut closed = std::mem::replace(self, next);
         let (dns, black_holes) = (closed.dns.turn(now_ns), closed.black_holes.turn(now_ns));
         self.dns = std::mem::replace(&mut closed.dns, dns);

@@ -22,9 +22,8 @@ use crate::{
     kernel_state::{self, KernelState, StateError},
     load::{self, LoadError, Loaded, ProgramOptions},
     node::{self, Node},
-    path_mtu::Learnt,
     probes::dns::DnsConfig,
-    probes::{self, CONNTRACK, Forced, PATH_MTU, TCP_COUNTERS},
+    probes::{self, CONNTRACK, Forced},
     recording::{WriteError, Writer, WriterOptions},
     ring::{RingError, RingReader},
     snapshot::{Hist, Interface, Meta, Probe, TcpCounters},
@@ -33,7 +32,6 @@ use aya::maps::{Array, Map, MapError};
 use collector::{Collected, Collector};
 use duty::Duty;
 use netstat::TcpCounts;
-use window::Turn;
 use nettrace_common::{Loss, SCOPE_OTHER, Signal};
 use overhead::Meter;
 use serde::{Deserialize, Serialize};
@@ -44,6 +42,7 @@ use std::{
     sync::{Arc, Mutex},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+use window::Turn;
 
 /// Index of the loss that tells of a queue which no hook looks at yet.
 const UNHOOKED: usize = Loss::Unhooked as usize;

@@ -8,15 +8,16 @@ mod change;
 pub mod units;
 
 pub use agent::{
-    AgentConfig, AgentSection, ConfigError, DEFAULT_FILE, LogConfig, LogFormat, LogLevel, MAX_INTERVAL, MIN_INTERVAL, Sections,
+    AgentConfig, AgentSection, ConfigError, DEFAULT_FILE, LogConfig, LogFormat, LogLevel, MAX_INTERVAL,
+    MIN_INTERVAL, Sections,
 };
 
 pub use change::{Apply, MAX_WINDOW, MIN_WINDOW, Tune, Wanted};
 
 use crate::{
     cli::{
-        BenchArgs, CaptureArgs, Cli, Command, CompletionShell, ConfigCommand, Exemplar, Exit, Format, OutputArgs,
-        RecommendArgs, RecordArgs, Topology,
+        BenchArgs, CaptureArgs, Cli, Command, CompletionShell, ConfigCommand, Exemplar, Exit, Format,
+        OutputArgs, RecommendArgs, RecordArgs, Topology,
     },
     filter::{self, FilterError},
     iface::Selection,

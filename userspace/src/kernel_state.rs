@@ -58,9 +58,8 @@ impl KernelSignal {
 impl KernelDrop {
     /// What came since; none when nothing did.
     fn since(&self, before: &[Self]) -> Option<Self> {
-        let is_same = |b: &&Self| {
-            (b.scope, &b.reason, &b.location) == (self.scope, &self.reason, &self.location)
-        };
+        let is_same =
+            |b: &&Self| (b.scope, &b.reason, &b.location) == (self.scope, &self.reason, &self.location);
         let earlier = before.iter().find(is_same).map_or(0, |b| b.count);
         let count = self.count.saturating_sub(earlier);
         (count > 0).then(|| Self { count, ..self.clone() })

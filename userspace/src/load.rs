@@ -22,7 +22,7 @@ use std::{
 
 use nettrace_common::{
     MAX_SCOPES, MIN_SCOPES, SCOPE_IGNORED, SCOPE_OTHER, Signal, WIRE_VERSION,
-    config::{Config, Offsets, flag, wire},
+    config::{Config, Offsets, flag, state, wire},
     filter::Filter,
     hist::KernelHist,
     probes::dns,

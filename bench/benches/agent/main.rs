@@ -94,7 +94,11 @@ fn measure(cli: &Cli) -> Result<()> {
 fn round(cli: &Cli, pair: &Pair, agent: &Agent, under_load: bool) -> Result<Round> {
     let time = Duration::from_secs(cli.seconds);
     let (before, counts_before, began) = (agent.usage()?, agent.counts()?, Instant::now());
-    if under_load { load(cli, pair, time)? } else { thread::sleep(time) }
+    if under_load {
+        load(cli, pair, time)?
+    } else {
+        thread::sleep(time)
+    }
     // The last window of it.
     thread::sleep(process::INTERVAL * 2);
     let seconds = began.elapsed().as_secs_f64();
@@ -135,7 +139,11 @@ fn report(rounds: &[Round], scrapes: &[Scrape]) {
     let of = |under_load: bool, of: &dyn Fn(&Round) -> f64| {
         Spread::of(rounds.iter().filter(|r| r.under_load == under_load).map(of))
     };
-    println!("The agent, windows of {} s; median (lowest .. highest) of {} rounds each.\n", process::INTERVAL.as_secs(), rounds.len() / 2);
+    println!(
+        "The agent, windows of {} s; median (lowest .. highest) of {} rounds each.\n",
+        process::INTERVAL.as_secs(),
+        rounds.len() / 2
+    );
     println!("| | idle | under load | ratio |\n| --- | --- | --- | --- |");
     let rows: [(&str, &dyn Fn(&Round) -> f64); 6] = [
         ("packets /s", &|r| r.packets_per_s),
@@ -147,7 +155,8 @@ fn report(rounds: &[Round], scrapes: &[Scrape]) {
     ];
     for (what, value) in rows {
         let (idle, load) = (of(false, value), of(true, value));
-        let ratio = if idle.median > 0.0 { format!("{:.2}", load.median / idle.median) } else { "-".to_owned() };
+        let ratio =
+            if idle.median > 0.0 { format!("{:.2}", load.median / idle.median) } else { "-".to_owned() };
         println!("| {what} | {idle} | {load} | {ratio} |");
     }
     let ms = Spread::of(scrapes.iter().map(|s| s.seconds * 1e3));

@@ -35,7 +35,8 @@ impl Held {
         let statm = fs::read_to_string(proc.join("statm")).unwrap();
         let pages: u64 = statm.split_whitespace().nth(1).unwrap().parse().unwrap();
         let links: Vec<_> = fs::read_dir(proc.join("fd")).unwrap().flatten().collect();
-        let is_map = |path: &Path| fs::read_link(path).is_ok_and(|to| to.to_string_lossy().contains("bpf-map"));
+        let is_map =
+            |path: &Path| fs::read_link(path).is_ok_and(|to| to.to_string_lossy().contains("bpf-map"));
         Self {
             rss_bytes: pages * rustix::param::page_size() as u64,
             descriptors: links.len(),
@@ -80,7 +81,12 @@ fn it_holds_no_more_after_long_than_after_a_while() {
     assert!(rss(rest) <= rss(warm) + GROWTH, "{} and then {} bytes", rss(warm), rss(rest));
     let descriptors = |part: &[Held]| most(part, |h| h.descriptors as u64);
     // Hooks that are attached for a share of the time, and interfaces that are there just now, have some.
-    assert!(descriptors(rest) <= descriptors(warm) + 16, "{} and then {}", descriptors(warm), descriptors(rest));
+    assert!(
+        descriptors(rest) <= descriptors(warm) + 16,
+        "{} and then {}",
+        descriptors(warm),
+        descriptors(rest)
+    );
     assert!(held.iter().all(|h| h.maps == held[0].maps), "{held:?}");
     agent.end();
 }

@@ -55,7 +55,8 @@ fn dns_is_counted_once_over_windows() {
     let capture = Capture::start(options).unwrap();
     let (windows, mixed) = windows(capture, Duration::from_millis(60), || dns::mix(&lab, 3).unwrap());
     drop(server);
-    let DnsTotals { transactions, answered, timeouts, retries, tcp, ipv6, edns, truncated, .. } = mixed.observed;
+    let DnsTotals { transactions, answered, timeouts, retries, tcp, ipv6, edns, truncated, .. } =
+        mixed.observed;
     let seen = [
         sum(&windows, |w| w.dns.transactions),
         sum(&windows, |w| w.dns.answered),
@@ -88,7 +89,8 @@ fn packets_are_in_one_window_each() {
     let capture = Capture::start(options).unwrap();
     let exchange = || -> Result<()> {
         let path = lab.path(Role::Client, Role::Server, Family::V4)?;
-        let done = udp::request_response(&path, &RequestResponse { requests: REQUESTS, ..Default::default() })?;
+        let done =
+            udp::request_response(&path, &RequestResponse { requests: REQUESTS, ..Default::default() })?;
         ensure!(done.answered == u64::from(REQUESTS), "{done:?}");
         Ok(())
     };

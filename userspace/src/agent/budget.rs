@@ -102,8 +102,8 @@ impl Governor {
         }
         let used = self.used();
         self.costs.remove(0);
-        let over = used.map(|u| u > 1.0).fold(false, |a, b| a || b);
-        let low = used.map(|u| u < LOW).fold(true, |a, b| a && b);
+        let over = used.iter().any(|used| *used > 1.0);
+        let low = used.iter().all(|used| *used < LOW);
         self.low = if low { self.low + 1 } else { 0 };
         if over && self.step < STEPS.len() {
             if self.changes > 0 {
@@ -120,7 +120,10 @@ impl Governor {
     /// What is measured now.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        self.step.checked_sub(1).and_then(|n| STEPS.get(n)).map_or_else(Limits::default, |(_, limits)| *limits)
+        self.step
+            .checked_sub(1)
+            .and_then(|n| STEPS.get(n))
+            .map_or_else(Limits::default, |(_, limits)| *limits)
     }
 
     /// For the status.
@@ -169,7 +172,12 @@ mod tests {
     use super::*;
 
     fn cost(cpu: f64) -> Cost {
-        Cost { own_cpu_share: cpu / 4.0, kernel_cpu_share: cpu * 0.75, rss_bytes: 1 << 20, map_bytes: 1 << 20 }
+        Cost {
+            own_cpu_share: cpu / 4.0,
+            kernel_cpu_share: cpu * 0.75,
+            rss_bytes: 1 << 20,
+            map_bytes: 1 << 20,
+        }
     }
 
     fn governor(cpu: f64) -> Governor {

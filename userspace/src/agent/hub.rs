@@ -1,7 +1,12 @@
 //! What the agent knows, for those who ask: one writer, the agent's loop, and many readers, the page and the metrics.
 
 use super::Status;
-use crate::{change::{Entry, Step}, live::Frame, recommend::Finding, snapshot::Snapshot};
+use crate::{
+    change::{Entry, Step},
+    live::Frame,
+    recommend::Finding,
+    snapshot::Snapshot,
+};
 use serde::Serialize;
 use std::{
     collections::VecDeque,

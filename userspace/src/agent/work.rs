@@ -3,17 +3,14 @@
 //! Needs a running [`Capture`]; fills the [`Hub`]. One thread: what takes long (looking at the node) has a thread of its own,
 //! and nobody waits for it.
 
-use super::{
-    BudgetConfig, ChangeRow, Event, Governor, Hub, Outlets,
-    notify::Notify,
-};
+use super::{ChangeRow, Event, Governor, Hub, Outlets, notify::Notify};
 use crate::{
     capture::{Capture, CaptureError, NodeReader, Seen},
     change::{Journal, StateDir},
     config::AgentConfig,
     live::Cost,
     recommend::{self, Profile},
-    snapshot::{self, Snapshot},
+    snapshot::Snapshot,
 };
 use std::{
     path::Path,

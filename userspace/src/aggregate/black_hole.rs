@@ -178,7 +178,8 @@ impl BlackHoles {
     pub(super) fn into_rows(self, rows: usize) -> Vec<BlackHole> {
         // The same flow at several interfaces: the one that saw most.
         let mut flows: BTreeMap<String, (Ends, Path)> = BTreeMap::new();
-        for ((flow, _), path) in self.paths.into_iter().filter(|(_, path)| path.lost_bytes > 0 && path.is_new) {
+        for ((flow, _), path) in self.paths.into_iter().filter(|(_, path)| path.lost_bytes > 0 && path.is_new)
+        {
             let ends = [flow.saddr, flow.daddr].map(|addr| address(&addr, flow.family)).into();
             let seen = flows.entry(flow_text(&flow)).or_insert((ends, path));
             if path.again > seen.1.again {

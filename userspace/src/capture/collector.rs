@@ -104,8 +104,15 @@ impl Collector {
             talk: Mutex::default(),
             answered: Condvar::new(),
         });
-        let mut work =
-            Work { ring, kernel_log, buffer: BytesMut::new(), aggregator, turned: 0, writer, unwritten: None };
+        let mut work = Work {
+            ring,
+            kernel_log,
+            buffer: BytesMut::new(),
+            aggregator,
+            turned: 0,
+            writer,
+            unwritten: None,
+        };
         work.write_json(Kind::Start, start);
         let theirs = shared.clone();
         let thread =

@@ -91,7 +91,18 @@ impl Closing {
     pub(super) fn of(end: EndFrame, start_ns: u64, ring_bytes: u64) -> Self {
         let EndFrame { end_ns, kernel, meta, interfaces, scopes, probes, overhead } = end;
         let kernel = Some(kernel);
-        Self { start_ns, end_ns, kernel, meta, interfaces, scopes, probes, overhead, ring_bytes, bad_frames: 0 }
+        Self {
+            start_ns,
+            end_ns,
+            kernel,
+            meta,
+            interfaces,
+            scopes,
+            probes,
+            overhead,
+            ring_bytes,
+            bad_frames: 0,
+        }
     }
 }
 

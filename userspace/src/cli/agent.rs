@@ -16,12 +16,11 @@ use anyhow::{Context as _, anyhow};
 use std::{
     io::{self, IsTerminal as _},
     path::Path,
-    sync::Arc,
     time::Duration,
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::mpsc::{Sender, channel},
 };
 
 /// Signals and requests that wait for the loop.
@@ -74,7 +73,9 @@ pub(super) fn configuration(
         (Some(file), _) => AgentConfig::read(file, page_bytes).map_err(Failure::usage),
         (None, Some(typed)) => Ok(AgentConfig::of(typed)),
         (None, None) if usual.exists() => AgentConfig::read(usual, page_bytes).map_err(Failure::usage),
-        (None, None) => Err(Failure::usage(anyhow!("there is no {}; name a file by --config", usual.display()))),
+        (None, None) => {
+            Err(Failure::usage(anyhow!("there is no {}; name a file by --config", usual.display())))
+        }
     }
 }
 

@@ -141,7 +141,8 @@ impl AgentConfig {
     /// # Errors
     /// When it cannot be read, or something in it is not as it should be, with its place.
     pub fn read(path: &Path, page_bytes: u64) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+        let text =
+            fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
         Self::parse(path, &text, page_bytes)
     }
 
@@ -339,7 +340,8 @@ format = 'json'
 
     #[test]
     fn a_change_of_what_is_measured_is_told_from_others() {
-        let (a, b) = (parse("[capture]\nsample = 3").unwrap(), parse("[log]\n[capture]\nsample = 3").unwrap());
+        let (a, b) =
+            (parse("[capture]\nsample = 3").unwrap(), parse("[log]\n[capture]\nsample = 3").unwrap());
         assert!(a.measures_as(&b), "its place is nothing");
         assert!(!a.measures_as(&parse("[capture]\nsample = 4").unwrap()));
     }

@@ -127,7 +127,7 @@ struct NameRow {
     max_ns: u64,
 }
 
-impl<K: Clone + Eq + std::hash::Hash, R: Default> Table<K, R> {
+impl<K: Clone + Eq + Hash, R: Default> Table<K, R> {
     fn new(max: usize) -> Self {
         Self { index: HashMap::new(), rows: Vec::new(), max }
     }
@@ -280,7 +280,13 @@ impl Books {
     }
 
     /// Takes over a transaction that waits, from the books of an earlier window, which forget that it began.
-    pub(super) fn take_over(&mut self, earlier: &mut Self, old: Rows, begun: Begun, question: &Question) -> Rows {
+    pub(super) fn take_over(
+        &mut self,
+        earlier: &mut Self,
+        old: Rows,
+        begun: Begun,
+        question: &Question,
+    ) -> Rows {
         let Begun { server, transport, edns, again } = begun;
         earlier.totals.transactions -= 1;
         earlier.totals.tcp -= u64::from(transport == Transport::Tcp);
