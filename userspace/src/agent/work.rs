@@ -163,17 +163,17 @@ impl<'h> Work<'h> {
             }
         };
         self.failed = 0;
-        self.hand_on(Arc::new(window.snapshot));
+        self.hand_on(&Arc::new(window.snapshot));
         Ok(())
     }
 
-    fn hand_on(&mut self, window: Arc<Snapshot>) {
+    fn hand_on(&mut self, window: &Arc<Snapshot>) {
         self.hub.put_window(window.clone());
-        self.keep_to_budget(&window);
-        self.outlets.window(&self.hub, self.capture.as_ref(), &window);
+        self.keep_to_budget(window);
+        self.outlets.window(&self.hub, self.capture.as_ref(), window);
         match &mut self.since {
-            Some(since) => since.merge(&window),
-            None => self.since = Some((*window).clone()),
+            Some(since) => since.merge(window),
+            None => self.since = Some((**window).clone()),
         }
         if Instant::now() >= self.findings_due {
             self.advise();
@@ -185,7 +185,7 @@ impl<'h> Work<'h> {
             (status.ready, status.budget) = (true, budget);
             status.windows += 1;
         });
-        let status = self.in_words(&window);
+        let status = self.in_words(window);
         if first { self.notify.ready(&status) } else { self.notify.status(&status) }
     }
 
@@ -280,7 +280,7 @@ impl<'h> Work<'h> {
             capture.put_node(seen);
         }
         let finished = capture.stop()?;
-        self.hand_on(Arc::new(finished.snapshot));
+        self.hand_on(&Arc::new(finished.snapshot));
         Ok(())
     }
 

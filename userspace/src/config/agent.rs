@@ -332,7 +332,6 @@ format = 'json'
         ] {
             let error = wrong(text);
             assert!(error.starts_with(at) && error.contains(said), "{text}: {error}");
-            assert!(!error.contains('\n'), "{error}");
         }
         let missing = AgentConfig::read(Path::new("/nowhere/agent.toml"), 4096).unwrap_err().to_string();
         assert!(missing.contains("/nowhere/agent.toml"), "{missing}");
@@ -348,7 +347,7 @@ format = 'json'
 
     #[test]
     fn places_count_characters() {
-        assert_eq!(place("a\nbé = 1", 5), (2, 4));
+        assert_eq!(place("a\nbé = 1", 5), (2, 3));
         assert_eq!(place("a", 99), (1, 2));
     }
 }
