@@ -21,7 +21,7 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whether tests with it are switched off, which is said.
-pub fn is_off(test: &str) -> bool {
+pub(crate) fn is_off(test: &str) -> bool {
     let off = std::env::var_os("NETTRACE_SKIP_PROMETHEUS").is_some();
     if off {
         // Straight to stderr: the test harness would keep the output of a passing test to itself.
@@ -38,7 +38,7 @@ fn missing(program: &str, error: &std::io::Error) -> String {
 }
 
 /// Runs promtool with what it is to read.
-pub fn promtool(arguments: &[&str], input: &[u8]) -> Output {
+pub(crate) fn promtool(arguments: &[&str], input: &[u8]) -> Output {
     let mut child = Command::new("promtool")
         .args(arguments)
         .stdin(Stdio::piped())
@@ -51,14 +51,14 @@ pub fn promtool(arguments: &[&str], input: &[u8]) -> Output {
 }
 
 /// Serves metrics on loopback: at `/metrics` in the format that is asked for, at `/classic` without protobuf.
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     pub address: SocketAddr,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Endpoint {
-    pub fn of(metrics: Metrics) -> Self {
+    pub(crate) fn of(metrics: Metrics) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
@@ -106,7 +106,7 @@ fn answer(stream: TcpStream, metrics: &Metrics) -> std::io::Result<()> {
 }
 
 /// A server that scrapes both ways: jobs `native` and `classic`.
-pub struct Prometheus {
+pub(crate) struct Prometheus {
     child: Child,
     address: SocketAddr,
     log: PathBuf,
@@ -121,7 +121,7 @@ impl Drop for Prometheus {
 
 impl Prometheus {
     /// Starts one and waits until it has scraped once.
-    pub fn start(dir: &Path, target: SocketAddr) -> Result<Self> {
+    pub(crate) fn start(dir: &Path, target: SocketAddr) -> Result<Self> {
         let _ = fs::remove_dir_all(dir);
         fs::create_dir_all(dir)?;
         let mut config = "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\nscrape_configs:\n".to_owned();
@@ -167,7 +167,7 @@ impl Prometheus {
     }
 
     /// Scrapes a job did not take something of.
-    pub fn get(&self, path: &str) -> Result<String> {
+    pub(crate) fn get(&self, path: &str) -> Result<String> {
         let mut stream = TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         write!(stream, "GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address)?;
@@ -180,7 +180,7 @@ impl Prometheus {
     }
 
     /// The value of a query that yields one; none when it yields nothing.
-    pub fn query(&self, query: &str) -> Result<Option<f64>> {
+    pub(crate) fn query(&self, query: &str) -> Result<Option<f64>> {
         let body: serde_json::Value = serde_json::from_str(&self.get(&path("query", query))?)?;
         let rows = body.pointer("/data/result").and_then(|r| r.as_array()).context("no result")?;
         ensure!(rows.len() <= 1, "{query}: {} rows", rows.len());
@@ -190,7 +190,7 @@ impl Prometheus {
     }
 
     /// Exemplars of a query, as JSON.
-    pub fn exemplars(&self, query: &str) -> Result<serde_json::Value> {
+    pub(crate) fn exemplars(&self, query: &str) -> Result<serde_json::Value> {
         let path = path("query_exemplars", query) + "&start=0&end=9999999999";
         Ok(serde_json::from_str(&self.get(&path)?)?)
     }
