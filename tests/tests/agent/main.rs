@@ -1,14 +1,13 @@
-//! What the agent exports: metrics as a real Prometheus reads them, and what is deployed with them.
+//! The agent, end to end: it measures for long, and what it exports is what others read. Needs root.
 //!
-//! Needs the programs `prometheus` and `promtool` (Debian package `prometheus`); `NETTRACE_SKIP_PROMETHEUS=1` skips what needs
-//! them and says so. Tests that capture need root.
+//! Tests of metrics, rules and dashboards need the programs `prometheus` and `promtool` (Debian package `prometheus`);
+//! `NETTRACE_SKIP_PROMETHEUS=1` skips them and says so.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 mod deploy;
 mod metrics;
 mod prometheus;
+mod run;
+mod soak;
+mod windows;
