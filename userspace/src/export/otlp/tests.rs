@@ -14,8 +14,11 @@ use std::{
     thread,
 };
 
+/// A request's head and body.
+type Told = (Vec<String>, Vec<u8>);
+
 /// A collector that answers each request with the next of these, then with 200, and hands on what it was sent.
-fn collector(answers: Vec<(u16, Vec<u8>)>) -> (SocketAddr, Receiver<(Vec<String>, Vec<u8>)>) {
+fn collector(answers: Vec<(u16, Vec<u8>)>) -> (SocketAddr, Receiver<Told>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (tell, told) = mpsc::channel();
@@ -63,7 +66,7 @@ fn metrics(windows: usize) -> Metrics {
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn next(told: &Receiver<(Vec<String>, Vec<u8>)>) -> (Vec<String>, Vec<Metric>) {
+fn next(told: &Receiver<Told>) -> (Vec<String>, Vec<Metric>) {
     let (head, body) = told.recv_timeout(PATIENCE).expect("an export");
     let request =
         ExportMetricsServiceRequest::decode(body.as_slice()).expect("protobuf of the collector's type");
