@@ -16,6 +16,7 @@ mod deadline;
 pub mod decode;
 pub mod doctor;
 mod ethtool;
+pub mod export;
 mod files;
 pub mod filter;
 pub mod iface;

@@ -68,6 +68,8 @@ pub(crate) static PACKAGES: &[Package] = &[
     test("unbound", &["unbound"]),
     // The program alone: the package `dnsmasq` would also start it as the machine's name server.
     test("dnsmasq-base", &["dnsmasq"]),
+    // Its server and its promtool.
+    test("prometheus", &["prometheus", "promtool"]),
     vm("qemu-system-x86", &["qemu-system-x86_64"]),
     // What the kernels' signatures are checked with.
     vm("debian-archive-keyring", &[]),
@@ -79,7 +81,7 @@ pub(crate) static PACKAGES: &[Package] = &[
 ];
 
 /// Services that come with a package above and that tests start by themselves, with their own configuration.
-pub(crate) static SERVICES: &[&str] = &["unbound", "netperf"];
+pub(crate) static SERVICES: &[&str] = &["unbound", "netperf", "prometheus"];
 
 #[cfg(test)]
 mod tests {
