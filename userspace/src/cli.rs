@@ -35,7 +35,7 @@ mod run;
 mod tests;
 mod tune;
 mod undo;
-mod value;
+pub(crate) mod value;
 
 pub use bench_args::{
     BenchAbArgs, BenchArgs, BenchClientArgs, BenchCommand, BenchCompareArgs, BenchHistoryArgs, BenchRunArgs,

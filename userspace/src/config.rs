@@ -4,6 +4,7 @@
 //! and the page size: whether the machine can do it is [`crate::preflight`]'s business.
 
 mod change;
+pub mod units;
 
 pub use change::{Apply, MAX_WINDOW, MIN_WINDOW, Tune, Wanted};
 

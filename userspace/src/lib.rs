@@ -1,6 +1,7 @@
 //! nettrace's user side, in the order the data takes: `load` -> `attach` -> `ring` -> `decode` -> `aggregate` ->
 //! `snapshot`; then what lives off a snapshot: `recommend`, `report`.
 
+pub mod agent;
 pub mod aggregate;
 pub mod attach;
 pub mod bench;
@@ -21,6 +22,7 @@ pub mod iface;
 pub mod immediates;
 pub mod kernel_state;
 pub mod lab;
+pub mod live;
 pub mod load;
 mod modules;
 mod netlink;

@@ -7,7 +7,7 @@ use nettrace_common::Signal;
 use std::time::Duration;
 
 /// Units of time, ns.
-const TIME_UNITS: [(&str, u64); 7] = [
+const TIME_UNITS: [(&str, u64); 8] = [
     ("ns", 1),
     ("us", 1_000),
     ("µs", 1_000),
@@ -15,6 +15,7 @@ const TIME_UNITS: [(&str, u64); 7] = [
     ("s", 1_000_000_000),
     ("m", 60_000_000_000),
     ("h", 3_600_000_000_000),
+    ("d", 86_400_000_000_000),
 ];
 /// Units of size, bytes.
 const SIZE_UNITS: [(&str, u64); 14] = [
@@ -36,14 +37,14 @@ const SIZE_UNITS: [(&str, u64); 14] = [
 
 /// Why a word is not the value it should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ValueError {
+pub(crate) enum ValueError {
     #[error("expected a time like 500us, 30s or 1m30s")]
     Time,
     #[error("no such signal; there are {0}, and groups such as rx and tcp")]
     SignalGroup(String),
-    #[error("a time needs a unit: {0}s? (ns, us, ms, s, m, h)")]
+    #[error("a time needs a unit: {0}s? (ns, us, ms, s, m, h, d)")]
     TimeUnit(String),
-    #[error("unknown unit of time `{0}`: ns, us, ms, s, m or h")]
+    #[error("unknown unit of time `{0}`: ns, us, ms, s, m, h or d")]
     UnknownTimeUnit(String),
     #[error("a time has whole numbers: 1500ms, not 1.5s")]
     Fraction,
@@ -66,7 +67,7 @@ pub(super) enum ValueError {
 }
 
 /// `30s`, `1m30s`, `500us`, `0`.
-pub(super) fn duration(text: &str) -> Result<Duration, ValueError> {
+pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
@@ -92,7 +93,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, ValueError> {
 }
 
 /// `65536`, `512KiB`, `8M`, bytes. As with coreutils, `K` and `KiB` are 1024 and `KB` is 1000.
-pub(super) fn size(text: &str) -> Result<u64, ValueError> {
+pub(crate) fn size(text: &str) -> Result<u64, ValueError> {
     let (number, unit) = number(text).ok_or(ValueError::Size)??;
     let lower = unit.trim_start().to_ascii_lowercase();
     let scale = SIZE_UNITS.iter().find(|(name, _)| *name == lower);
