@@ -18,6 +18,8 @@ pub mod doctor;
 mod ethtool;
 mod files;
 pub mod filter;
+pub mod flight;
+pub mod history;
 pub mod iface;
 pub mod immediates;
 pub mod kernel_state;

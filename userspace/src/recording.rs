@@ -12,6 +12,8 @@ pub(crate) mod format;
 mod read;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::noise;
 mod write;
 
 pub use format::{FORMAT_VERSION, FileKind, Kind, MAX_PAYLOAD_BYTES, sniff, sniff_bytes};

@@ -5,6 +5,7 @@
 //! is `docs/snapshot.schema.json`, generated from these types.
 
 mod conntrack;
+mod flight;
 mod hist;
 mod read;
 #[doc(hidden)]
@@ -14,6 +15,7 @@ mod tcp;
 pub use conntrack::{
     ConntrackCounts, ConntrackEntered, ConntrackField, ConntrackFlow, ConntrackTable, ConntrackTrouble,
 };
+pub use flight::{Cause, CauseUnit, Flight, FlightWindow};
 pub use hist::{Hist, HistError};
 pub use read::ReadError;
 pub use tcp::{TcpCounter, TcpCounters, TcpLimited, TcpNamespace};
@@ -100,6 +102,9 @@ pub struct Meta {
     pub lab: bool,
     /// What of the recording's start was rotated away; none when all of it was there, and for a live run.
     pub rotated: Option<Rotated>,
+    /// Of what the flight recorder wrote: why, and how the windows around it looked. None otherwise.
+    #[serde(default)]
+    pub flight: Option<Flight>,
 }
 
 /// The start of a recording that rotation deleted to keep to the size limit: events in it are not in the snapshot.

@@ -1,8 +1,9 @@
 //! The thread that empties the ring, feeds the aggregator and writes the recording.
 
-use super::{EndFrame, StartFrame};
+use super::{EndFrame, StartFrame, monotonic_ns};
 use crate::{
     aggregate::Aggregator,
+    flight::Memory,
     iface::lock,
     recording::{Kind, WriteError, Writer},
     ring::{MAX_BATCH, RingReader},
@@ -73,6 +74,7 @@ impl Collector {
         kernel_log: Option<KernelLog>,
         aggregator: Aggregator,
         writer: Option<Writer>,
+        flight: Option<Memory>,
         start: &StartFrame,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
@@ -83,7 +85,7 @@ impl Collector {
             answered: Condvar::new(),
         });
         let mut work =
-            Work { ring, kernel_log, buffer: BytesMut::new(), aggregator, writer, unwritten: None };
+            Work { ring, kernel_log, buffer: BytesMut::new(), aggregator, writer, flight, unwritten: None };
         work.write_json(Kind::Start, start);
         let theirs = shared.clone();
         let thread =
@@ -126,6 +128,7 @@ struct Work {
     buffer: BytesMut,
     aggregator: Aggregator,
     writer: Option<Writer>,
+    flight: Option<Memory>,
     unwritten: Option<WriteError>,
 }
 
@@ -169,6 +172,9 @@ impl Work {
         }
         let batch = self.buffer.split().freeze();
         self.write(Kind::Batch, &batch);
+        if let Some(memory) = &self.flight {
+            memory.push(monotonic_ns(), batch.clone());
+        }
         self.aggregator.feed(batch);
         bytes
     }

@@ -223,7 +223,7 @@ fn numbers_of_rotated_files_are_exact() {
 }
 
 /// Bytes that neither compress nor repeat (xorshift64).
-pub(super) fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut x = (seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     std::iter::repeat_with(|| {
         x ^= x << 13;
