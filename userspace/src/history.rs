@@ -1,7 +1,7 @@
 //! What was: a bounded ring of snapshots on disk, and what any time of it looked like.
 //!
 //! Needs snapshots, one for each `interval`; yields the same again, merged, for any window of time. One process writes, any
-//! number read beside it. A directory holds **segments**, append-only files of checksummed frames ([`format`]); when all
+//! number read beside it. A directory holds **segments**, append-only files of checksummed frames (see `format.rs`); when all
 //! together would pass `max_size`, or all of one is older than `keep`, whole oldest segments go.
 //!
 //! What is written is safe: each frame is on disk (`fdatasync`) before [`Store::append`] returns, so a crash or a loss of power
@@ -14,7 +14,7 @@
 mod clock;
 pub mod compare;
 pub mod counts;
-pub mod format;
+mod format;
 mod list;
 mod read;
 mod scan;
@@ -23,6 +23,7 @@ mod store;
 mod tests;
 
 pub use clock::{Stamp, Step};
+pub use format::{EntryHead, SEGMENT_VERSION};
 pub use list::{Listing, Run, SegmentInfo, list};
 pub use read::{Found, Gap, Range, each, heads, read};
 pub use store::{Stats, Store};
@@ -159,6 +160,21 @@ impl HistoryError {
     pub const fn is_usage(&self) -> bool {
         matches!(self, Self::Config(_) | Self::Locked { .. } | Self::None { .. })
     }
+}
+
+/// Goes over the whole frames of a segment's bytes; yields how many there are and how many places are damaged. For fuzzing.
+#[doc(hidden)]
+pub fn scan_segment(bytes: &[u8], mut take: impl FnMut(&EntryHead, &[u8])) -> (usize, u32) {
+    let found = scan::scan(bytes);
+    for entry in &found.entries {
+        let frame = bytes.get(entry.offset as usize..).and_then(|rest| rest.get(..entry.len as usize));
+        if let Some((head, json)) = frame.and_then(scan::unpack_entry) {
+            take(&head, &json);
+        }
+    }
+    let bytes_at = |at: u64, len: usize| Some(bytes.get(usize::try_from(at).ok()?..)?.get(..len)?.to_vec());
+    let _ = scan::by_index(bytes_at, bytes.len() as u64);
+    (found.entries.len(), found.damaged)
 }
 
 /// All segments of a directory by their number, which is the order in which they were written.
