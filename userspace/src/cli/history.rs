@@ -9,7 +9,7 @@ use super::{
 use crate::{
     config::Output,
     history::{self, DEFAULT_DIR, Found, HistoryError, Listing, Range, compare},
-    report::{self, Format, json, units},
+    report::{Format, json, units},
 };
 use anyhow::{Context as _, anyhow};
 use clap::Args;
@@ -108,7 +108,7 @@ fn checked(from: u64, to: u64, present: &Present) -> Result<Range, Failure> {
 /// A window as a report.
 fn show(args: &HistoryArgs, window: Range, output: &Output, present: &Present) -> Result<Exit, Failure> {
     let found = history::read(&args.dir, window)?;
-    tell(&found, "", present);
+    tell(&found, present);
     let Some(snapshot) = &found.snapshot else {
         return Err(nothing(args, window, present));
     };
@@ -158,11 +158,11 @@ fn listed(args: &HistoryArgs, listing: &Listing, present: &Present) -> String {
 }
 
 /// What is to be known of a window beside its report.
-fn tell(found: &Found, of: &str, present: &Present) {
+fn tell(found: &Found, present: &Present) {
     for step in &found.steps {
         let [before, after] = [step.before_unix_ns, step.after_unix_ns].map(|ns| present.local(ns));
         let by = step.by_ns as f64 / 1e9;
-        say(&format!("the clock was set by {by:+.1} s within the window{of}: after {before} came {after}"));
+        say(&format!("the clock was set by {by:+.1} s within the window: after {before} came {after}"));
     }
     for gap in &found.gaps {
         let [from, to] = [gap.from_unix_ns, gap.to_unix_ns].map(|ns| present.local(ns));

@@ -175,7 +175,7 @@ impl FromStr for Figure {
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Quantile(objective) => objective.fmt(f),
+            Self::Quantile(objective) => write!(f, "{objective}"),
             Self::Count(counted) => f.write_str(counted.name),
             Self::Rate(counted) => write!(f, "{}{PER_SECOND}", counted.name),
             Self::Share(part, whole) => write!(f, "{} of {}", part.name, whole.name),

@@ -30,7 +30,7 @@ enum At {
     /// A snapshot.
     Entry(EntryHead, usize),
     /// The index.
-    Index(usize),
+    Index,
     /// A frame whose length can be trusted and whose payload cannot.
     Damaged(usize),
     /// Nothing that can be trusted.
@@ -53,7 +53,7 @@ pub(super) fn scan(bytes: &[u8]) -> Scanned {
                 found.end = at as u64;
             }
             // Behind it is the tail, and nothing else.
-            At::Index(_) => break,
+            At::Index => break,
             At::Damaged(len) => {
                 since += 1;
                 at += len;
@@ -113,7 +113,7 @@ fn frame_at(bytes: &[u8], at: usize) -> At {
     let len = FrameHeader::LEN + header.len as usize;
     let Some((_, stored)) = whole(bytes, at) else { return At::Damaged(len) };
     if header.kind == INDEX {
-        return At::Index(len);
+        return At::Index;
     }
     // Only the beginning of it is needed, and it was checked.
     let mut head = [0; EntryHead::LEN];

@@ -458,7 +458,7 @@ fn lock(dir: &Path) -> Result<File, HistoryError> {
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let mut text = String::new();
             // Who it is, is told where it can be, no more.
-            let _ = Read::by_ref(&mut file).take(16).read_to_string(&mut text);
+            let _ = (&file).take(16).read_to_string(&mut text);
             return Err(HistoryError::Locked { dir: dir.to_owned(), holder: text.trim().parse().ok() });
         }
         Err(errno) => return Err(failed(errno.into())),

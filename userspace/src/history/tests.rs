@@ -169,12 +169,12 @@ fn a_segment_of_which_hardly_anything_was_written_is_no_obstacle() {
     let dir = TempDir::new().unwrap();
     let config = config(&dir);
     fill(&mut open(&config), 0..2);
-    for (sequence, len) in (2..).zip([0, 1, SegmentHeader::LEN - 1, SegmentHeader::LEN]) {
+    for (n, len) in (2..).zip([0, 1, SegmentHeader::LEN - 1, SegmentHeader::LEN]) {
+        let sequence = segment_paths(&config.dir).unwrap().last().unwrap().0 + 1;
         let header = SegmentHeader { version: 1, sequence }.encode();
         fs::write(format::segment_path(&config.dir, sequence), &header[..len]).unwrap();
         let mut store = open(&config);
         assert_eq!(store.stats().damaged, 0);
-        let n = u64::from(sequence);
         fill(&mut store, n..n + 1);
         assert_eq!(numbers(&config.dir, Range::ALL), (0..=n).collect::<Vec<_>>());
     }
@@ -334,8 +334,8 @@ fn a_clock_that_is_wrong_for_a_while_deletes_nothing() {
     assert_eq!((stats.dropped_segments, stats.clock_steps), (0, 2));
     assert_eq!(numbers(&config.dir, window(0, 500)), (0..100).chain(130..160).collect::<Vec<_>>());
     let found = read(&config.dir, window(0, 500)).unwrap();
-    assert_eq!(found.steps, [], "the frames that are found know of none between them, but of a gap");
-    assert_eq!(found.gaps.len(), 1);
+    // The frames that are found know of none between them, but of a gap.
+    assert_eq!((found.steps.len(), found.gaps.len()), (0, 1));
     let found = read(&config.dir, Range::ALL).unwrap();
     assert_eq!(found.steps.iter().map(|s| s.by_ns).collect::<Vec<_>>(), [ahead as i64, -(ahead as i64)]);
     // One that stays so is believed in the end.
@@ -539,7 +539,10 @@ proptest! {
         };
         let whole: Vec<u64> = (0..12_u64).filter(|n| !hit(*n as usize)).collect();
         prop_assert_eq!(numbers(&config.dir, Range::ALL), whole.clone());
-        prop_assert_eq!(open(&config).stats().damaged == 0, whole.len() == 12 || ended || tail_only(&whole));
+        // With its index, what is damaged after that is noticed when it is read.
+        if !ended {
+            prop_assert_eq!(open(&config).stats().damaged == 0, tail_only(&whole));
+        }
     }
 
     #[test]

@@ -340,7 +340,9 @@ fn facts(snapshot: &Snapshot) -> Vec<Fact> {
         },
         Fact { name: "Written by", value: format!("nettrace {}", clean(&meta.version)) },
     ];
-    facts.splice(3..3, flight::fact(snapshot));
+    if let Some(cause) = flight::fact(snapshot) {
+        facts.insert(3, cause);
+    }
     if let Some(rotated) = meta.rotated {
         facts.insert(
             3,
