@@ -38,7 +38,7 @@ use tables::{Bounded, Slowest};
 /// Rows that a snapshot keeps of each table; reports show fewer.
 pub const ROWS: usize = 100;
 /// Exemplars kept of each signal.
-const EXEMPLARS: usize = 20;
+pub(crate) const EXEMPLARS: usize = 20;
 /// Entries of a table while aggregating.
 const TABLE: usize = 8192;
 

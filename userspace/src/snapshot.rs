@@ -7,6 +7,7 @@
 mod conntrack;
 mod flight;
 mod hist;
+mod merge;
 mod read;
 #[doc(hidden)]
 pub mod sample;
@@ -17,6 +18,7 @@ pub use conntrack::{
 };
 pub use flight::{Cause, CauseUnit, Flight, FlightWindow};
 pub use hist::{Hist, HistError};
+pub use merge::{OTHER, union};
 pub use read::ReadError;
 pub use tcp::{TcpCounter, TcpCounters, TcpLimited, TcpNamespace};
 

@@ -14,7 +14,7 @@ pub mod message;
 mod report;
 mod stream;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod track;
 
 use crate::snapshot::{self, Hist};
