@@ -10,8 +10,8 @@ pub use change::{Apply, MAX_WINDOW, MIN_WINDOW, Tune, Wanted};
 
 use crate::{
     cli::{
-        BenchArgs, CaptureArgs, Cli, Command, CompletionShell, Exemplar, Exit, Format, HistoryArgs, OutputArgs,
-        RecommendArgs, RecordArgs, Topology,
+        BenchArgs, CaptureArgs, Cli, Command, CompletionShell, Exemplar, Exit, Format, HistoryArgs,
+        OutputArgs, RecommendArgs, RecordArgs, Topology,
     },
     filter::{self, FilterError},
     iface::Selection,

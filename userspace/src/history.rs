@@ -82,7 +82,10 @@ impl HistoryConfig {
             return wrong(format!("interval of {:?}: at least a second", self.interval));
         }
         if self.keep < self.interval {
-            return wrong(format!("keep of {:?} is shorter than the interval of {:?}", self.keep, self.interval));
+            return wrong(format!(
+                "keep of {:?} is shorter than the interval of {:?}",
+                self.keep, self.interval
+            ));
         }
         Ok(())
     }
@@ -186,7 +189,8 @@ fn segment_paths(dir: &Path) -> Result<Vec<(u32, PathBuf)>, HistoryError> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if let Some(sequence) = path.file_name().and_then(|name| format::sequence_of(name.as_encoded_bytes())) {
+        if let Some(sequence) = path.file_name().and_then(|name| format::sequence_of(name.as_encoded_bytes()))
+        {
             found.push((sequence, path));
         }
     }

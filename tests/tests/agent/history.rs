@@ -87,7 +87,10 @@ fn what_is_not_there_is_told() {
     let other = ask(&dir, &["--last", "1m"]);
     let said = stderr(&other);
     assert_eq!((other.status.code(), said.lines().count()), (Some(1), 1), "{said}");
-    assert!(said.contains("nothing was kept from ") && said.contains("; there is something from 2026-01-01"), "{said}");
+    assert!(
+        said.contains("nothing was kept from ") && said.contains("; there is something from 2026-01-01"),
+        "{said}"
+    );
     // One flipped byte of a frame: the rest is reported, and the exit code says so.
     let mut snapshot = sample::rich();
     snapshot.meta.start_unix_ns += 60_000_000_000;
@@ -125,7 +128,8 @@ fn a_writer_that_is_killed_loses_nothing_that_was_kept() {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         // After some of them, at no particular place.
         let some = 3 + round % 4;
-        let mut kept = lines.by_ref().map_while(Result::ok).filter_map(|l| l.strip_prefix("kept ")?.parse::<u64>().ok());
+        let mut kept =
+            lines.by_ref().map_while(Result::ok).filter_map(|l| l.strip_prefix("kept ")?.parse::<u64>().ok());
         for _ in 0..some {
             said = kept.next().unwrap();
         }

@@ -1,7 +1,8 @@
 //! From the command line to an exit code: one clear line for every failure.
 
 use super::{
-    Cli, Exit, apply, bench, completions, doctor, history, input, lab, man_page, man_pages, recommend, run, tune, undo,
+    Cli, Exit, apply, bench, completions, doctor, history, input, lab, man_page, man_pages, recommend, run,
+    tune, undo,
 };
 use crate::{
     capture::CaptureError,

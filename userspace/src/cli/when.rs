@@ -70,8 +70,9 @@ impl FromStr for When {
 
     fn from_str(text: &str) -> Result<Self, WhenError> {
         let text = text.trim();
-        let duration =
-            |typed: &str| value::duration(typed).map_err(|e| WhenError::Duration(text.to_owned(), e.to_string()));
+        let duration = |typed: &str| {
+            value::duration(typed).map_err(|e| WhenError::Duration(text.to_owned(), e.to_string()))
+        };
         if text == "now" {
             return Ok(Self::Before(Duration::ZERO));
         }
@@ -314,11 +315,26 @@ mod tests {
 
     #[test]
     fn what_is_no_time_is_told() {
-        for wrong in ["", "noon", "25:00", "0312", "2026", "12", "2026-13-01", "-2", "-2 parsecs", "@-1", "1969-01-01T00:00:00Z"] {
+        for wrong in [
+            "",
+            "noon",
+            "25:00",
+            "0312",
+            "2026",
+            "12",
+            "2026-13-01",
+            "-2",
+            "-2 parsecs",
+            "@-1",
+            "1969-01-01T00:00:00Z",
+        ] {
             let error = wrong.parse::<When>().unwrap_err().to_string();
             assert!(error.contains(&format!("`{wrong}`")), "{wrong}: {error}");
         }
-        assert_eq!("03:12 Atlantis/Nowhere".parse::<When>().unwrap_err(), WhenError::Zone("Atlantis/Nowhere".into()));
+        assert_eq!(
+            "03:12 Atlantis/Nowhere".parse::<When>().unwrap_err(),
+            WhenError::Zone("Atlantis/Nowhere".into())
+        );
         assert!("03:12..".parse::<Against>().is_err());
     }
 }

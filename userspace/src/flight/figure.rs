@@ -120,7 +120,9 @@ impl Figure {
     pub fn bound(&self, text: &str) -> Result<f64, FigureError> {
         let number = || text.trim().parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0);
         let (bound, expected) = match self.unit() {
-            CauseUnit::Ns => (value::duration(text).ok().map(|d| d.as_nanos() as f64), "a time such as `50ms`"),
+            CauseUnit::Ns => {
+                (value::duration(text).ok().map(|d| d.as_nanos() as f64), "a time such as `50ms`")
+            }
             CauseUnit::Count => (number(), "a number"),
             CauseUnit::PerSecond => (number(), "a number per second such as `100`"),
             CauseUnit::Share => (units::percentage(text), "a percentage such as `5%`"),
@@ -217,9 +219,14 @@ mod tests {
         ] {
             assert_eq!(figure(text).to_string(), text);
         }
-        for wrong in ["", "throughput", "p99 of nothing", "dns.timeouts per hour", "drops of", "of drops", "p99"] {
+        for wrong in
+            ["", "throughput", "p99 of nothing", "dns.timeouts per hour", "drops of", "of drops", "p99"]
+        {
             let error = wrong.parse::<Figure>().unwrap_err().to_string();
-            assert!(error.contains("conntrack.insert_failed") && error.contains("p99 of dns.latency"), "{error}");
+            assert!(
+                error.contains("conntrack.insert_failed") && error.contains("p99 of dns.latency"),
+                "{error}"
+            );
         }
     }
 
@@ -235,7 +242,9 @@ mod tests {
         assert_eq!(of("drops per second").unwrap().value, drops as f64 / 30.0);
         let share = of("dns.timeouts of dns.transactions").unwrap();
         assert_eq!(share.count, Some(snapshot.dns.transactions));
-        assert!((share.value - snapshot.dns.timeouts as f64 / snapshot.dns.transactions as f64).abs() < 1e-12);
+        assert!(
+            (share.value - snapshot.dns.timeouts as f64 / snapshot.dns.transactions as f64).abs() < 1e-12
+        );
         // What a snapshot does not tell is no 0.
         assert_eq!(of("p99 of dns.latency@nowhere"), None);
         assert_eq!(figure("p99 of dns.latency").of(&sample::empty()), None);

@@ -328,7 +328,8 @@ fn row(
     p_corrected: f64,
     each: f64,
 ) -> Row {
-    let quantile_ns = |side: &Side| side.whole.get(series.signal).map_or(0, |h| h.quantile_ns(series.quantile));
+    let quantile_ns =
+        |side: &Side| side.whole.get(series.signal).map_or(0, |h| h.quantile_ns(series.quantile));
     let serial = series.values.iter().map(|v| serial(v)).fold(0.0, f64::max);
     let rounds = [0, 1].map(|n| series.values[n].len());
     let finite = estimate.low.is_finite() && estimate.high.is_finite();
@@ -396,13 +397,13 @@ fn sentence(before: &Side, after: &Side, rows: &[Row]) -> String {
     let mut parts = Vec::new();
     for (n, what, verdict) in [(longer, "longer", Verdict::Longer), (shorter, "shorter", Verdict::Shorter)] {
         let far = |row: &&Row| row.ratio.ln().abs();
-        let most = rows
-            .iter()
-            .filter(|r| r.verdict == verdict)
-            .max_by(|a, b| far(a).total_cmp(&far(b)));
+        let most = rows.iter().filter(|r| r.verdict == verdict).max_by(|a, b| far(a).total_cmp(&far(b)));
         if let Some(most) = most {
             let name = format!("{} p{}", most.signal, view::percent(most.quantile));
-            parts.push(format!("{n} of {total} quantiles got {what}, most of all {name} ({:.2} times)", most.ratio));
+            parts.push(format!(
+                "{n} of {total} quantiles got {what}, most of all {name} ({:.2} times)",
+                most.ratio
+            ));
         }
     }
     match (parts.is_empty(), total) {

@@ -38,9 +38,7 @@ pub static COUNTS: [Counted; COUNTED] = [
     }),
     count("ip.packet_too_big", "messages that a path is too narrow", |s| Some(s.ip.packet_too_big)),
     count("conntrack.drop", "packets that connection tracking dropped", |s| tracked(s, |c| c.drop)),
-    count("conntrack.early_drop", "connections thrown out of a full table", |s| {
-        tracked(s, |c| c.early_drop)
-    }),
+    count("conntrack.early_drop", "connections thrown out of a full table", |s| tracked(s, |c| c.early_drop)),
     count("conntrack.insert_failed", "connections that could not be entered", |s| {
         tracked(s, |c| c.insert_failed)
     }),
@@ -56,11 +54,7 @@ pub fn named(name: &str) -> Option<&'static Counted> {
     COUNTS.iter().find(|c| c.name == name)
 }
 
-const fn count(
-    name: &'static str,
-    meaning: &'static str,
-    of: fn(&Snapshot) -> Option<u64>,
-) -> Counted {
+const fn count(name: &'static str, meaning: &'static str, of: fn(&Snapshot) -> Option<u64>) -> Counted {
     Counted { name, meaning, of }
 }
 

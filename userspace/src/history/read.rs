@@ -77,7 +77,8 @@ pub struct Found {
 impl Found {
     /// Counts a frame, which follows the one that was counted last.
     fn count(&mut self, head: &EntryHead, last: Option<&EntryHead>) {
-        self.from_unix_ns = if self.frames == 0 { head.start_unix_ns } else { self.from_unix_ns.min(head.start_unix_ns) };
+        self.from_unix_ns =
+            if self.frames == 0 { head.start_unix_ns } else { self.from_unix_ns.min(head.start_unix_ns) };
         self.to_unix_ns = self.to_unix_ns.max(head.end_unix_ns());
         self.frames += 1;
         self.covered_ns = self.covered_ns.saturating_add(head.duration_ns);
@@ -194,7 +195,10 @@ impl Segment {
         let head = bytes_at(&file, 0, SegmentHeader::LEN).unwrap_or_default();
         let readable = SegmentHeader::decode(&head).is_some_and(|h| h.version == SEGMENT_VERSION);
         if !readable && head.starts_with(&MAGIC) {
-            tracing::warn!("{} is damaged, or of another version of nettrace; it is left out", path.display());
+            tracing::warn!(
+                "{} is damaged, or of another version of nettrace; it is left out",
+                path.display()
+            );
         }
         let found = if readable { tail(&|at, len| bytes_at(&file, at, len), size) } else { None };
         Ok(Self { file, path: path.to_owned(), size, readable, tail: found })
@@ -220,7 +224,8 @@ impl Segment {
             None => self.scanned()?.summary(),
         };
         // One of another version is as old as its file says.
-        let changed = || self.file.metadata().and_then(|m| m.modified()).ok()?.duration_since(UNIX_EPOCH).ok();
+        let changed =
+            || self.file.metadata().and_then(|m| m.modified()).ok()?.duration_since(UNIX_EPOCH).ok();
         let to_unix_ns = match summary.entries {
             0 => changed().map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
             _ => summary.to_unix_ns,

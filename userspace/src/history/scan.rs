@@ -70,7 +70,10 @@ pub(super) fn scan(bytes: &[u8]) -> Scanned {
 }
 
 /// The entries of a segment that ends with its index; none when it does not, and then it is to be read as a whole.
-pub(super) fn by_index(bytes_at: impl Fn(u64, usize) -> Option<Vec<u8>>, size: u64) -> Option<(Tail, Vec<Entry>)> {
+pub(super) fn by_index(
+    bytes_at: impl Fn(u64, usize) -> Option<Vec<u8>>,
+    size: u64,
+) -> Option<(Tail, Vec<Entry>)> {
     let tail = tail(&bytes_at, size)?;
     let len = size.checked_sub(tail.index + Tail::LEN as u64)?;
     let frame = bytes_at(tail.index, usize::try_from(len).ok()?)?;

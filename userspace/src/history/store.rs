@@ -9,7 +9,8 @@ use super::{
     HistoryConfig, HistoryError, Stamp, Step,
     clock::boot_id,
     format::{
-        ENTRY, Entry, EntryHead, INDEX, SEGMENT_VERSION, SegmentHeader, Summary, Tail, end_bytes, segment_path,
+        ENTRY, Entry, EntryHead, INDEX, SEGMENT_VERSION, SegmentHeader, Summary, Tail, end_bytes,
+        segment_path,
     },
     read::Segment,
     segment_paths,
@@ -328,7 +329,8 @@ impl Store {
         if !steady {
             return Ok(());
         }
-        let too_old = |e: &Ended| e.summary.to_unix_ns.saturating_add(self.keep_ns) < now.unix_ns;
+        let keep_ns = self.keep_ns;
+        let too_old = |e: &Ended| e.summary.to_unix_ns.saturating_add(keep_ns) < now.unix_ns;
         while let Some(at) = self.ended.iter().position(too_old) {
             self.drop_segment(at)?;
         }

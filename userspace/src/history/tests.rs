@@ -81,7 +81,8 @@ fn what_was_written_is_found_and_merged() {
     assert_eq!((found.frames, found.damaged, found.covered_ns), (2, 0, 2 * MINUTE));
     assert_eq!((found.from_unix_ns, found.to_unix_ns), (T0 + MINUTE, T0 + 3 * MINUTE));
     assert!(found.gaps.is_empty() && found.steps.is_empty());
-    let (merged, count) = (found.snapshot.unwrap(), |s: &Snapshot| s.signal(Signal::RxTotal).unwrap().hist.count());
+    let (merged, count) =
+        (found.snapshot.unwrap(), |s: &Snapshot| s.signal(Signal::RxTotal).unwrap().hist.count());
     assert_eq!(count(&merged), 2 * count(&rich));
     assert_eq!(merged.dns.transactions, 2 * rich.dns.transactions);
     // One alone is what it was.
@@ -267,7 +268,8 @@ fn it_never_grows_beyond_its_size_and_the_oldest_go_first() {
     for n in 0..400 {
         let snapshot = large(n, 9_000 + (n as usize * 37) % 3_000);
         store.append_at(&snapshot, after(snapshot.meta.start_unix_ns)).unwrap();
-        let on_disk: u64 = segment_paths(&config.dir).unwrap().iter().map(|(_, p)| fs::metadata(p).unwrap().len()).sum();
+        let on_disk: u64 =
+            segment_paths(&config.dir).unwrap().iter().map(|(_, p)| fs::metadata(p).unwrap().len()).sum();
         assert_eq!(on_disk, store.stats().size_bytes);
         assert!(on_disk <= config.max_size, "{n}: {on_disk}");
     }
@@ -303,7 +305,7 @@ fn one_that_is_too_large_is_refused_and_the_next_one_is_not() {
 #[test]
 fn what_is_older_than_is_kept_goes() {
     let dir = TempDir::new().unwrap();
-    let config = HistoryConfig { keep: std::time::Duration::from_secs(10 * 3600), ..config(&dir) };
+    let config = HistoryConfig { keep: Duration::from_secs(10 * 3600), ..config(&dir) };
     let mut store = open(&config);
     fill(&mut store, 0..3 * 24 * 60);
     let kept = numbers(&config.dir, Range::ALL);
@@ -384,7 +386,7 @@ fn gaps_are_told() {
 fn a_month_of_minutes_is_opened_by_its_tails() {
     const MONTH: u64 = 43_200;
     let dir = TempDir::new().unwrap();
-    let config = HistoryConfig { keep: std::time::Duration::from_secs(31 * 86_400), ..config(&dir) };
+    let config = HistoryConfig { keep: Duration::from_secs(31 * 86_400), ..config(&dir) };
     let mut store = open(&config);
     fill(&mut store, 0..MONTH);
     let segments = u64::from(store.stats().segments);
@@ -399,7 +401,10 @@ fn a_month_of_minutes_is_opened_by_its_tails() {
     let started = std::time::Instant::now();
     assert_eq!(numbers(&config.dir, window(20_000, 20_003)), [20_000, 20_001, 20_002]);
     let found = started.elapsed();
-    println!("{MONTH} frames, {} bytes in {segments} segments: opened in {opened:?}, three found in {found:?}", stats.size_bytes);
+    println!(
+        "{MONTH} frames, {} bytes in {segments} segments: opened in {opened:?}, three found in {found:?}",
+        stats.size_bytes
+    );
     // All but the newest have their index.
     let open = |p: &PathBuf| Segment::open(p).unwrap().is_open();
     let paths = segment_paths(&config.dir).unwrap();
@@ -448,8 +453,13 @@ fn small_disk(bytes: u64) -> Option<Disk> {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("disk");
     fs::create_dir(&path).unwrap();
-    let mounted =
-        rustix::mount::mount("none", &path, "tmpfs", rustix::mount::MountFlags::empty(), size(bytes).as_c_str());
+    let mounted = rustix::mount::mount(
+        "none",
+        &path,
+        "tmpfs",
+        rustix::mount::MountFlags::empty(),
+        size(bytes).as_c_str(),
+    );
     if let Err(error) = mounted {
         println!("skipped: no file system of its own can be mounted: {error}");
         return None;
@@ -464,7 +474,8 @@ fn size(bytes: u64) -> std::ffi::CString {
 impl Disk {
     fn resize(&self, bytes: u64) {
         let text = size(bytes);
-        rustix::mount::mount_remount(&self.path, rustix::mount::MountFlags::empty(), text.as_c_str()).unwrap();
+        rustix::mount::mount_remount(&self.path, rustix::mount::MountFlags::empty(), text.as_c_str())
+            .unwrap();
     }
 }
 
@@ -493,11 +504,9 @@ fn configurations_that_contradict_themselves_are_refused() {
     assert_eq!((config.max_size, config.keep.as_secs()), (2 << 20, 7 * 86_400));
     assert_eq!(parse("").unwrap(), HistoryConfig::default());
     assert!(parse("intervall = '30s'").unwrap_err().to_string().contains("intervall"));
-    for (text, expected) in [
-        ("max_size = '1KiB'", "max_size"),
-        ("interval = '10ms'", "interval"),
-        ("keep = '30s'", "keep"),
-    ] {
+    for (text, expected) in
+        [("max_size = '1KiB'", "max_size"), ("interval = '10ms'", "interval"), ("keep = '30s'", "keep")]
+    {
         let config = HistoryConfig { dir: dir.path().join("no"), ..parse(text).unwrap() };
         let error = Store::open(&config).err().unwrap();
         assert!(error.to_string().contains(expected) && error.is_usage(), "{error}");

@@ -6,8 +6,8 @@
 //! cannot be trusted, and reading goes on with the next file.
 
 use super::format::{
-    COMPRESSED, COPY, DEFLATED, FORMAT_VERSION, FileHeader, FileKind, FrameHeader, Kind, MAGIC, MAX_PAYLOAD_BYTES,
-    sniff_bytes, sums_agree,
+    COMPRESSED, COPY, DEFLATED, FORMAT_VERSION, FileHeader, FileKind, FrameHeader, Kind, MAGIC,
+    MAX_PAYLOAD_BYTES, sniff_bytes, sums_agree,
 };
 use super::{rotated_path, rotated_paths};
 use bytes::Bytes;

@@ -1,7 +1,13 @@
 //! What is claimed of two windows, and how often wrongly.
 
-use super::{super::tests::{MINUTE, S, T0, after, minute, open, with_latencies}, *};
-use crate::{history::HistoryConfig, report::{Format, Options}};
+use super::{
+    super::tests::{MINUTE, S, T0, after, minute, open, with_latencies},
+    *,
+};
+use crate::{
+    history::HistoryConfig,
+    report::{Format, Options},
+};
 use nettrace_bench::stats::rng::Rng;
 use nettrace_common::Signal;
 use tempfile::TempDir;
@@ -21,7 +27,8 @@ fn side(rng: &mut Rng, slower: &[f64]) -> Side {
     let asked = Range { from_unix_ns: T0, to_unix_ns: T0 + slower.len() as u64 * MINUTE };
     let mut side = Side::new(asked, slower.len().min(MOST_ROUNDS));
     for (n, slower) in slower.iter().enumerate() {
-        let snapshot = with_latencies(minute(T0 + n as u64 * MINUTE, 10), Signal::RxTotal, &latencies(rng, *slower));
+        let snapshot =
+            with_latencies(minute(T0 + n as u64 * MINUTE, 10), Signal::RxTotal, &latencies(rng, *slower));
         let round = n * side.rounds.len() / side.asked_minutes();
         side.add(round, &snapshot);
         side.found.frames += 1;
@@ -63,7 +70,11 @@ fn a_window_that_is_slower_is_shown_to_be() {
     let [low, high] = row.bounds.unwrap();
     assert!(low < 1.5 && 1.5 < high && (row.ratio - 1.5).abs() < 0.05, "{row:?}");
     assert!((row.after_ns as f64 / row.before_ns as f64 - 1.5).abs() < 0.1, "{row:?}");
-    assert!(compared.sentence.starts_with("3 of 3 quantiles got longer, most of all rx.total p"), "{}", compared.sentence);
+    assert!(
+        compared.sentence.starts_with("3 of 3 quantiles got longer, most of all rx.total p"),
+        "{}",
+        compared.sentence
+    );
     let counts = compared.counts.iter().find(|c| c.name == "dns.transactions").unwrap();
     assert_eq!((counts.before, counts.after_per_s), (Some(300), Some(300.0 / 1800.0)));
     let compared = judge(&side(&mut rng, &after), &side(&mut rng, &before));

@@ -61,8 +61,7 @@ fn fact(window: &Window) -> String {
 /// What makes it less sure than it looks.
 fn highlights(compared: &Compared) -> Vec<Highlight> {
     let mut all = Vec::new();
-    let mut warn =
-        |text: String| all.push(Highlight { level: Level::Warn, text, section: "windows" });
+    let mut warn = |text: String| all.push(Highlight { level: Level::Warn, text, section: "windows" });
     for (name, window) in [("first", &compared.before), ("second", &compared.after)] {
         for step in &window.steps {
             warn(format!(

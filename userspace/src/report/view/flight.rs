@@ -9,7 +9,10 @@ use crate::{
 /// The cause, for the head of the report.
 pub(super) fn fact(snapshot: &Snapshot) -> Option<Fact> {
     let Flight { cause, .. } = snapshot.meta.flight.as_ref()?;
-    Some(Fact { name: "Cause", value: format!("{}, at {}", clean(&cause.to_string()), units::utc(cause.at_unix_ns)) })
+    Some(Fact {
+        name: "Cause",
+        value: format!("{}, at {}", clean(&cause.to_string()), units::utc(cause.at_unix_ns)),
+    })
 }
 
 /// The windows around it; none where the flight recorder did not write this.
