@@ -5,7 +5,7 @@
 
 use super::value;
 use jiff::{
-    Timestamp, Zoned,
+    Timestamp, ZonedDateTime,
     civil::{DateTime, Time},
     fmt::temporal::DateTimeParser,
     tz::TimeZone,
@@ -120,7 +120,7 @@ impl Present {
     /// A Unix time in this machine's zone.
     pub(super) fn local(&self, unix_ns: u64) -> String {
         match timestamp(unix_ns) {
-            Some(t) => t.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string(),
+            Some(t) => t.to_zoned_datetime(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string(),
             None => crate::report::units::utc(unix_ns),
         }
     }
@@ -156,17 +156,18 @@ impl When {
         &self,
         present: &Present,
         reference_ns: u64,
-        days: impl Fn(&Zoned, &Zoned) -> i64,
+        days: impl Fn(&ZonedDateTime, &ZonedDateTime) -> i64,
     ) -> Option<u64> {
         let zone = |zone: &Option<TimeZone>| zone.clone().unwrap_or_else(|| present.zone.clone());
         match self {
             Self::Unix(ns) => Some(*ns),
             Self::Before(duration) => reference_ns.checked_sub(nanos(*duration)),
             Self::After(duration) => reference_ns.checked_add(nanos(*duration)),
-            Self::Civil(civil, typed) => unix_ns(civil.to_zoned(zone(typed)).ok()?.timestamp()),
+            Self::Civil(civil, typed) => unix_ns(civil.to_zoned_datetime(zone(typed)).ok()?.timestamp()),
             Self::Daily(time, typed) => {
-                let reference = timestamp(reference_ns)?.to_zoned(zone(typed));
-                let on = |date: jiff::civil::Date| date.to_datetime(*time).to_zoned(zone(typed)).ok();
+                let reference = timestamp(reference_ns)?.to_zoned_datetime(zone(typed));
+                let on =
+                    |date: jiff::civil::Date| date.to_datetime(*time).to_zoned_datetime(zone(typed)).ok();
                 let today = on(reference.date())?;
                 let date = match days(&today, &reference) {
                     -1 => reference.date().yesterday().ok()?,
