@@ -1,7 +1,5 @@
 //! The history: what captures saw is found again by the program, and a writer that is killed loses nothing that was kept.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
-
 use super::flight::scratch;
 use nettrace::{
     history::{self, HistoryConfig, HistoryError, Range, Store},

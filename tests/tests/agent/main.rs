@@ -1,4 +1,9 @@
-//! What runs on and on: what it keeps of the past, and of the last seconds.
+//! The agent, end to end.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 mod flight;
 mod history;
+mod run;
+mod soak;
+mod windows;
