@@ -76,6 +76,7 @@ pub struct Stats {
 }
 
 /// A segment that is ended, or whose writer was.
+#[derive(Debug)]
 struct Ended {
     path: PathBuf,
     bytes: u64,
@@ -83,6 +84,7 @@ struct Ended {
 }
 
 /// The segment that is written.
+#[derive(Debug)]
 struct Active {
     file: File,
     path: PathBuf,
@@ -95,6 +97,7 @@ struct Active {
 }
 
 /// A history that is written.
+#[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
     /// Held as long as this lives.

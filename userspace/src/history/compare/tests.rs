@@ -12,9 +12,6 @@ use nettrace_bench::stats::rng::Rng;
 use nettrace_common::Signal;
 use tempfile::TempDir;
 
-/// One whose minutes do not look as if they hung together, as those of one seed in some do.
-const SEED: u64 = 1;
-
 /// About normally distributed, of mean 0 and standard deviation 1 (Irwin and Hall).
 fn normal(rng: &mut Rng) -> f64 {
     (0..12).map(|_| rng.uniform()).sum::<f64>() - 6.0
@@ -64,24 +61,32 @@ fn verdicts(compared: &Compared) -> Vec<Verdict> {
 
 #[test]
 fn a_window_that_is_slower_is_shown_to_be() {
-    let mut rng = Rng::new(SEED);
     let (before, after) = ([1.0; 30], [1.5; 30]);
-    let compared = judge(&side(&mut rng, &before), &side(&mut rng, &after));
-    assert_eq!(verdicts(&compared), [Verdict::Longer; 3]);
-    let row = &compared.rows[0];
-    assert_eq!((row.signal, row.rounds), ("rx.total", [MOST_ROUNDS; 2]));
-    let [low, high] = row.bounds.unwrap();
-    assert!(low < 1.5 && 1.5 < high && (row.ratio - 1.5).abs() < 0.05, "{row:?}");
-    assert!((row.after_ns as f64 / row.before_ns as f64 - 1.5).abs() < 0.1, "{row:?}");
-    assert!(
-        compared.sentence.starts_with("3 of 3 quantiles got longer, most of all rx.total p"),
-        "{}",
-        compared.sentence
-    );
-    let counts = compared.counts.iter().find(|c| c.name == "dns.transactions").unwrap();
-    assert_eq!((counts.before, counts.after_per_s), (Some(300), Some(300.0 / 1800.0)));
-    let compared = judge(&side(&mut rng, &after), &side(&mut rng, &before));
-    assert_eq!(verdicts(&compared), [Verdict::Shorter; 3]);
+    let (mut longer, mut silent) = (0, 0);
+    for seed in 0..10 {
+        let mut rng = Rng::new(seed);
+        let compared = judge(&side(&mut rng, &before), &side(&mut rng, &after));
+        for row in &compared.rows {
+            assert_eq!((row.signal, row.rounds), ("rx.total", [MOST_ROUNDS; 2]));
+            let [low, high] = row.bounds.unwrap();
+            assert!(low < 1.5 && 1.5 < high && (row.ratio - 1.5).abs() < 0.05, "{row:?}");
+            assert!((row.after_ns as f64 / row.before_ns as f64 - 1.5).abs() < 0.1, "{row:?}");
+            match row.verdict {
+                Verdict::Longer => longer += 1,
+                // By chance rounds look as if they hung together, in some of a hundred.
+                Verdict::HangTogether => silent += 1,
+                _ => panic!("{row:?}"),
+            }
+        }
+        let counts = compared.counts.iter().find(|c| c.name == "dns.transactions").unwrap();
+        assert_eq!((counts.before, counts.after_per_s), (Some(300), Some(300.0 / 1800.0)));
+        // The other way round.
+        let compared = judge(&side(&mut rng, &after), &side(&mut rng, &before));
+        assert!(!verdicts(&compared).contains(&Verdict::Longer));
+        assert!(compared.sentence.contains(" got shorter, most of all rx.total p"), "{}", compared.sentence);
+    }
+    println!("of what differs by half: {longer} shown, {silent} not for rounds that seem to hang together");
+    assert!(longer >= 24, "{longer} of 30");
 }
 
 #[test]
@@ -108,7 +113,7 @@ fn what_one_window_has_not_is_not_compared() {
 fn nothing_is_claimed_where_nothing_differs() {
     const TRIALS: u32 = 200;
     let mut rng = Rng::new(17);
-    for (serial, most) in [(0.0, 0.08), (0.3, 0.1), (0.6, 0.15), (0.9, 0.15)] {
+    for (serial, most) in [(0.0, 0.05), (0.3, 0.08), (0.6, 0.08), (0.9, 0.05)] {
         let mut claimed = 0;
         for _ in 0..TRIALS {
             let sides = [(); 2].map(|()| {
@@ -152,7 +157,7 @@ fn windows_of_a_history_are_read_and_written_in_every_format() {
     let dir = TempDir::new().unwrap();
     let config = HistoryConfig { dir: dir.path().to_owned(), ..HistoryConfig::default() };
     let mut store = open(&config);
-    let mut rng = Rng::new(SEED);
+    let mut rng = Rng::new(9);
     for n in 0..60 {
         let start = T0 + n * MINUTE;
         let slower = if n < 30 { 1.0 } else { 2.0 };
@@ -161,7 +166,7 @@ fn windows_of_a_history_are_read_and_written_in_every_format() {
     }
     let half = |n: u64| Range { from_unix_ns: T0 + n * 1800 * S, to_unix_ns: T0 + (n + 1) * 1800 * S };
     let compared = compare(dir.path(), half(0), half(1)).unwrap();
-    assert_eq!(verdicts(&compared), [Verdict::Longer; 3]);
+    assert!(verdicts(&compared).contains(&Verdict::Longer), "{:?}", compared.rows);
     assert_eq!((compared.before.frames, compared.after.rounds), (30, MOST_ROUNDS));
     for format in [Format::Text, Format::Markdown, Format::Html, Format::Json] {
         let text = render(&compared, format, &Options::default()).unwrap();
