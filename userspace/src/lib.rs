@@ -19,6 +19,8 @@ mod ethtool;
 pub mod export;
 mod files;
 pub mod filter;
+pub mod flight;
+pub mod history;
 pub mod iface;
 pub mod immediates;
 pub mod kernel_state;

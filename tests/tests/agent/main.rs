@@ -8,6 +8,8 @@
 mod deploy;
 mod metrics;
 mod prometheus;
+mod flight;
+mod history;
 mod run;
 mod soak;
 mod windows;
