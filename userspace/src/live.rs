@@ -344,7 +344,8 @@ fn drops(window: &Snapshot) -> Vec<DropRow> {
 }
 
 fn conntrack(table: &ConntrackTable) -> ConntrackRow {
-    let sum = |of: fn(&crate::snapshot::ConntrackCounts) -> Option<u64>| table.cpus.iter().filter_map(of).sum();
+    let sum =
+        |of: fn(&crate::snapshot::ConntrackCounts) -> Option<u64>| table.cpus.iter().filter_map(of).sum();
     ConntrackRow {
         netns: table.netns.clone(),
         entries: table.entries,
