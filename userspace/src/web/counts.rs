@@ -162,7 +162,7 @@ mod tests {
         }
         let totals = counts.totals();
         let mut names: Vec<_> = totals.refused.iter().map(|(name, _)| name).collect();
-        assert_eq!(totals.refused.iter().map(|(_, n)| *n).sum::<u64>(), (1..=19).sum());
+        assert_eq!(totals.refused.iter().map(|(_, n)| *n).sum::<u64>(), (1..=19).sum::<u64>());
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), Refusal::ALL.len());
