@@ -289,7 +289,6 @@ fn it_fits_all_widths_and_passes_axe_in_both_themes() {
     let axe = axe();
     let site = Site::new(WebConfig::default());
     life::lived(&site.hub, 180);
-    if std::env::var_os("C_HOLD").is_some() { eprintln!("{}", site.url()); std::thread::sleep(std::time::Duration::from_secs(600)); } // HOLD
     page.look(1440, 1000, false);
     page.go(&site.url());
     page.until(LIVE);

@@ -80,7 +80,7 @@ pub(super) struct Site {
     pub(super) secrets: Arc<Secrets>,
     body_bytes: usize,
     streams: Arc<Semaphore>,
-    large: Semaphore,
+    large: Arc<Semaphore>,
     end: watch::Receiver<bool>,
 }
 
@@ -103,7 +103,7 @@ impl Site {
             secrets,
             body_bytes: usize::try_from(config.body_bytes).unwrap_or(usize::MAX),
             streams: Arc::new(Semaphore::new(config.streams.min(Semaphore::MAX_PERMITS))),
-            large: Semaphore::new(LARGE),
+            large: Arc::new(Semaphore::new(LARGE)),
             end,
         }
     }
@@ -155,7 +155,6 @@ impl Site {
             What::Frames => {
                 let at_unix_ms = time(query, "since", 0)?..=time(query, "until", u64::MAX)?;
                 let wanted = feed::Wanted { at_unix_ms, brief: value(query, "brief").is_some() };
-                let _one_of_few = self.large().await?;
                 Ok(feed::frames(hub, wanted, body::takes_gzip(request.headers())))
             }
             What::Live => self.live(),
@@ -185,10 +184,9 @@ impl Site {
         let Some(metrics) = self.sources.metrics.clone() else {
             return Err(unavailable(StatusCode::NOT_FOUND, "there are no metrics: metrics.enabled"));
         };
-        let _one_of_few = self.large().await?;
         let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
         let gzip = body::takes_gzip(headers);
-        let (content_type, bytes) = off_thread(move || metrics(accept.as_deref())).await?;
+        let (content_type, bytes) = self.off_thread(move || metrics(accept.as_deref())).await?;
         let mut response = Response::new(Body::Whole(Some(bytes)));
         let content_type = HeaderValue::from_str(&content_type)
             .map_err(|error| unavailable(StatusCode::INTERNAL_SERVER_ERROR, error))?;
@@ -209,15 +207,14 @@ impl Site {
             Some("json") => Format::Json,
             Some(_) => return Err(parameter("`format` is html or json")),
         };
-        let _one_of_few = self.large().await?;
-        let text = off_thread(move || {
+        let report = move || {
             let snapshot = history(range)
                 .map_err(|error| unavailable(StatusCode::INTERNAL_SERVER_ERROR, error))?
                 .ok_or_else(|| unavailable(StatusCode::NOT_FOUND, "nothing was kept of that time"))?;
             report::render(&snapshot, format, &report::Options::default())
                 .map_err(|error| unavailable(StatusCode::INTERNAL_SERVER_ERROR, error))
-        })
-        .await??;
+        };
+        let text = self.off_thread(report).await??;
         let content_type = match format {
             Format::Html => "text/html; charset=utf-8",
             _ => "application/json",
@@ -254,17 +251,20 @@ impl Site {
         Err(unavailable(StatusCode::SERVICE_UNAVAILABLE, "the agent has too much to do, or is ending"))
     }
 
-    /// A place among the few that are answered at length at once.
-    async fn large(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Refused> {
-        self.large.acquire().await.map_err(|error| unavailable(StatusCode::SERVICE_UNAVAILABLE, error))
+    /// Runs what takes long where nobody waits behind it, few at a time. Work that nobody waits for any more keeps its place
+    /// until it is done.
+    async fn off_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refused> {
+        let failed = |error: &dyn Error| unavailable(StatusCode::INTERNAL_SERVER_ERROR, error);
+        let place = self.large.clone().acquire_owned().await.map_err(|error| failed(&error))?;
+        let work = move || {
+            let _place = place;
+            work()
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|error| failed(&error))
     }
-}
-
-/// Runs what computes for long where nobody waits behind it.
-async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| unavailable(StatusCode::INTERNAL_SERVER_ERROR, error))
 }
 
 fn unavailable(status: StatusCode, text: impl ToString) -> Refused {

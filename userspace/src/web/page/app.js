@@ -2,7 +2,7 @@
 import { showChanges } from "./changes.js";
 import { byId, el, say } from "./dom.js";
 import { showFindings } from "./findings.js";
-import { bytes, clock, decade, duration, field, moment, percent, rate, span } from "./format.js";
+import { bytes, clock, duration, field, moment, percent, rate, span } from "./format.js";
 import { nodeTables, showStatus } from "./node.js";
 import { choice, redrawAll, showAll, TimePlot, whenPicked } from "./plots.js";
 import { ask, follow, json, token, Unauthorized } from "./stream.js";
@@ -32,28 +32,28 @@ async function build() {
     return row && row.count > 0 ? marks(row)[which] : null;
   };
   const line = (name, n, get, more = {}) => ({ name, of: get, ...paint(n), ...more });
-  const latency = { log: true, text: duration, ticks: decade };
+  const latency = { log: true, text: duration };
   const signal = (name) => line(name, colors.get(name), (frame) => quantile(name, state.quantile)(frame));
   const plot = (id, options) => new TimePlot(byId(id), options);
-  plot("plot-latency", { title: "Latency by segment", what: "each window's quantile", height: 330, series: SEGMENTS.map(signal), ...latency });
+  plot("plot-latency", { title: "Latency by segment", what: "each window's quantile", height: () => (innerWidth > 1100 ? 500 : 320), series: SEGMENTS.map(signal), ...latency });
   plot("plot-dns-rate", {
     title: "Queries", what: "a second", text: rate,
-    series: [line("queries", 16, (f) => f.dns.per_s, { fill: true }), line("timeouts", 13, (f) => perSecond(f, f.dns.timeouts), { fill: true })],
+    series: [line("queries", 16, (f) => f.dns.per_s, { fill: true }), line("timeouts", 13, (f) => perSecond(f, f.dns.timeouts), { fill: true, right: true })],
   });
   plot("plot-dns-latency", {
     title: "DNS latency", what: "query to answer", ...latency,
     series: [line("p50", 16, quantile("dns.latency", "p50"), { dash: [6, 4] }), line("p99", 16, quantile("dns.latency", "p99"))],
   });
   plot("plot-tcp-rate", {
-    title: "Connections", what: "a second", text: rate, height: 180,
-    series: [line("established", 1, (f) => f.tcp.connects_per_s), line("accepted", 8, (f) => f.tcp.accepts_per_s), line("failed", 13, (f) => perSecond(f, f.tcp.failures))],
+    title: "Connections", what: "a second", text: rate, height: () => 180,
+    series: [line("established", 1, (f) => f.tcp.connects_per_s), line("accepted", 8, (f) => f.tcp.accepts_per_s), line("failed", 13, (f) => perSecond(f, f.tcp.failures), { fill: true, right: true })],
   });
   plot("plot-tcp-loss", {
-    title: "Segments sent again", what: "of all sent", text: percent, height: 180, floor: 0.001,
+    title: "Segments sent again", what: "of all sent", text: percent, height: () => 180, floor: 0.001,
     series: [line("share", 12, (f) => f.tcp.retransmit_share, { fill: true })],
   });
   plot("plot-tcp-latency", {
-    title: "Handshakes", what: "p99", height: 180, ...latency,
+    title: "Handshakes", what: "p99", height: () => 180, ...latency,
     series: [line("tcp.connect", 1, quantile("tcp.connect", "p99")), line("tcp.accept", 8, quantile("tcp.accept", "p99"))],
   });
   plot("plot-drops", { title: "Packets dropped", what: "a second", text: rate, series: [line("drops", 6, (f) => f.drops_per_s, { fill: true })] });
@@ -62,7 +62,7 @@ async function build() {
     series: [line("nettrace", 1, (f) => f.cost.own_cpu_share), line("kernel programs", 5, (f) => f.cost.kernel_cpu_share)],
   });
   plot("plot-memory", {
-    title: "Own cost, memory", what: "resident, and kernel maps", text: bytes,
+    title: "Own cost, memory", what: "resident, and kernel maps", text: bytes, binary: true,
     series: [line("resident", 1, (f) => f.cost.rss_bytes), line("maps", 5, (f) => f.cost.map_bytes)],
   });
   view = {

@@ -29,12 +29,12 @@ function pairs(rows) {
   return el("dl", { class: "pairs" }, known.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, clean(value)))));
 }
 
-function evidence(rows) {
+function evidence({ id, evidence: rows }) {
   if (!rows.length) return null;
   const line = (row) =>
     el("tr", {}, el("th", { scope: "row" }, clean(row.what)), el("td", {}, clean(row.value)), el("td", {}, row.threshold ? `from ${clean(row.threshold)} on` : ""));
   const head = el("thead", {}, el("tr", {}, ["Measured", "Value", "Counts"].map((title) => el("th", { scope: "col" }, title))));
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Evidence" },
+  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Evidence of ${id}` },
     el("table", { class: "evidence" }, head, el("tbody", {}, rows.map(line))));
 }
 
@@ -58,7 +58,7 @@ function card(finding) {
     { class: `finding ${finding.verdict}`, "aria-label": finding.id },
     el("h3", {}, el("span", { class: "verdict" }, VERDICTS[finding.verdict] ?? finding.verdict), clean(finding.advice)),
     el("p", { class: "because" }, clean(finding.because)),
-    evidence(finding.evidence),
+    evidence(finding),
     finding.changes.map(change),
     finding.to_tell && el("div", { class: "change" }, el("p", { class: "where" }, "To be able to tell"), command(finding.to_tell)),
     pairs([

@@ -25,8 +25,11 @@ const known = (value) => typeof value === "number" && Number.isFinite(value);
 export const duration = (ns) =>
   known(ns) ? scaled(ns, [["ns", 1e3], ["us", 1e3], ["ms", 1e3], ["s", Infinity]]) : "-";
 
-/** A power of ten of it: `10 us`. */
-export const decade = (ns) => duration(ns).replace(/\.0+ /, " ");
+/** Any of these without digits that say nothing, for axes: `10 us`, `80/s`. */
+export const tidy = (text) => text.replace(/(\.\d*?)0+(?=\D|$)/, "$1").replace(/\.(?=\D|$)/, "");
+
+/** A power of ten of a time: `10 us`. */
+export const decade = (ns) => tidy(duration(ns));
 
 /** `66 B`, `21.0 MiB`. */
 export const bytes = (n) =>

@@ -18,8 +18,8 @@ export function nodeTables() {
     tcp(frames, tables);
     drops(frames, tables);
     tables.conntrack(last.conntrack.map((row) => ({ ...row, used: row.max ? row.entries / row.max : null })));
-    const slow = frames.flatMap((frame) => frame.slowest.map((row) => ({ ...row, at: frame.at_unix_ms })));
-    tables.slow(slow.sort((a, b) => b.latency_ns - a.latency_ns));
+    const slow = (all, row) => (all.latency_ns = Math.max(all.latency_ns, row.latency_ns));
+    tables.slow(merged(frames.map((frame) => frame.slowest), (row) => `${row.signal} ${row.flow} ${row.scope}`, slow));
     tables.losses(merged(frames.map((frame) => frame.losses), (row) => row.reason, (all, row) => (all.count += row.count)));
   };
 }
@@ -67,7 +67,7 @@ function make() {
     }),
     losses: table(byId("losses-table"), {
       caption: `Measurements lost, ${minutes}`, empty: "Nothing was lost while measuring.", order: [1, -1],
-      columns: [word("Reason", (r) => r.reason), number("Lost", (r) => r.count), word("Meaning", (r) => r.meaning)],
+      columns: [word("Reason", (r) => r.reason), number("Lost", (r) => r.count), { ...word("Meaning", (r) => r.meaning), kind: "wide" }],
     }),
   };
 }

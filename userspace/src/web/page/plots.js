@@ -1,11 +1,13 @@
 // Plots over time: uPlot draws them; legends, the reading line, marks of changes and the table behind are ours.
 import { clean, color, el, forgetColors, say } from "./dom.js";
-import { clock, moment } from "./format.js";
+import { clock, moment, tidy } from "./format.js";
 import { table } from "./tables.js";
 
 const FONT = '12px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif';
 /** Between frames further apart than this nothing is drawn, s: they are a minute apart when they are old. */
 const GAP_S = 200;
+/** Steps of an axis of bytes. */
+const BINARY = Array.from({ length: 44 }, (_, i) => 2 ** i);
 const sync = () => uPlot.sync("time");
 
 /** All plots; they share range, reading line and marks. */
@@ -31,12 +33,12 @@ export function redrawAll() {
 }
 
 /**
- * A plot in a host element. `series` are `{ name, color, of(frame), dash }`, whose values `text` writes; `ticks` writes
- * those of the axis. `log` is for latencies.
+ * A plot in a host element. `series` are `{ name, color, of(frame), dash }`, whose values `text` writes; those
+ * that are `right` have the axis there. `log` is for latencies, `binary` for bytes.
  */
 export class TimePlot {
-  constructor(host, { title, what, series, text, ticks = text, log = false, height = 200, floor = 1 }) {
-    Object.assign(this, { series, text, log, floor, title });
+  constructor(host, { title, what, series, text, log = false, binary = false, height = () => 200, floor = 1 }) {
+    Object.assign(this, { series, text, log, binary, floor, height });
     this.host = el("div", { class: "canvas" });
     this.frames = [];
     this.at = null;
@@ -47,7 +49,7 @@ export class TimePlot {
     this.when = el("b", { class: "stop" }, "now");
     this.buttons = series.map((one, i) => {
       const value = el("b", {}, "-");
-      const button = el("button", { type: "button", class: one.color, "aria-pressed": "true", onclick: () => this.toggle(i) },
+      const button = el("button", { type: "button", class: `${one.color}${one.right ? " right" : ""}`, "aria-pressed": "true", onclick: () => this.toggle(i) },
         el("i", { class: one.dash && "dash" }), el("span", {}, one.name), value);
       return { button, value };
     });
@@ -57,41 +59,44 @@ export class TimePlot {
     this.fillTable = table(behind, {
       caption: title, empty: "Nothing yet.", rows: 60,
       columns: [
-        { title: "Time", of: (frame) => frame.at_unix_ms, text: moment },
+        { title: "Time", of: (frame) => frame.at_unix_ms, text: moment, kind: "time" },
         ...series.map((one) => ({ title: one.name, of: one.of, text: (v) => (v === null ? "-" : text(v)), number: true })),
       ],
     });
     this.none = el("p", { class: "none" }, "Nothing in this range yet.");
     host.replaceChildren(el("figure", { class: "time" },
       el("figcaption", {}, el("b", {}, title), ` ${what} `, this.when), this.box, this.none, legend, this.details));
-    this.plot = new uPlot(this.options(height, ticks), this.data(), this.host);
-    new ResizeObserver(() => this.fit(height)).observe(this.box);
+    this.plot = new uPlot(this.options(), this.data(), this.host);
+    new ResizeObserver(() => this.fit()).observe(this.box);
     this.box.addEventListener("keydown", (event) => this.key(event));
     this.box.addEventListener("click", () => this.at !== null && onPick(this.frames[this.at]?.at_unix_ms));
     plots.push(this);
   }
 
-  options(height, ticks) {
+  options() {
     const soft = () => color("soft");
     const line = { stroke: () => color("line"), width: 1 };
     const axis = { stroke: soft, font: FONT, grid: line, ticks: { show: false } };
-    const y = this.log
-      ? { distr: 3, range: (_, min, max) => decades(min, max) }
-      : { range: (_, __, max) => [0, max > 0 ? max * 1.08 : this.floor] };
+    const linear = { range: (_, __, max) => [0, max > 0 ? max * 1.08 : this.floor] };
+    const y = this.log ? { distr: 3, range: (_, min, max) => decades(min, max) } : linear;
+    const right = this.series.find((one) => one.right);
+    const values = (_, splits) => splits.map((value) => (value === null ? "" : tidy(this.text(value))));
     return {
-      width: 300, height, legend: { show: false }, pxAlign: 1, padding: [8, 8, 0, 0],
+      width: 300, height: this.height(), legend: { show: false }, pxAlign: 1, padding: [8, 8, 0, 0],
       cursor: { sync: { key: sync().key }, drag: { x: false, y: false, setScale: false }, y: false, points: { size: 7 } },
-      scales: { x: { time: true, range: () => range }, y },
+      scales: { x: { time: true, range: () => range }, y, ...(right && { right: linear }) },
       axes: [
         { ...axis, size: 26, gap: 4, space: 70, values: (_, splits) => splits.map((s) => clock(s * 1000, false)) },
         {
           ...axis, size: 66, gap: 6, space: 34,
           ...(this.log && { splits: (_, __, min, max) => powers(min, max) }),
-          values: (_, splits) => splits.map((value) => (value === null ? "" : ticks(value))),
+          ...(this.binary && { incrs: BINARY }),
+          values,
         },
+        ...(right ? [{ ...axis, scale: "right", side: 1, size: 58, gap: 6, space: 34, grid: { show: false }, values }] : []),
       ],
       series: [{}, ...this.series.map((one) => ({
-        label: one.name, stroke: () => color(one.stroke), width: 1.75, dash: one.dash, points: { show: false }, spanGaps: false,
+        label: one.name, scale: one.right ? "right" : "y", stroke: () => color(one.stroke), width: 1.75, dash: one.dash, points: { show: false }, spanGaps: false,
         fill: one.fill && (() => veil(one.stroke)),
       }))],
       hooks: { draw: [(u) => drawMarks(u)], setCursor: [(u) => this.read(u.cursor.idx ?? null)] },
@@ -132,9 +137,10 @@ export class TimePlot {
     if (this.details.open) this.tabulate();
   }
 
-  fit(height) {
+  fit() {
     const width = Math.floor(this.box.clientWidth);
-    if (width > 0 && width !== this.plot.width) this.plot.setSize({ width, height });
+    const height = this.height();
+    if (width > 0 && (width !== this.plot.width || height !== this.plot.height)) this.plot.setSize({ width, height });
   }
 
   redraw() {

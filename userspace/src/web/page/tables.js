@@ -43,7 +43,7 @@ export function table(host, { caption, columns, empty, order = null, rows: most 
         const cells = columns.map((column) => {
           const value = column.of(row);
           const text = column.text ? column.text(value, row) : clean(value);
-          const kind = [column.number && "number", column.bad?.(value, row) && "bad"].filter(Boolean).join(" ");
+          const kind = [column.number && "number", column.kind, column.bad?.(value, row) && "bad"].filter(Boolean).join(" ");
           return el("td", { class: kind || null }, el("span", { title: text.length > 30 && text }, text));
         });
         return el("tr", {}, cells);

@@ -42,7 +42,7 @@ const TILES = [
     note: (f) => (f.drops.length ? `most: ${f.drops[0].reason}` : "none"), level: (f) => f.drops_per_s > 0 && "warn",
   },
   {
-    title: "Own cost", color: "c14", value: cost, text: (v) => `${percent(v)} CPU`,
+    title: "Own cost, CPU", color: "c14", value: cost, text: percent,
     note: (f) => `${bytes(f.cost.rss_bytes + f.cost.map_bytes)}; ${count(f.losses.reduce((sum, row) => sum + row.count, 0))} lost`,
   },
 ];

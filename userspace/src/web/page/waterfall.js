@@ -44,7 +44,7 @@ export function waterfall(host, tableHost, signals) {
     rows: 40,
     columns: [
       { title: "Signal", of: (row) => row.signal },
-      { title: "From and to", of: (row) => definition(row.signal) },
+      { title: "From and to", of: (row) => definition(row.signal), kind: "wide" },
       ...["p50", "p90", "p99", "p999", "max"].map((name) => ({
         title: name === "p999" ? "p99.9" : name,
         of: (row) => marks(row)[name],
@@ -125,7 +125,8 @@ function axisOf(rows, usual) {
 function drawAxis(axis, { at, ticks }) {
   const labels = ticks.map((ns, i) => {
     const end = i === 0 ? "first" : i === ticks.length - 1 ? "last" : "";
-    return svg("text", { x: at(ns), y: 14, class: `${end}${i % 2 ? " spare" : ""}` }, decade(ns));
+    // Every other one where there is little room.
+    return svg("text", { x: at(ns), y: 14, class: `${end}${i % 2 && ticks.length > 5 ? " spare" : ""}` }, decade(ns));
   });
   axis.replaceChildren(...labels);
 }
