@@ -115,12 +115,14 @@ impl Life {
         tcp.listen_overflows = Some(0);
         for (i, peer) in tcp.peers.iter_mut().enumerate() {
             (peer.connections, peer.resets) = (20 + some(36 + i as u64, 30.0), some(38, 2.0));
-            (peer.failures, peer.retransmits) = (if i == 0 { tcp.connect_failures } else { 0 }, some(39, 20.0));
+            (peer.failures, peer.retransmits) =
+                (if i == 0 { tcp.connect_failures } else { 0 }, some(39, 20.0));
         }
         for (i, table) in window.conntrack.iter_mut().enumerate() {
             table.entries = Some(if i == 0 { 61_900 + some(45, 400.0) } else { 7 });
             for counts in &mut table.cpus {
-                (counts.drop, counts.early_drop, counts.insert_failed) = (Some(0), Some(u64::from(i == 0)), Some(0));
+                (counts.drop, counts.early_drop, counts.insert_failed) =
+                    (Some(0), Some(u64::from(i == 0)), Some(0));
             }
         }
         for (i, drop) in window.drops.iter_mut().enumerate() {
@@ -202,7 +204,8 @@ fn findings() -> Vec<Finding> {
         id: "conntrack.max".to_owned(),
         advice: "raise nf_conntrack_max to 1048576".to_owned(),
         verdict: Verdict::Apply,
-        because: "the table of connections threw out 61 of them to make room, and dropped 307 packets".to_owned(),
+        because: "the table of connections threw out 61 of them to make room, and dropped 307 packets"
+            .to_owned(),
         evidence: vec![
             figure("packets dropped because the table was full", "307", Some("1")),
             figure("connections in the table", "62,114 of 65,536", Some("90 %")),
@@ -220,10 +223,12 @@ fn findings() -> Vec<Finding> {
     consider.advice = "set net.ipv4.tcp_slow_start_after_idle to 0".to_owned();
     consider.verdict = Verdict::Consider;
     consider.because = "connections that rest between requests begin with a small window again".to_owned();
-    consider.evidence = vec![figure("connections that rested for longer than their timeout", "38 %", Some("10 %"))];
+    consider.evidence =
+        vec![figure("connections that rested for longer than their timeout", "38 %", Some("10 %"))];
     consider.confidence = Confidence::Medium;
     consider.effect = Some("0 to 2 round trips of a long answer after a pause".to_owned());
-    consider.when_not = "the way is narrow or shared: the first packets after a pause come in a burst".to_owned();
+    consider.when_not =
+        "the way is narrow or shared: the first packets after a pause come in a burst".to_owned();
     consider.changes = vec![sysctl("net.ipv4.tcp_slow_start_after_idle", "1", "0", None)];
     apply.evidence.push(figure("connections thrown out before their time", "61", None));
     vec![apply, consider]
