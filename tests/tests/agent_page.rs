@@ -11,7 +11,7 @@
 mod life;
 
 use nettrace::{
-    agent::{Hub, Request, Status},
+    agent::{Event, Hub, Status},
     snapshot::sample,
     web::{self, Serving, WebConfig},
 };
@@ -37,7 +37,7 @@ const AXE: &str = "axe-core@4.14.1";
 struct Site {
     runtime: Runtime,
     hub: Arc<Hub>,
-    asked: mpsc::Receiver<Request>,
+    asked: mpsc::Receiver<Event>,
     serving: Serving,
     stop: Option<oneshot::Sender<()>>,
 }
@@ -45,7 +45,8 @@ struct Site {
 impl Site {
     fn new(config: WebConfig) -> Self {
         let runtime = Runtime::new().expect("threads can be made");
-        let (hub, asked) = Hub::new(Status::default());
+        let (requests, asked) = mpsc::channel(8);
+        let hub = Hub::new(Status::default(), requests);
         let (stop, stopped) = oneshot::channel();
         let config = WebConfig { listen: "127.0.0.1:0".parse().expect("an address"), ..config };
         let until = async move { drop(stopped.await) };
@@ -167,7 +168,7 @@ fn the_flight_recorder_is_asked_from_the_page() {
     page.until(LIVE);
     page.run("document.querySelector('#flight input').value = 'slow at noon'; document.querySelector('#flight button').click()");
     page.until("document.querySelector('#flight .note').textContent.includes('asked to write')");
-    assert_eq!(site.asked.try_recv().ok(), Some(Request::Flight { reason: "slow at noon".to_owned() }));
+    assert_eq!(site.asked.try_recv().ok(), Some(Event::Flight { reason: "slow at noon".to_owned() }));
     assert_quiet(&page, &site);
 }
 

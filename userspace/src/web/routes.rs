@@ -11,7 +11,7 @@ use super::{
     secrets::Secrets,
 };
 use crate::{
-    agent::Request as Wish,
+    agent::Event,
     recommend::Advice,
     report::{self, Format},
 };
@@ -245,7 +245,7 @@ impl Site {
                 .map_err(|error| parameter(&format!("the body is not {{\"reason\": \"...\"}}: {error}")))?;
             flight.reason.chars().filter(|c| !c.is_control()).take(200).collect()
         };
-        if self.sources.hub.request(Wish::Flight { reason }) {
+        if self.sources.hub.request(Event::Flight { reason }) {
             return Ok(body::text(StatusCode::ACCEPTED, "the flight recorder was asked to write"));
         }
         Err(unavailable(StatusCode::SERVICE_UNAVAILABLE, "the agent has too much to do, or is ending"))

@@ -2,7 +2,7 @@
 
 use super::{Counts, HistorySource, MetricsSource, Refusal, Serving, Sources, WebConfig, WebError, serve};
 use crate::{
-    agent::{Hub, Request, Status},
+    agent::{Event, Hub, Status},
     live::Frame,
     snapshot::sample,
 };
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A server, and what it is made of.
 struct Site {
     hub: Arc<Hub>,
-    asked: mpsc::Receiver<Request>,
+    asked: mpsc::Receiver<Event>,
     serving: Serving,
     stop: oneshot::Sender<()>,
     dir: tempfile::TempDir,
@@ -38,7 +38,8 @@ impl Site {
     async fn new(change: impl FnOnce(&mut WebConfig, &mut Sources)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let status = Status { hostname: "node-1".to_owned(), ready: true, ..Status::default() };
-        let (hub, asked) = Hub::new(status);
+        let (requests, asked) = mpsc::channel(8);
+        let hub = Hub::new(status, requests);
         let mut sources = Sources::from(hub.clone());
         let mut config = WebConfig { listen: "127.0.0.1:0".parse().unwrap(), ..WebConfig::default() };
         change(&mut config, &mut sources);
@@ -230,7 +231,7 @@ async fn every_route_answers() {
         )
     };
     assert_eq!(site.ask(&post(body, "")).await.status, 202);
-    assert_eq!(site.asked.try_recv().ok(), Some(Request::Flight { reason: "p99 jumped".to_owned() }));
+    assert_eq!(site.asked.try_recv().ok(), Some(Event::Flight { reason: "p99 jumped".to_owned() }));
     assert_eq!(site.ask(&post("", "")).await.status, 202);
     assert_eq!(site.ask(&post("{\"reason\":1}", "")).await.status, 400);
     assert_eq!(site.ask(&post(body, "Origin: http://evil.example\r\n")).await.status, 403);
@@ -596,7 +597,7 @@ mod tls {
             tls_key: Some(key),
             ..WebConfig::default()
         };
-        let (hub, _asked) = Hub::new(Status::default());
+        let hub = Hub::new(Status::default(), mpsc::channel(1).0);
         let error = serve(config, hub, async {}).await.unwrap_err().to_string();
         assert!(error.contains("key.pem is readable by everybody"), "{error}");
     }
