@@ -42,3 +42,4 @@ mod rtnl;
 pub mod snapshot;
 pub mod symbols;
 pub mod tune;
+pub mod web;
