@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod matrix;
 pub mod program;
+pub mod pty;
 pub mod raw;
 pub mod truth;
 

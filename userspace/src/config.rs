@@ -4,9 +4,11 @@
 //! and the page size: whether the machine can do it is [`crate::preflight`]'s business.
 
 mod change;
+mod top;
 pub mod units;
 
 pub use change::{Apply, MAX_WINDOW, MIN_WINDOW, Tune, Wanted};
+pub use top::{MAX_INTERVAL, MIN_INTERVAL, Top, TopSource};
 
 use crate::{
     cli::{
@@ -53,6 +55,8 @@ pub enum Action {
         /// What is changed after that, before it is measured again.
         apply: Option<Apply>,
     },
+    /// Show what happens now.
+    Top(Box<Top>),
     /// Measure into a recording.
     Record {
         /// What is measured.
@@ -269,6 +273,9 @@ pub enum UsageError {
         "--window {0:?}: must be from {MIN_WINDOW:?} to {MAX_WINDOW:?}, and --settle no longer than that"
     )]
     Window(Duration),
+    /// `--interval` is too short or too long.
+    #[error("--interval {0:?}: must be from {MIN_INTERVAL:?} to {MAX_INTERVAL:?}")]
+    Interval(Duration),
     /// `--until 0`.
     #[error("--until 0: it would be taken back at once")]
     Until,
@@ -315,6 +322,7 @@ pub fn resolve(cli: Cli, page_bytes: u64) -> Result<Config, UsageError> {
             let apply = args.apply.then(|| Apply::all_safe(args.yes, args.state.state_dir));
             Action::Run { capture: capture(args.capture, page_bytes)?, output: output(args.output)?, apply }
         }
+        Command::Top(args) => Action::Top(Box::new(top::resolve(*args, page_bytes)?)),
         Command::Record(args) => {
             let limits = limits(&args)?;
             Action::Record { capture: capture(args.capture, page_bytes)?, file: args.file, limits }

@@ -38,4 +38,5 @@ pub mod ring;
 mod rtnl;
 pub mod snapshot;
 pub mod symbols;
+pub mod top;
 pub mod tune;

@@ -1,7 +1,8 @@
 //! From the command line to an exit code: one clear line for every failure.
 
 use super::{
-    Cli, Exit, apply, bench, completions, doctor, input, lab, man_page, man_pages, recommend, run, tune, undo,
+    Cli, Exit, apply, bench, completions, doctor, input, lab, man_page, man_pages, recommend, run, top, tune,
+    undo,
 };
 use crate::{
     capture::CaptureError,
@@ -126,7 +127,7 @@ fn log(verbosity: u8) {
     };
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(io::stderr)
+        .with_writer(crate::top::stderr)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .without_time()
@@ -148,6 +149,7 @@ fn dispatch(action: Action) -> Result<Exit, Failure> {
             write_report(&snapshot, &output)?;
             Ok(Exit::Ok)
         }
+        Action::Top(top) => top::top(&top),
         Action::Record { capture, file, limits } => {
             let finished = run::measure(&capture, Some((file.clone(), limits)))?;
             if let Some(error) = finished.unwritten {

@@ -34,7 +34,7 @@ fn the_definition_is_sound() {
 #[test]
 fn every_help_ends_with_exit_codes_and_examples() {
     let all = all();
-    assert_eq!(all.len(), 1 + 16 + 8);
+    assert_eq!(all.len(), 1 + 17 + 8);
     for (name, _) in all {
         let line = format!("{name} --help");
         let help = parse(&line).unwrap_err();
@@ -156,6 +156,7 @@ fn there_is_a_manual_page_for_every_command_that_is_shown() {
             "nettrace-rollback.1",
             "nettrace-run.1",
             "nettrace-status.1",
+            "nettrace-top.1",
             "nettrace-tune.1",
             "nettrace.1"
         ]

@@ -1,0 +1,4 @@
+//! What runs on and on: the live page in the terminal.
+
+mod stream;
+mod top;
