@@ -23,7 +23,9 @@ fn top(args: &[&str]) -> Command {
 
 fn at(agent: &Agent, columns: u16, rows: u16) -> Terminal {
     let terminal = Terminal::run(top(&["--agent", &agent.url()]), columns, rows).unwrap();
-    terminal.wait_for("the first frame", |text| text.contains("node-1") && text.contains("rx.total")).unwrap();
+    terminal
+        .wait_for("the first frame", |text| text.contains("node-1") && text.contains("rx.total"))
+        .unwrap();
     terminal
 }
 
@@ -43,7 +45,9 @@ fn it_shows_sorts_filters_and_gives_the_terminal_back() {
     let mut terminal = at(&agent, 80, 24);
     assert!(terminal.is_raw().unwrap());
     let overview = terminal.wait_for("findings", |text| text.contains(" to apply, ")).unwrap();
-    for words in [&["DNS", "timeouts"][..], &["TCP", "sent again"], &["drops", "NETFILTER_DROP"], &["cost", "CPU"]] {
+    for words in
+        [&["DNS", "timeouts"][..], &["TCP", "sent again"], &["drops", "NETFILTER_DROP"], &["cost", "CPU"]]
+    {
         assert!(line(&overview, words).is_some(), "{words:?}: {overview}");
     }
     assert!(overview.lines().last().unwrap().contains("q quit"), "{overview}");
@@ -123,7 +127,9 @@ fn an_agent_that_goes_is_told_and_found_again() {
     assert!(lost.contains("rx.total"), "what was known is still shown: {lost}");
     terminal.wait_for("why", |text| text.contains("refused")).unwrap();
     let _again = Agent::start(Some(address), None);
-    terminal.wait_for("the agent again", |text| !text.contains("LOST") && text.contains("window 2.00 s")).unwrap();
+    terminal
+        .wait_for("the agent again", |text| !text.contains("LOST") && text.contains("window 2.00 s"))
+        .unwrap();
     terminal.press("q").unwrap();
     assert_eq!(terminal.ended().unwrap().code(), Some(0));
 }
@@ -152,8 +158,7 @@ fn scripts_get_text_or_json() {
 
     let lines = written(&["--agent", &url, "--format", "json", "-d", "2s"]);
     assert_eq!(lines.status.code(), Some(0), "{}", stderr(&lines));
-    let frames: Vec<Frame> =
-        stdout(&lines).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let frames: Vec<Frame> = stdout(&lines).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(frames.len() >= 3, "{}", frames.len());
     assert!(frames.is_sorted_by(|a, b| a.at_unix_ms < b.at_unix_ms), "each once, in order");
     assert!(frames.iter().all(|frame| frame.hostname == "node-1"));

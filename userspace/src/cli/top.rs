@@ -193,7 +193,7 @@ impl<W: io::Write> Writer<'_, W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cli::Cli, config, live, snapshot::sample};
+    use crate::{cli::Cli, config, snapshot::sample};
     use clap::Parser as _;
 
     fn typed(line: &str) -> Result<Top, String> {
@@ -209,7 +209,9 @@ mod tests {
     fn it_lasts_until_somebody_ends_it() {
         let top = typed("").unwrap();
         assert_eq!((top.duration, top.once, top.format), (None, false, None));
-        assert!(matches!(top.source, TopSource::Capture { interval, .. } if interval == Duration::from_secs(2)));
+        assert!(
+            matches!(top.source, TopSource::Capture { interval, .. } if interval == Duration::from_secs(2))
+        );
         assert_eq!(typed("-d 30s").unwrap().duration, Some(Duration::from_secs(30)));
     }
 
@@ -242,7 +244,7 @@ mod tests {
     fn frames_are_written_a_line_each() {
         let config = typed("--format json").unwrap();
         let mut writer = Writer { config: &config, out: Vec::new(), findings: None, written: None };
-        let frame = live::Frame::of(&sample::rich());
+        let frame = Frame::of(&sample::rich());
         writer.write(&frame).unwrap();
         writer.write(&frame).unwrap();
         let text = String::from_utf8(writer.out).unwrap();

@@ -133,9 +133,10 @@ fn status(state: &State, now_ms: u64) -> (Level, String) {
         _ if state.held.is_some() => (Level::Warn, "PAUSED".to_owned()),
         _ => match (&state.note, state.frame()) {
             (Some(note), _) => (Level::Note, note.clone()),
-            (None, Some(frame)) => {
-                (Level::Note, format!("window {}", units::duration(frame.window_ms.saturating_mul(1_000_000))))
-            }
+            (None, Some(frame)) => (
+                Level::Note,
+                format!("window {}", units::duration(frame.window_ms.saturating_mul(1_000_000))),
+            ),
             (None, None) => (Level::Note, "waiting".to_owned()),
         },
     }
@@ -148,8 +149,9 @@ fn time(unix_ms: u64) -> String {
 }
 
 fn tabs(pen: &mut Pen<'_>, state: &State) {
-    let titles: Vec<String> = Tab::ALL.iter().zip(1..).map(|(tab, n)| format!("{n} {}", tab.title())).collect();
-    let all: usize = titles.iter().map(|title| title.len()).sum();
+    let titles: Vec<String> =
+        Tab::ALL.iter().zip(1..).map(|(tab, n)| format!("{n} {}", tab.title())).collect();
+    let all: usize = titles.iter().map(String::len).sum();
     let gaps = titles.len() - 1;
     let gap = (pen.width().saturating_sub(all) / gaps).clamp(1, 2);
     // Where not all fit, those before the one that is looked at give way.
@@ -174,12 +176,26 @@ fn help_line(state: &State, width: usize) -> String {
         Mode::Look if state.tab == Tab::Overview => {
             &["q quit", "? help", "1-7 Tab view", "space pause", "Up Down scroll"]
         }
-        Mode::Look if state.tab == Tab::Findings => {
-            &["q quit", "? help", "1-7 view", "Enter details", "/ filter", "< > sort", "r reverse", "space pause"]
-        }
-        Mode::Look => {
-            &["q quit", "? help", "1-7 view", "< > sort", "r reverse", "/ filter", "space pause", "Left Right table"]
-        }
+        Mode::Look if state.tab == Tab::Findings => &[
+            "q quit",
+            "? help",
+            "1-7 view",
+            "Enter details",
+            "/ filter",
+            "< > sort",
+            "r reverse",
+            "space pause",
+        ],
+        Mode::Look => &[
+            "q quit",
+            "? help",
+            "1-7 view",
+            "< > sort",
+            "r reverse",
+            "/ filter",
+            "space pause",
+            "Left Right table",
+        ],
     };
     let mut line = String::new();
     for item in items {
@@ -361,7 +377,9 @@ fn columns(sheet: &Sheet, rows: &[usize], sort: Option<usize>, width: usize) -> 
         texts.map(|cell| cell.text.width()).max().unwrap_or(0)
     };
     // With room for the mark of the sorted one.
-    let head = |column: usize| sheet.table.columns.get(column).map_or(0, |c| c.title.width()) + usize::from(sort == Some(column));
+    let head = |column: usize| {
+        sheet.table.columns.get(column).map_or(0, |c| c.title.width()) + usize::from(sort == Some(column))
+    };
     let is_text = |column: usize| sheet.table.columns.get(column).is_some_and(|c| c.kind == Kind::Text);
     let natural: Vec<usize> =
         (0..sheet.table.columns.len()).map(|column| content(column).max(head(column))).collect();
@@ -381,7 +399,8 @@ fn columns(sheet: &Sheet, rows: &[usize], sort: Option<usize>, width: usize) -> 
     let mut widths: Vec<usize> = columns.iter().map(wanted).collect();
     // The widest of the words give way first; what is left over then is theirs again.
     while total(&widths) > width {
-        let words = columns.iter().zip(&mut widths).filter(|(column, w)| is_text(**column) && **w > MIN_WORDS);
+        let words =
+            columns.iter().zip(&mut widths).filter(|(column, w)| is_text(**column) && **w > MIN_WORDS);
         match words.map(|(_, w)| w).max() {
             Some(widest) => *widest -= 1,
             None => break,
@@ -417,8 +436,10 @@ fn overview(pen: &mut Pen<'_>, state: &State) {
     }
 }
 
+/// A column of numbers: its title, and what it has of a signal.
+type Number = (&'static str, fn(&SignalFrame) -> String);
 /// Columns of numbers, as many as there is room for.
-const NUMBERS: [(&str, fn(&SignalFrame) -> String); 5] = [
+const NUMBERS: [Number; 5] = [
     ("p50", |s| units::duration(sheet::percentile_ns(s, |s| s.p50_ns))),
     ("p99", |s| units::duration(sheet::percentile_ns(s, |s| s.p99_ns))),
     ("max", |s| units::duration(s.max_ns)),
@@ -439,7 +460,8 @@ fn segments(pen: &mut Pen<'_>, state: &State, signals: &[&SignalFrame]) {
     let numbers = (2..=NUMBERS.len()).rev().find(|n| left(*n) >= WIDE).unwrap_or(2);
     let drawn = left(numbers).saturating_sub(2 * GAP);
     let (bars, sparks) = (drawn - drawn / 2, drawn / 2);
-    let scale = LogScale::over(signals.iter().flat_map(|s| [sheet::percentile_ns(s, |s| s.p50_ns), s.max_ns]));
+    let scale =
+        LogScale::over(signals.iter().flat_map(|s| [sheet::percentile_ns(s, |s| s.p50_ns), s.max_ns]));
     let at = |n: usize| names + GAP + n * (NUMBER + GAP);
     for (n, (title, _)) in NUMBERS.iter().take(numbers).enumerate() {
         aligned(pen, 0, at(n), NUMBER, title, Kind::Number, DIM);

@@ -54,7 +54,9 @@ pub enum AgentError {
         why: &'static str,
     },
     /// The token would be sent in the clear.
-    #[error("--agent {0}: the token would cross the network in the clear; use https, or a tunnel to this machine")]
+    #[error(
+        "--agent {0}: the token would cross the network in the clear; use https, or a tunnel to this machine"
+    )]
     Clear(String),
     /// A file cannot be read.
     #[error("cannot read {}: {error}", path.display())]
@@ -173,9 +175,13 @@ impl Agent {
             Some("https") => true,
             _ => return Err(wrong("neither http nor https")),
         };
-        let authority = parsed.authority().filter(|a| !a.host().is_empty()).ok_or_else(|| wrong("no host"))?;
+        let authority =
+            parsed.authority().filter(|a| !a.host().is_empty()).ok_or_else(|| wrong("no host"))?;
         if authority.as_str().contains('@') {
             return Err(wrong("a user and password are not for agents"));
+        }
+        if authority.port_u16().is_none() && authority.as_str() != authority.host() {
+            return Err(wrong("no port"));
         }
         if parsed.query().is_some() {
             return Err(wrong("a query is not expected"));
@@ -240,10 +246,9 @@ impl Agent {
         });
         let mut request = Request::new(String::new());
         // A prefix and a path that are part of a URL are one together.
-        *request.uri_mut() = format!("{}{path}", self.prefix).parse().map_err(|_| AgentError::Url {
-            url: self.url.clone(),
-            why: "its path cannot be asked for",
-        })?;
+        *request.uri_mut() = format!("{}{path}", self.prefix)
+            .parse()
+            .map_err(|_| AgentError::Url { url: self.url.clone(), why: "its path cannot be asked for" })?;
         let headers = request.headers_mut();
         let host = header::HeaderValue::from_str(&self.address());
         headers.extend(host.ok().map(|host| (header::HOST, host)));
@@ -392,7 +397,8 @@ mod tests {
             ("ftp://node", "neither http nor https"),
             ("http://me:secret@node", "a user and password are not for agents"),
             ("http://node/?a=1", "a query is not expected"),
-            ("http://node:99999", "not a URL"),
+            ("http://node:99999", "no port"),
+            ("http://node:", "no port"),
         ] {
             assert!(error(url, None).contains(why), "{url}: {}", error(url, None));
         }

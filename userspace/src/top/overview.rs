@@ -2,10 +2,7 @@
 //!
 //! Needs a [`State`]; yields rows of text, and what of it asks for attention.
 
-use super::{
-    sheet,
-    state::State,
-};
+use super::{sheet, state::State};
 use crate::{
     live::{Frame, SignalFrame},
     recommend::{Finding, Verdict},
@@ -49,11 +46,8 @@ pub(super) fn series(state: &State, signal: &str) -> super::graph::Series {
 
 /// A line for each matter.
 pub(super) fn lines(frame: &Frame, findings: Option<&Vec<Finding>>) -> Vec<Line> {
-    let line = |name, warns: bool, text| Line {
-        level: if warns { Level::Warn } else { Level::Note },
-        name,
-        text,
-    };
+    let line =
+        |name, warns: bool, text| Line { level: if warns { Level::Warn } else { Level::Note }, name, text };
     let full = frame.tcp.listen_overflows.is_some_and(|n| n > 0);
     let mut lines = vec![
         line("packets", frame.black_holes > 0, packets(frame)),
@@ -71,14 +65,13 @@ pub(super) fn lines(frame: &Frame, findings: Option<&Vec<Finding>>) -> Vec<Line>
 fn packets(frame: &Frame) -> String {
     let mut text = units::per_second(frame.packets_per_s);
     if frame.untimed_share > 0.0 {
-        text += &format!(", {} of them untimed", units::percent(frame.untimed_share));
+        text += &format!(", {} untimed", units::percent(frame.untimed_share));
+    }
+    if frame.black_holes > 0 {
+        text += &format!("; {}", units::plural(frame.black_holes, "path MTU black hole", "path MTU black holes"));
     }
     if frame.fragments_per_s > 0.0 {
         text += &format!("; fragments {}", units::per_second(frame.fragments_per_s));
-    }
-    if frame.black_holes > 0 {
-        let paths = units::plural(frame.black_holes, "path loses", "paths lose");
-        text += &format!("; {paths} long packets");
     }
     text
 }
@@ -134,7 +127,7 @@ fn lost(frame: &Frame) -> String {
 fn cost(frame: &Frame) -> String {
     let cost = &frame.cost;
     format!(
-        "CPU {} in nettrace, {} in the kernel; {} and {} in maps",
+        "CPU {}, and {} in the kernel; {}, and {} in maps",
         units::percent(cost.own_cpu_share),
         units::percent(cost.kernel_cpu_share),
         units::bytes(cost.rss_bytes),

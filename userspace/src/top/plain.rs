@@ -35,14 +35,14 @@ pub fn text(frame: &Frame, findings: Option<&Vec<Finding>>, options: &report::Op
         title: clean(&frame.hostname),
         verdict: None,
         facts: vec![Fact { name: "When", value: when }],
-        highlights: overview::lines(frame, findings).into_iter().map(highlight).collect(),
+        highlights: overview::lines(frame, findings).iter().map(highlight).collect(),
         sections: sections(frame, findings),
         foot: "",
     };
     text::render(&view, options)
 }
 
-fn highlight(line: overview::Line) -> Highlight {
+fn highlight(line: &overview::Line) -> Highlight {
     Highlight { level: line.level, text: format!("{}: {}", line.name, line.text), section: "" }
 }
 

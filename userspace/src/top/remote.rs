@@ -52,8 +52,7 @@ impl From<AgentError> for Over {
 /// # Errors
 /// When the agent does not answer, or refuses.
 pub fn follow(agent: Agent) -> Result<Feed, AgentError> {
-    let runtime =
-        runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Thread)?;
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Thread)?;
     let joined = runtime.block_on(join(&agent))?;
     let (updates, feed) = mpsc::channel();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -176,7 +175,8 @@ mod tests {
     fn the_first_frame_ends_what_was_before() {
         let (updates, _feed) = mpsc::channel();
         let before = Some(vec![frame(1), frame(2), frame(3)]);
-        let mut reader = Reader { updates: &updates, parser: Parser::default(), window: Duration::ZERO, before };
+        let mut reader =
+            Reader { updates: &updates, parser: Parser::default(), window: Duration::ZERO, before };
         let first = reader.update(&event("frame", &frame(3))).unwrap();
         let Some(Update::History(frames)) = first else { panic!("{first:?}") };
         assert_eq!(frames.iter().map(|f| f.at_unix_ms).collect::<Vec<_>>(), [1, 2, 3]);

@@ -113,7 +113,7 @@ fn show(
             news = true;
         }
         if news || drawn.is_none_or(|at| at.elapsed() >= REDRAW) {
-            state = screen.draw(state.noted(held::last_line()), now_ms())?;
+            state = screen.draw(state.noted(held::last_line().as_deref()), now_ms())?;
             drawn = Some(Instant::now());
             fault(&state);
         }

@@ -191,12 +191,8 @@ fn peers(frame: &Frame) -> Sheet {
 
 /// Drops by reason and place.
 fn drops(frame: &Frame) -> Sheet {
-    const COLUMNS: [(&str, Kind); 4] = [
-        ("reason", Kind::Text),
-        ("where", Kind::Text),
-        ("interface", Kind::Text),
-        ("packets", Kind::Number),
-    ];
+    const COLUMNS: [(&str, Kind); 4] =
+        [("reason", Kind::Text), ("where", Kind::Text), ("interface", Kind::Text), ("packets", Kind::Number)];
     let table = Table::of("Drops", &COLUMNS, &frame.drops, usize::MAX, |d| {
         vec![Cell::text(&d.reason), Cell::text(&d.location), Cell::text(&d.scope), Cell::count(d.count)]
     });
@@ -247,11 +243,11 @@ pub(super) fn findings(found: Option<&Vec<Finding>>) -> Sheet {
         [("verdict", Kind::Text), ("finding", Kind::Text), ("because", Kind::Text)];
     let empty = match found {
         None => "The last minutes were not judged yet.",
-        Some(_) => "There are no findings.",
+        Some(_) => "Nothing is to be changed.",
     };
     let all = found.map_or(&[][..], Vec::as_slice);
     let table = Table::of("Findings", &COLUMNS, all, usize::MAX, |f| {
-        let verdict = Cell { text: f.verdict.name().to_owned(), sort: Some(f.verdict as u8 as f64) };
+        let verdict = Cell { text: f.verdict.name().to_owned(), sort: Some(f64::from(f.verdict as u8)) };
         vec![verdict, Cell::text(&f.id), Cell::text(&f.because)]
     });
     let level = |f: &Finding| match f.verdict {
@@ -283,10 +279,10 @@ pub(super) fn dns(frame: &Frame) -> String {
     let dns = &frame.dns;
     let latency = frame.signal(Signal::DnsLatency).map_or_else(String::new, |s| {
         let at = |of| units::duration(percentile_ns(s, of));
-        format!(", p50 {}, p99 {}", at(|s| s.p50_ns), at(|s| s.p99_ns))
+        format!("; p50 {}, p99 {}", at(|s| s.p50_ns), at(|s| s.p99_ns))
     });
     format!(
-        "{}{latency}; {}, {}",
+        "{}; {}, {}{latency}",
         units::per_second(dns.per_s),
         units::plural(dns.timeouts, "timeout", "timeouts"),
         units::plural(dns.retries, "retry", "retries"),
@@ -328,7 +324,7 @@ fn failures(frame: &Frame) -> String {
 pub(super) fn dropped(frame: &Frame) -> String {
     let most = frame.drops.first().map_or_else(String::new, |d| {
         let (reason, location) = (clean(&d.reason), clean(&d.location));
-        format!(", most of them {reason} in {location}")
+        format!(", most {reason} in {location}")
     });
     format!("{}{most}", units::per_second(frame.drops_per_s))
 }
@@ -338,6 +334,6 @@ fn fragments(frame: &Frame) -> String {
     format!(
         "fragments {}; {}",
         units::per_second(frame.fragments_per_s),
-        units::plural(frame.black_holes, "path loses long packets", "paths lose long packets"),
+        units::plural(frame.black_holes, "path MTU black hole", "path MTU black holes"),
     )
 }

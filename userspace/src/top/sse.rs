@@ -118,11 +118,10 @@ mod tests {
     #[test]
     fn events_are_read_as_the_specification_has_them() {
         assert_eq!(all("data: {\"a\":1}\n\n"), [event("", "{\"a\":1}")]);
-        assert_eq!(all("\u{feff}data:one\r\n\r\ndata: two\r\rdata:  three\n\n"), [
-            event("", "one"),
-            event("", "two"),
-            event("", " three")
-        ]);
+        assert_eq!(
+            all("\u{feff}data:one\r\n\r\ndata: two\r\rdata:  three\n\n"),
+            [event("", "one"), event("", "two"), event("", " three")]
+        );
         assert_eq!(all(": beat\n\n: beat\n\n"), []);
         assert_eq!(all("event: frame\nid: 7\ndata: a\ndata\ndata: b\n\n"), [event("frame", "a\n\nb")]);
         // An event without data is none, and its type is forgotten; one without an end is not complete.

@@ -228,8 +228,8 @@ impl State {
 
     /// There is a line in the log.
     #[must_use]
-    pub fn noted(self, line: Option<String>) -> Self {
-        Self { note: line.as_deref().map(clean), ..self }
+    pub fn noted(self, line: Option<&str>) -> Self {
+        Self { note: line.map(clean), ..self }
     }
 
     /// The screen has a size.
@@ -375,9 +375,7 @@ impl State {
     fn extent(&self) -> usize {
         match self.tab {
             Tab::Overview => super::overview::rows(self),
-            _ => {
-                self.sheets().get(self.part()).map_or(0, |sheet| sheet.rows(self.looks(self.part())).len())
-            }
+            _ => self.sheets().get(self.part()).map_or(0, |sheet| sheet.rows(self.looks(self.part())).len()),
         }
     }
 

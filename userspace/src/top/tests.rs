@@ -7,8 +7,9 @@ use super::{
 use crate::{
     live::Frame,
     recommend::{self, Finding, Profile},
+    probes::{self, PROBES},
     report,
-    snapshot::{Snapshot, sample},
+    snapshot::{Probe, Snapshot, sample},
 };
 use proptest::prelude::*;
 use ratatui::{
@@ -30,12 +31,23 @@ fn frame(snapshot: &Snapshot, n: u64) -> Frame {
     let wave = [1, 2, 5, 10, 20, 50, 20, 10, 5, 2][(n % 10) as usize];
     for signal in &mut frame.signals {
         signal.p99_ns = signal.p99_ns.saturating_mul(wave).min(signal.max_ns);
+        signal.p999_ns = signal.p999_ns.max(signal.p99_ns);
     }
     frame
 }
 
+/// Of a node on which every probe ran.
 fn findings() -> Vec<Finding> {
-    recommend::advise(&sample::rich(), Profile::Balanced)
+    let probe = |probe: &probes::Probe| Probe {
+        name: probe.name.to_owned(),
+        source: Some("test".to_owned()),
+        yields: Vec::new(),
+        reason: None,
+    };
+    let mut snapshot = sample::rich();
+    snapshot.probes = PROBES.iter().map(probe).collect();
+    snapshot.meta.filter = None;
+    recommend::advise(&snapshot, Profile::Balanced)
 }
 
 /// After two minutes on a node on which everything happens.
@@ -52,16 +64,19 @@ fn code(state: State, code: KeyCode) -> State {
 
 fn press(state: State, keys: &str) -> State {
     keys.chars().fold(state, |state, c| {
-        code(state, match c {
-            '\n' => KeyCode::Enter,
-            '\t' => KeyCode::Tab,
-            '\u{1b}' => KeyCode::Esc,
-            '↓' => KeyCode::Down,
-            '↑' => KeyCode::Up,
-            '→' => KeyCode::Right,
-            '←' => KeyCode::Left,
-            c => KeyCode::Char(c),
-        })
+        code(
+            state,
+            match c {
+                '\n' => KeyCode::Enter,
+                '\t' => KeyCode::Tab,
+                '\u{1b}' => KeyCode::Esc,
+                '↓' => KeyCode::Down,
+                '↑' => KeyCode::Up,
+                '→' => KeyCode::Right,
+                '←' => KeyCode::Left,
+                c => KeyCode::Char(c),
+            },
+        )
     })
 }
 
@@ -131,7 +146,8 @@ fn a_stale_or_lost_agent_is_said() {
     assert!(line.contains("window 5.00 s") && color == Color::Reset, "{line}");
     let (line, color) = head(state(UTF8), 17_000);
     assert!(line.contains("STALE: no window for 16.0 s") && color == Color::Red, "{line}");
-    let lost = state(UTF8).update(Update::Lost("cannot connect to \u{1b}[2J127.0.0.1:9464".to_owned()), 2_000);
+    let lost =
+        state(UTF8).update(Update::Lost("cannot connect to \u{1b}[2J127.0.0.1:9464".to_owned()), 2_000);
     let (line, color) = head(lost.clone(), 2_000);
     assert!(line.contains("LOST: cannot connect to \\u{1b}[2J127.0.0.1:9464; trying again"), "{line}");
     assert_eq!(color, Color::Red);
@@ -239,7 +255,10 @@ fn the_marked_row_is_one_that_is_there() {
     let down = code(state, KeyCode::End);
     assert_eq!(down.looks(0).cursor, rows - 1);
     assert_eq!(press(down.clone(), "↓").looks(0).cursor, rows - 1);
-    assert_eq!(press(down.clone(), "/eth0").looks(0).cursor, column(&press(down.clone(), "/eth0"), 0).len() - 1);
+    assert_eq!(
+        press(down.clone(), "/eth0").looks(0).cursor,
+        column(&press(down.clone(), "/eth0"), 0).len() - 1
+    );
     let empty = down.update(Update::Frame(Box::new(Frame::of(&sample::empty()))), 3_000);
     assert_eq!(empty.looks(0).cursor, 0);
     // It is on the screen, wherever it is.
@@ -283,7 +302,8 @@ fn what_is_kept_is_bounded() {
     let mut frame = Frame { window_ms: 1, ..Frame::of(&sample::rich()) };
     frame.slowest = vec![frame.slowest[0].clone(); 5_000];
     for _ in 0..5 {
-        let frames = (0..2_000).map(|n| Frame { at_unix_ms: frame.at_unix_ms + n, ..Frame::default() }).collect();
+        let frames =
+            (0..2_000).map(|n| Frame { at_unix_ms: frame.at_unix_ms + n, ..Frame::default() }).collect();
         state = state.update(Update::History(frames), 0);
     }
     assert!(state.shown().count() <= 1_500);
@@ -405,5 +425,8 @@ fn the_pictures_of_the_page_are_what_is_drawn() {
     if std::env::var_os("NETTRACE_UPDATE_SCHEMA").is_some() {
         std::fs::write(&path, &page).unwrap();
     }
-    assert!(page == std::fs::read_to_string(&path).unwrap(), "docs/top.md is stale: NETTRACE_UPDATE_SCHEMA=1");
+    assert!(
+        page == std::fs::read_to_string(&path).unwrap(),
+        "docs/top.md is stale: NETTRACE_UPDATE_SCHEMA=1"
+    );
 }

@@ -6,7 +6,7 @@
 use crate::report::view::Level;
 use ratatui::style::{Color, Modifier, Style};
 use std::{borrow::Cow, env, ffi::OsString};
-use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+use unicode_width::UnicodeWidthStr as _;
 
 /// What a terminal can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,14 +87,13 @@ impl Theme {
             return text;
         }
         let mut fits = String::new();
-        let mut left = width.saturating_sub(1);
         for c in text.chars() {
-            let needs = c.width().unwrap_or(0);
-            if needs > left {
+            fits.push(c);
+            // Of the whole: some characters make the one before them wider.
+            if fits.width() >= width {
+                fits.pop();
                 break;
             }
-            left -= needs;
-            fits.push(c);
         }
         if width > 0 {
             fits.push(self.ellipsis());
