@@ -22,7 +22,7 @@ mod tests;
 mod theme;
 
 pub use held::stderr;
-pub use http::{Agent, AgentError, DEFAULT_URL};
+pub use http::{Agent, ClientError, DEFAULT_URL};
 pub use own::measure;
 pub use remote::follow;
 pub use screen::{TopError, run};

@@ -1,4 +1,9 @@
-//! What runs on and on: the live page in the terminal.
+//! The agent, end to end.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+mod run;
+mod soak;
 mod stream;
 mod top;
+mod windows;

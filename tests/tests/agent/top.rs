@@ -1,7 +1,5 @@
 //! `nettrace top` in a terminal, and for scripts: what it shows, what keys do, and how the terminal is afterwards.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
-
 use crate::stream::Agent;
 use nettrace::live::Frame;
 use nettrace_tests::{

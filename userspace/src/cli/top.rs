@@ -11,7 +11,7 @@ use crate::{
     recommend::Finding,
     report,
     top::{
-        self, Agent, AgentError, Feed, Source, State, Theme, TopError, Update,
+        self, Agent, ClientError, Feed, Source, State, Theme, TopError, Update,
         plain::{self, Format},
     },
 };
@@ -67,9 +67,9 @@ pub struct TopArgs {
     pub capture: CaptureArgs,
 }
 
-impl From<AgentError> for Failure {
-    fn from(error: AgentError) -> Self {
-        use AgentError::{Certificates, Clear, File, NoRoots, Token, Url};
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        use ClientError::{Certificates, Clear, File, NoRoots, Token, Url};
         match error {
             Url { .. } | Clear(_) | File { .. } | Token(_) | Certificates(_) | NoRoots => Self::usage(error),
             error => anyhow::Error::new(error).into(),

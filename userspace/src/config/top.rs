@@ -5,9 +5,9 @@ use crate::{cli::TopArgs, top::plain::Format};
 use std::{path::PathBuf, time::Duration};
 
 /// A window that is shorter has hardly any packets in it, and costs more than it tells.
-pub const MIN_INTERVAL: Duration = Duration::from_millis(200);
+pub(super) const MIN_INTERVAL: Duration = Duration::from_millis(200);
 /// Who waits longer for a window has no use for a live page.
-pub const MAX_INTERVAL: Duration = Duration::from_secs(3600);
+pub(super) const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// What is to be shown, and how.
 #[derive(Clone, Debug)]

@@ -44,7 +44,7 @@ const MAX_TOKEN: u64 = 4096;
 
 /// Why an agent cannot be asked, or does not answer.
 #[derive(Debug, thiserror::Error)]
-pub enum AgentError {
+pub enum ClientError {
     /// The URL is none.
     #[error("--agent {url}: {why}; expected a URL such as {DEFAULT_URL}")]
     Url {
@@ -166,8 +166,8 @@ impl Agent {
     ///
     /// # Errors
     /// When the URL is none, a file cannot be read, or a token would be sent in the clear.
-    pub fn new(url: &str, token_file: Option<&Path>, ca_file: Option<&Path>) -> Result<Self, AgentError> {
-        let wrong = |why| AgentError::Url { url: url.to_owned(), why };
+    pub fn new(url: &str, token_file: Option<&Path>, ca_file: Option<&Path>) -> Result<Self, ClientError> {
+        let wrong = |why| ClientError::Url { url: url.to_owned(), why };
         let full = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
         let parsed: Uri = full.parse().map_err(|_| wrong("not a URL"))?;
         let tls = match parsed.scheme_str() {
@@ -189,7 +189,7 @@ impl Agent {
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let token = token_file.map(token).transpose()?;
         if token.is_some() && !tls && !is_here(&host) {
-            return Err(AgentError::Clear(url.to_owned()));
+            return Err(ClientError::Clear(url.to_owned()));
         }
         Ok(Self {
             url: full.trim_end_matches('/').to_owned(),
@@ -211,17 +211,17 @@ impl Agent {
     ///
     /// # Errors
     /// When it cannot be reached, refuses, or says what cannot be understood.
-    pub(super) async fn json<T: DeserializeOwned>(&self, path: &'static str) -> Result<T, AgentError> {
+    pub(super) async fn json<T: DeserializeOwned>(&self, path: &'static str) -> Result<T, ClientError> {
         let asked = async {
             let mut body = self.get(path, "application/json").await?.into_body();
             let mut whole = Vec::new();
             while let Some(piece) = piece(&mut body).await? {
                 if whole.len() + piece.len() > MAX_ANSWER {
-                    return Err(AgentError::TooLong(path));
+                    return Err(ClientError::TooLong(path));
                 }
                 whole.extend_from_slice(&piece);
             }
-            serde_json::from_slice(&whole).map_err(|error| AgentError::Json { path, error })
+            serde_json::from_slice(&whole).map_err(|error| ClientError::Json { path, error })
         };
         within(WHOLE, "the answer", asked).await?
     }
@@ -230,12 +230,12 @@ impl Agent {
     ///
     /// # Errors
     /// When it cannot be reached, or refuses.
-    pub(super) async fn stream(&self, path: &'static str) -> Result<Incoming, AgentError> {
+    pub(super) async fn stream(&self, path: &'static str) -> Result<Incoming, ClientError> {
         Ok(self.get(path, "text/event-stream").await?.into_body())
     }
 
     /// The answer to a request, when it is no refusal; its body comes as it is read.
-    async fn get(&self, path: &'static str, accept: &'static str) -> Result<Response<Incoming>, AgentError> {
+    async fn get(&self, path: &'static str, accept: &'static str) -> Result<Response<Incoming>, ClientError> {
         let stream = TokioIo::new(self.connect().await?);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
         // It ends with the body, or with the sender when there is none.
@@ -248,7 +248,7 @@ impl Agent {
         // A prefix and a path that are part of a URL are one together.
         *request.uri_mut() = format!("{}{path}", self.prefix)
             .parse()
-            .map_err(|_| AgentError::Url { url: self.url.clone(), why: "its path cannot be asked for" })?;
+            .map_err(|_| ClientError::Url { url: self.url.clone(), why: "its path cannot be asked for" })?;
         let headers = request.headers_mut();
         let host = header::HeaderValue::from_str(&self.address());
         headers.extend(host.ok().map(|host| (header::HOST, host)));
@@ -261,22 +261,22 @@ impl Agent {
         let response = within(PATIENCE, "the agent's answer", sender.send_request(request)).await??;
         match response.status() {
             StatusCode::OK => Ok(response),
-            status => Err(AgentError::Status { path, status }),
+            status => Err(ClientError::Status { path, status }),
         }
     }
 
-    async fn connect(&self) -> Result<Box<dyn Stream>, AgentError> {
+    async fn connect(&self) -> Result<Box<dyn Stream>, ClientError> {
         let address = || self.address();
         let plain = within(PATIENCE, "connecting", TcpStream::connect((self.host.as_str(), self.port)))
             .await?
-            .map_err(|error| AgentError::Connect { address: address(), error })?;
+            .map_err(|error| ClientError::Connect { address: address(), error })?;
         let Some(config) = &self.tls else { return Ok(Box::new(plain)) };
         let name = ServerName::try_from(self.host.clone())
-            .map_err(|_| AgentError::Url { url: self.url.clone(), why: "no name for a certificate" })?;
+            .map_err(|_| ClientError::Url { url: self.url.clone(), why: "no name for a certificate" })?;
         let encrypted =
             within(PATIENCE, "the TLS handshake", TlsConnector::from(config.clone()).connect(name, plain))
                 .await?
-                .map_err(|error| AgentError::Handshake { address: address(), error })?;
+                .map_err(|error| ClientError::Handshake { address: address(), error })?;
         Ok(Box::new(encrypted))
     }
 
@@ -307,8 +307,8 @@ pub(super) async fn within<T>(
     after: Duration,
     what: &'static str,
     work: impl Future<Output = T>,
-) -> Result<T, AgentError> {
-    timeout(after, work).await.map_err(|_| AgentError::Timeout { what, after })
+) -> Result<T, ClientError> {
+    timeout(after, work).await.map_err(|_| ClientError::Timeout { what, after })
 }
 
 /// Whether a host is this machine, so that what is sent to it crosses no network.
@@ -316,10 +316,10 @@ fn is_here(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
-fn token(path: &Path) -> Result<header::HeaderValue, AgentError> {
-    let failed = |error| AgentError::File { path: path.to_owned(), error };
+fn token(path: &Path) -> Result<header::HeaderValue, ClientError> {
+    let failed = |error| ClientError::File { path: path.to_owned(), error };
     let size = fs::metadata(path).map_err(failed)?.len();
-    let no_token = || AgentError::Token(path.to_owned());
+    let no_token = || ClientError::Token(path.to_owned());
     if size > MAX_TOKEN {
         return Err(no_token());
     }
@@ -334,12 +334,12 @@ fn token(path: &Path) -> Result<header::HeaderValue, AgentError> {
 }
 
 /// Trusts those in a file alone, or else those that this machine trusts.
-fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, AgentError> {
+fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, ClientError> {
     let mut roots = RootCertStore::empty();
     match ca_file {
         Some(path) => {
-            let pem = fs::read(path).map_err(|error| AgentError::File { path: path.to_owned(), error })?;
-            let unreadable = || AgentError::Certificates(path.to_owned());
+            let pem = fs::read(path).map_err(|error| ClientError::File { path: path.to_owned(), error })?;
+            let unreadable = || ClientError::Certificates(path.to_owned());
             for certificate in CertificateDer::pem_slice_iter(&pem) {
                 roots.add(certificate.map_err(|_| unreadable())?).map_err(|_| unreadable())?;
             }
@@ -354,7 +354,7 @@ fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, AgentError
             }
             roots.add_parsable_certificates(found.certs);
             if roots.is_empty() {
-                return Err(AgentError::NoRoots);
+                return Err(ClientError::NoRoots);
             }
         }
     }

@@ -68,7 +68,8 @@ fn packets(frame: &Frame) -> String {
         text += &format!(", {} untimed", units::percent(frame.untimed_share));
     }
     if frame.black_holes > 0 {
-        text += &format!("; {}", units::plural(frame.black_holes, "path MTU black hole", "path MTU black holes"));
+        text +=
+            &format!("; {}", units::plural(frame.black_holes, "path MTU black hole", "path MTU black holes"));
     }
     if frame.fragments_per_s > 0.0 {
         text += &format!("; fragments {}", units::per_second(frame.fragments_per_s));

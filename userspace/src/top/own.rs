@@ -5,7 +5,8 @@
 
 use super::{Feed, Update};
 use crate::{
-    capture::{Capture, CaptureError},
+    agent::NodeWatch,
+    capture::{Capture, CaptureError, Window},
     live::Frame,
     recommend::{self, Finding, Profile},
     snapshot::Snapshot,
@@ -58,6 +59,7 @@ fn windows(
     stop: &AtomicBool,
 ) -> Result<(), CaptureError> {
     let mut advisor = Advisor::new(Instant::now());
+    let mut node = NodeWatch::start(capture.node_reader());
     let mut next = Instant::now() + interval;
     let mut listened_to = true;
     while listened_to && !stop.load(Ordering::Relaxed) {
@@ -69,10 +71,13 @@ fn windows(
         }
         // After a machine that slept, one window, not all that were missed.
         next = (next + interval).max(now);
+        if let Some(seen) = node.look() {
+            capture.put_node(seen);
+        }
         let update = match capture.window() {
-            Ok(window) => {
-                let frame = Update::Frame(Box::new(Frame::of(&window)));
-                advisor.add(window);
+            Ok(Window { snapshot, .. }) => {
+                let frame = Update::Frame(Box::new(Frame::of(&snapshot)));
+                advisor.add(snapshot);
                 frame
             }
             Err(error) => Update::Lost(error.to_string()),

@@ -5,7 +5,7 @@
 
 use super::{
     Feed, Update,
-    http::{self, Agent, AgentError},
+    http::{self, Agent, ClientError},
     sse::{Event, Parser},
 };
 use crate::{live::Frame, recommend::Advice};
@@ -38,11 +38,11 @@ enum Over {
     /// Nobody listens.
     Unheard,
     /// The agent.
-    Lost(AgentError),
+    Lost(ClientError),
 }
 
-impl From<AgentError> for Over {
-    fn from(error: AgentError) -> Self {
+impl From<ClientError> for Over {
+    fn from(error: ClientError) -> Self {
         Self::Lost(error)
     }
 }
@@ -51,8 +51,8 @@ impl From<AgentError> for Over {
 ///
 /// # Errors
 /// When the agent does not answer, or refuses.
-pub fn follow(agent: Agent) -> Result<Feed, AgentError> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Thread)?;
+pub fn follow(agent: Agent) -> Result<Feed, ClientError> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(ClientError::Thread)?;
     let joined = runtime.block_on(join(&agent))?;
     let (updates, feed) = mpsc::channel();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -67,11 +67,11 @@ pub fn follow(agent: Agent) -> Result<Feed, AgentError> {
         Ok(())
     };
     let thread = std::thread::Builder::new().name("agent".to_owned()).spawn(work);
-    Ok(Feed::new(feed, move || drop(stop), thread.map_err(AgentError::Thread)?))
+    Ok(Feed::new(feed, move || drop(stop), thread.map_err(ClientError::Thread)?))
 }
 
 /// The stream first, so that nothing is missed between the two.
-async fn join(agent: &Agent) -> Result<Joined, AgentError> {
+async fn join(agent: &Agent) -> Result<Joined, ClientError> {
     let body = agent.stream(LIVE).await?;
     Ok(Joined { body, before: agent.json(FRAMES).await? })
 }
@@ -121,8 +121,8 @@ impl Reader<'_> {
     async fn piece(&mut self, body: &mut Incoming) -> Result<(), Over> {
         let patience = self.window.saturating_mul(SILENT_WINDOWS).saturating_add(SILENT);
         let piece = http::within(patience, "the next frame", http::piece(body)).await?;
-        let piece = piece.map_err(AgentError::Http)?.ok_or(AgentError::Ended)?;
-        let events = self.parser.feed(&piece).map_err(|error| AgentError::Stream(error.to_string()))?;
+        let piece = piece.map_err(ClientError::Http)?.ok_or(ClientError::Ended)?;
+        let events = self.parser.feed(&piece).map_err(|error| ClientError::Stream(error.to_string()))?;
         for event in events {
             if let Some(update) = self.update(&event)? {
                 self.updates.send(update).map_err(|_| Over::Unheard)?;
@@ -132,7 +132,7 @@ impl Reader<'_> {
     }
 
     /// What an event says; of kinds that are not known, or of no use here, nothing.
-    fn update(&mut self, event: &Event) -> Result<Option<Update>, AgentError> {
+    fn update(&mut self, event: &Event) -> Result<Option<Update>, ClientError> {
         match event.kind.as_str() {
             "" | "message" | "frame" => {
                 let frame: Frame = parsed(&event.data)?;
@@ -148,14 +148,14 @@ impl Reader<'_> {
                 }))
             }
             "findings" => Ok(Some(Update::Findings(parsed::<Advice>(&event.data)?.findings))),
-            "end" => Err(AgentError::Ended),
+            "end" => Err(ClientError::Ended),
             _ => Ok(None),
         }
     }
 }
 
-fn parsed<T: DeserializeOwned>(data: &str) -> Result<T, AgentError> {
-    serde_json::from_str(data).map_err(|error| AgentError::Json { path: LIVE, error })
+fn parsed<T: DeserializeOwned>(data: &str) -> Result<T, ClientError> {
+    serde_json::from_str(data).map_err(|error| ClientError::Json { path: LIVE, error })
 }
 
 #[cfg(test)]
@@ -193,7 +193,7 @@ mod tests {
         let advice = Advice::new("node", recommend::unknown("why"));
         let said = reader.update(&event("findings", &advice)).unwrap();
         assert!(matches!(said, Some(Update::Findings(findings)) if findings == advice.findings));
-        assert!(matches!(reader.update(&event("end", &"bye")), Err(AgentError::Ended)));
+        assert!(matches!(reader.update(&event("end", &"bye")), Err(ClientError::Ended)));
         assert!(matches!(reader.update(&event("status", &1)), Ok(None)));
         let error = reader.update(&event("frame", &"no frame")).unwrap_err().to_string();
         assert!(error.contains("another version"), "{error}");

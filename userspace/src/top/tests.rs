@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{
     live::Frame,
-    recommend::{self, Finding, Profile},
     probes::{self, PROBES},
+    recommend::{self, Finding, Profile},
     report,
     snapshot::{Probe, Snapshot, sample},
 };
