@@ -35,6 +35,7 @@ mod recommend;
 mod run;
 #[cfg(test)]
 mod tests;
+mod top;
 mod tune;
 mod undo;
 pub(crate) mod value;
@@ -50,6 +51,7 @@ pub use commands::main;
 pub use docs::{completions, man_page, man_pages};
 pub use history::HistoryArgs;
 pub use when::{Against, When, WhenError};
+pub use top::TopArgs;
 
 pub use crate::{
     lab::Topology,
@@ -127,6 +129,25 @@ pub enum Command {
   # In a pod's network namespace instead, by the number of one of its processes
   sudo nettrace run --netns 4711"))]
     Run(RunArgs),
+    /// Show what happens now, on the terminal.
+    #[command(
+        mut_arg("duration", |arg| arg.default_value("0").help("How long, e.g. 30s or 2m; 0 for until q or Ctrl-C")),
+        mut_arg("quiet", |arg| arg.hide(true)),
+        after_help = after_help!(
+"  # This node, measured now
+  sudo nettrace top
+
+  # What the agent of this node sees, or that of another one
+  nettrace top --agent
+  nettrace top --agent https://node-7:9464 --token-file token --ca-file ca.pem
+
+  # DNS alone, a window each five seconds
+  sudo nettrace top --filter 'udp and port 53' --interval 5s
+
+  # For scripts: one window as text, or a minute of windows as JSON, one in a line
+  sudo nettrace top --once
+  nettrace top --agent --format json -d 1m"))]
+    Top(Box<TopArgs>),
     /// Measure for as long as the machine runs: for service managers and clusters.
     #[command(after_help = after_help!(
 "  # As configured in /etc/nettrace/agent.toml

@@ -41,5 +41,6 @@ pub mod ring;
 mod rtnl;
 pub mod snapshot;
 pub mod symbols;
+pub mod top;
 pub mod tune;
 pub mod web;

@@ -12,4 +12,6 @@ mod flight;
 mod history;
 mod run;
 mod soak;
+mod stream;
+mod top;
 mod windows;

@@ -2,7 +2,7 @@
 
 use super::{
     Cli, Command, Exit, agent, apply, bench, completions, doctor, history, input, lab, man_page, man_pages,
-    recommend, run, tune, undo,
+    recommend, run, top, tune, undo,
 };
 use crate::{
     capture::CaptureError,
@@ -132,7 +132,7 @@ fn log(verbosity: u8) {
     };
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(io::stderr)
+        .with_writer(crate::top::stderr)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .without_time()
@@ -154,6 +154,7 @@ fn dispatch(action: Action) -> Result<Exit, Failure> {
             write_report(&snapshot, &output)?;
             Ok(Exit::Ok)
         }
+        Action::Top(top) => top::top(&top),
         Action::Agent { file, capture, page_bytes } => {
             let config = agent::configuration(file.as_deref(), capture, page_bytes)?;
             agent::run(config, page_bytes)

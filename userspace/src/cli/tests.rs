@@ -160,6 +160,7 @@ fn there_is_a_manual_page_for_every_command_that_is_shown() {
             "nettrace-rollback.1",
             "nettrace-run.1",
             "nettrace-status.1",
+            "nettrace-top.1",
             "nettrace-tune.1",
             "nettrace.1"
         ]
