@@ -1,7 +1,40 @@
 //! Names for what the kernel tells as numbers: code addresses and drop reasons.
 
 use crate::btf::Btf;
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read as _, Seek as _},
+    sync::{Mutex, OnceLock, PoisonError},
+};
+
+const KALLSYMS: &str = "/proc/kallsyms";
+
+/// [`KALLSYMS`], opened when this process might still see addresses in it.
+static OPENED: OnceLock<Mutex<File>> = OnceLock::new();
+
+/// Opens the kernel's list of symbols now, for all readings to come: whether it hides addresses depends on who opened it
+/// (kallsyms_open), and CAP_SYSLOG may be given up before they are asked for. Without the file there are no names later either.
+pub(crate) fn keep_open() {
+    if let Ok(file) = File::open(KALLSYMS) {
+        OPENED.get_or_init(|| Mutex::new(file));
+    }
+}
+
+fn kallsyms() -> io::Result<String> {
+    let mut text = String::new();
+    match OPENED.get() {
+        Some(file) => {
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            file.rewind()?;
+            file.read_to_string(&mut text)?;
+        }
+        None => {
+            File::open(KALLSYMS)?.read_to_string(&mut text)?;
+        }
+    }
+    Ok(text)
+}
 
 /// Kernel functions by address.
 pub struct Symbols(Vec<(u64, String)>);
@@ -10,7 +43,7 @@ impl Symbols {
     /// From /proc/kallsyms. Empty when it cannot be read or hides its addresses (kptr_restrict).
     #[must_use]
     pub fn kernel() -> Self {
-        Self::parse(&fs::read_to_string("/proc/kallsyms").unwrap_or_default())
+        Self::parse(&kallsyms().unwrap_or_default())
     }
 
     /// From the text of kallsyms: `ffffffff81000000 T _text [module]`.
