@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const PENDING: i32 = i32::MIN;
 
 type Failure = (&'static str, Errno);
-type Work = Box<dyn Fn(i32) -> Result<(), Failure> + Send + Sync>;
+type Work = dyn Fn(i32) -> Result<(), Failure> + Send + Sync;
 
 /// Why it could not be done on all.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +77,7 @@ static ROUND: AtomicPtr<Round> = AtomicPtr::new(null_mut());
 pub(super) fn on_all(
     work: impl Fn(i32) -> Result<(), Failure> + Send + Sync + 'static,
 ) -> Result<Vec<String>, ThreadError> {
-    let work: &'static Work = Box::leak(Box::new(Box::new(work)));
+    let work: &'static Work = Box::leak(Box::new(work));
     let me = own_tid();
     work(me).map_err(|(step, errno)| ThreadError::Failed { thread: name(me), step, errno })?;
     handle(signal())?;
