@@ -144,7 +144,7 @@ fn exchange(lab: &Lab) {
         udp::request_response(&path, &RequestResponse { requests: REQUESTS, ..RequestResponse::default() }).unwrap();
     assert_eq!(done.answered, u64::from(REQUESTS));
     // To a port where nobody is: a drop, whose place has a name.
-    let target = lab.pod(Role::Server).v4;
+    let target = lab.pod(Role::Server).ipv4;
     let send = || UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.send_to(b"x", (target, 9)));
     lab.node().netns.run(send).unwrap().unwrap();
 }

@@ -2,12 +2,12 @@
 //! containerd.
 
 use anyhow::{Context as _, Result};
+use http::uri::PathAndQuery;
 use hyper_util::rt::TokioIo;
 use std::{collections::HashMap, io, path::Path};
 use tokio::{net::UnixStream, runtime::Runtime};
 use tonic::{
     client::Grpc,
-    codegen::http::uri::PathAndQuery,
     transport::{Channel, Endpoint},
 };
 use tonic_prost::ProstCodec;
