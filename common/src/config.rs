@@ -265,6 +265,33 @@ pub mod state {
     pub const XMIT: u32 = 1;
     /// Programs that see begins are attached: an end that finds none is a loss.
     pub const BEGINS: u32 = 2;
+
+    /// Lowest bit of the power of two, 6 bits wide, by which the thresholds of exemplars are raised; with 63 there are none.
+    const EXEMPLARS: u32 = 8;
+    /// Lowest bit of the power of two, 5 bits wide, by which the budget of packets is divided.
+    const PACKETS: u32 = 16;
+
+    /// By which power of two thresholds of exemplars are raised.
+    #[inline(always)]
+    #[must_use]
+    pub const fn exemplar_shift(word: u32) -> u32 {
+        word >> EXEMPLARS & 63
+    }
+
+    /// By which power of two the budget of packets is divided.
+    #[inline(always)]
+    #[must_use]
+    pub const fn packet_shift(word: u32) -> u32 {
+        word >> PACKETS & 31
+    }
+
+    /// The word with other limits: exemplars from 2^`exemplars` times their threshold on (63: none), and the budget of packets
+    /// divided by 2^`packets`.
+    #[must_use]
+    pub const fn with_limits(word: u32, exemplars: u32, packets: u32) -> u32 {
+        let bare = word & !(63 << EXEMPLARS | 31 << PACKETS);
+        bare | (exemplars & 63) << EXEMPLARS | (packets & 31) << PACKETS
+    }
 }
 
 /// Buckets of the interface table; a power of two.

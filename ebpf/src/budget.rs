@@ -9,12 +9,12 @@
 //! Cost: two additions a packet; at most one clock reading a tick.
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
-use nettrace_common::Budget;
+use nettrace_common::{Budget, config::state};
 
 use crate::{
     emit::now_ns,
     kernel::{cfg_get, load},
-    maps::books,
+    maps::{STATE, books},
 };
 
 /// How long a CPU's rate is looked at before it is judged: longer than a burst that a queue holds.
@@ -57,7 +57,9 @@ fn judge(budget: &mut Budget, limit: u64) {
     let came = budget.packets.wrapping_sub(budget.window_packets);
     budget.window_ns = now;
     budget.window_packets = budget.packets;
-    budget.chosen = share(limit, window, came);
+    let word = STATE.get(0).copied().unwrap_or(0);
+    let limit = limit >> state::packet_shift(word);
+    budget.chosen = share(if limit == 0 { 1 } else { limit }, window, came);
 }
 
 /// The share to choose, of 2^32, when so many packets came in a time in ns, and as many may a second; 0 for all.

@@ -8,6 +8,7 @@ use aya_ebpf::{
 };
 use nettrace_common::{
     Counter, Loss, Signal,
+    config::state,
     wire::{Cause, Direction, Flow, Header, Kind, Measure},
 };
 
@@ -15,7 +16,7 @@ use crate::{
     hist,
     iface::Place,
     kernel::{Typed, cfg_get, cfg_read, load, skb_flow, sock_flow},
-    maps::{EVENTS, books, count, lost},
+    maps::{EVENTS, STATE, books, count, lost},
 };
 
 /// CLOCK_MONOTONIC, ns.
@@ -109,7 +110,15 @@ pub fn wanted(signal: Signal, ns: u64) -> Option<Cause> {
     if sampled() {
         return Some(Cause::Sample);
     }
-    (ns >= cfg_read!(exemplar_ns[signal as usize])).then_some(Cause::Exemplar)
+    let threshold = cfg_read!(exemplar_ns[signal as usize]);
+    (ns >= threshold && is_enough(ns, threshold)).then_some(Cause::Exemplar)
+}
+
+/// Whether a latency is above its threshold as user space has raised it since. A function of its own: few packets are slow.
+#[inline(never)]
+fn is_enough(ns: u64, threshold: u64) -> bool {
+    let word = STATE.get(0).copied().unwrap_or(0);
+    ns >> state::exemplar_shift(word) >= threshold
 }
 
 #[inline(always)]

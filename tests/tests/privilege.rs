@@ -312,7 +312,7 @@ fn a_process_that_gives_up_what_it_may() {
         ..Options::default()
     };
     let mut capture = Capture::start(options).unwrap();
-    let config = PrivilegeConfig { seccomp: all, landlock: all, ..PrivilegeConfig::default() };
+    let config = PrivilegeConfig { seccomp: all, landlock: all, loading: false, ..PrivilegeConfig::default() };
     let needs = Needs { write: vec![dir.clone()], ..Needs::default() };
     let status = privilege::drop(&config, &needs).unwrap();
     // Made afterwards, and the same.

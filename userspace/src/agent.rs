@@ -1,8 +1,15 @@
 //! The agent: a capture that runs for months. It closes a window every few seconds, and everything that it shows, keeps
 //! and exports is made of windows.
 
+mod budget;
 mod hub;
+mod notify;
+mod outlets;
 mod status;
+mod work;
 
-pub use hub::{ChangeRow, Hub, Request};
+pub use budget::{BudgetConfig, Governor, STEPS, Step};
+pub use hub::{ChangeRow, Event, Hub};
+pub use outlets::Outlets;
 pub use status::{Budget, FlightStatus, HistoryStatus, Status};
+pub use work::{AgentError, Host, Work};

@@ -38,7 +38,7 @@ use tables::{Bounded, Slowest};
 /// Rows that a snapshot keeps of each table; reports show fewer.
 pub const ROWS: usize = 100;
 /// Exemplars kept of each signal.
-const EXEMPLARS: usize = 20;
+pub(crate) const EXEMPLARS: usize = 20;
 /// Entries of a table while aggregating.
 const TABLE: usize = 8192;
 
@@ -231,6 +231,19 @@ impl Aggregator {
             self.measures.iter().map(|(key, book)| (*key, book.hist.clone())).collect();
         all.insert((Signal::DnsLatency as u8, SCOPE_OTHER), self.dns.latency().clone());
         all
+    }
+
+    /// Ends a window at `now_ns` (CLOCK_MONOTONIC) and yields what it came to, to be [finished](Self::finish). Tables begin
+    /// anew; what is under way (DNS transactions that wait for their answer, flows with segments that do not get through)
+    /// goes on in the next window.
+    #[must_use]
+    pub fn turn(&mut self, now_ns: u64) -> Self {
+        let next = Self { latest_ns: self.latest_ns, ..Self::new(DnsConfig::default()) };
+        let mut closed = std::mem::replace(self, next);
+        let (dns, black_holes) = (closed.dns.turn(now_ns), closed.black_holes.turn(now_ns));
+        self.dns = std::mem::replace(&mut closed.dns, dns);
+        self.black_holes = std::mem::replace(&mut closed.black_holes, black_holes);
+        closed
     }
 
     /// Closes the books.

@@ -8,8 +8,10 @@ mod duty;
 mod netstat;
 mod overhead;
 mod replay;
+mod window;
 
 pub use replay::{ReplayError, Replayed, replay};
+pub use window::{Limits, NodeReader, Seen, Window};
 
 use crate::{
     aggregate::{Aggregator, Closing, Finished},
@@ -20,9 +22,8 @@ use crate::{
     kernel_state::{self, KernelState, StateError},
     load::{self, LoadError, Loaded, ProgramOptions},
     node::{self, Node},
-    path_mtu::Learnt,
     probes::dns::DnsConfig,
-    probes::{self, CONNTRACK, Forced, PATH_MTU, TCP_COUNTERS},
+    probes::{self, CONNTRACK, Forced},
     recording::{WriteError, Writer, WriterOptions},
     ring::{RingError, RingReader},
     snapshot::{Hist, Interface, Meta, Probe, TcpCounters},
@@ -41,6 +42,7 @@ use std::{
     sync::{Arc, Mutex},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+use window::Turn;
 
 /// Index of the loss that tells of a queue which no hook looks at yet.
 const UNHOOKED: usize = Loss::Unhooked as usize;
@@ -215,7 +217,10 @@ pub struct Capture {
     conntrack: Option<(Way, Reading)>,
     options: Options,
     meta: Meta,
+    /// When the window began, CLOCK_MONOTONIC, ns.
     start_ns: u64,
+    turn: Turn,
+    limits: Limits,
 }
 
 impl Capture {
@@ -285,6 +290,8 @@ impl Capture {
             options,
             meta,
             start_ns,
+            turn: Turn::default(),
+            limits: Limits::default(),
         })
     }
 
@@ -335,17 +342,16 @@ impl Capture {
         }
     }
 
-    /// Detaches everything and closes the books.
+    /// Detaches everything and closes the books, those of the last window if there were any.
     ///
     /// # Errors
     /// When the kernel's books cannot be read; everything is detached all the same.
     pub fn stop(mut self) -> Result<Finished, CaptureError> {
         let end_ns = monotonic_ns();
         let overhead = self.meter.finish(&lock(&self.loaded).ebpf);
-        let tcp = TcpCounts::read(&self.options.namespaces, self.options.programs.others);
-        let conntrack =
-            self.conntrack.map(|(way, before)| Reading::of(&self.options.namespaces, way).since(&before));
-        let learnt = in_use(&self.attached.probes, PATH_MTU).then(|| Learnt::read(&self.options.namespaces));
+        let mut counted = KernelState::default();
+        self.read_counters(&mut counted);
+        let learnt = self.learnt();
         self.watchers.drain(..).for_each(Watcher::stop);
         self.duty.stop(&mut lock(&self.loaded));
         attach::detach(&mut lock(&self.loaded));
@@ -353,33 +359,20 @@ impl Capture {
             self.collector.stop().ok_or(CaptureError::Collector)?;
         let loaded = lock(&self.loaded);
         attach::mark_failed(&loaded, &mut self.attached.probes);
-        let mut kernel = kernel_state::read(&loaded)?;
-        kernel.packets.budget_per_cpu_per_s = self.options.programs.packets_per_second;
-        kernel.conntrack = conntrack.unwrap_or_default();
-        kernel.learnt = learnt.unwrap_or_default();
-        kernel.node = Node::read(&self.options.namespaces, &self.before);
-        // These counters know no filter, and what they would be read with does.
-        let unfiltered = self.options.programs.filter.is_empty();
-        let others = unfiltered && in_use(&self.attached.probes, TCP_COUNTERS);
-        count_tcp(&mut kernel, (&self.tcp, &tcp), unfiltered, others);
+        let mut kernel = kernel_state::read(&loaded)?.since(&self.turn.kernel).with_counted(counted);
+        kernel.learnt = learnt;
+        kernel.node = match self.turn.node.take() {
+            Some(seen) => seen.node(),
+            None => Node::read(&self.options.namespaces, &self.before),
+        };
         let mut meta = self.meta;
         meta.duration_ns = end_ns - self.start_ns;
         let (interfaces, scopes) = rows(&self.table);
         let probes = self.attached.probes;
         let end = EndFrame { end_ns, kernel, meta, interfaces, scopes, probes, overhead };
         let end_unwritten = writer.and_then(|writer| collector::write_end(writer, &end).err());
-        let finished = aggregator.finish(Closing {
-            start_ns: self.start_ns,
-            end_ns,
-            kernel: Some(end.kernel),
-            meta: end.meta,
-            interfaces: end.interfaces,
-            scopes: end.scopes,
-            probes: end.probes,
-            overhead: end.overhead,
-            ring_bytes: u64::from(self.options.programs.ring_bytes),
-            bad_frames: 0,
-        });
+        let ring_bytes = u64::from(self.options.programs.ring_bytes);
+        let finished = aggregator.finish(Closing::of(end, self.start_ns, ring_bytes));
         Ok(Finished { unwritten: unwritten.or(end_unwritten), ..finished })
     }
 }
@@ -460,10 +453,9 @@ fn rows(table: &Mutex<Table>) -> (Vec<Interface>, BTreeMap<u16, String>) {
 
 fn meta(options: &Options) -> Meta {
     let uname = rustix::system::uname();
-    let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Meta {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        start_unix_ns: nanos(start),
+        start_unix_ns: unix_ns(),
         duration_ns: 0,
         hostname: hostname(),
         kernel: uname.release().to_string_lossy().into_owned(),
@@ -482,6 +474,11 @@ fn dns_config(timeout: Duration) -> DnsConfig {
 /// Whole nanoseconds, saturating after 584 years.
 fn nanos(d: Duration) -> u64 {
     u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The time of day, Unix time, ns.
+pub(crate) fn unix_ns() -> u64 {
+    nanos(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 /// The clock of kernel records.

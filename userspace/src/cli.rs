@@ -19,6 +19,7 @@ macro_rules! after_help {
     };
 }
 
+mod agent;
 mod apply;
 mod bench;
 mod bench_args;
@@ -122,6 +123,22 @@ pub enum Command {
   # In a pod's network namespace instead, by the number of one of its processes
   sudo nettrace run --netns 4711"))]
     Run(RunArgs),
+    /// Measure for as long as the machine runs: for service managers and clusters.
+    #[command(after_help = after_help!(
+"  # As configured in /etc/nettrace/agent.toml
+  sudo nettrace agent
+
+  # Is the configuration good? Then have the agent read it anew
+  nettrace config check /etc/nettrace/agent.toml
+  sudo systemctl reload nettrace
+
+  # Without a file, on two kinds of interfaces
+  sudo nettrace run --continuous -i 'eth*' -i 'cali*'"))]
+    Agent(AgentArgs),
+    /// Look at a configuration of the agent.
+    #[command(after_help = after_help!(
+"  nettrace config check /etc/nettrace/agent.toml"))]
+    Config(ConfigArgs),
     /// Measure, and keep everything in a file for `report`.
     #[command(after_help = after_help!(
 "  # Five minutes
@@ -263,6 +280,9 @@ pub struct RunArgs {
     /// Where the report goes.
     #[command(flatten)]
     pub output: OutputArgs,
+    /// Without an end, and without a report: as `nettrace agent` with these options and else its defaults
+    #[arg(long, conflicts_with_all = ["apply", "duration", "format", "output", "top"])]
+    pub continuous: bool,
     /// Then apply the findings that say `apply` and risk nothing, and measure again
     #[arg(long, conflicts_with = "lab")]
     pub apply: bool,
@@ -272,6 +292,34 @@ pub struct RunArgs {
     /// Where the journal is.
     #[command(flatten)]
     pub state: StateArgs,
+}
+
+/// `agent`.
+#[derive(Clone, Debug, Args)]
+pub struct AgentArgs {
+    /// The configuration [default: /etc/nettrace/agent.toml]
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `config`.
+#[derive(Clone, Debug, Args)]
+pub struct ConfigArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+/// What to do with a configuration.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say whether it is good: exit code 0, or 2 with file, line and what was expected.
+    #[command(after_help = after_help!(
+"  nettrace config check /etc/nettrace/agent.toml"))]
+    Check {
+        /// The file
+        file: PathBuf,
+    },
 }
 
 /// `record`.

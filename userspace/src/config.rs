@@ -3,15 +3,21 @@
 //! Needs a [`Cli`]; yields a [`Config`], or a [`UsageError`] (exit code 2). It looks at nothing but the arguments
 //! and the page size: whether the machine can do it is [`crate::preflight`]'s business.
 
+mod agent;
 mod change;
 pub mod units;
+
+pub use agent::{
+    AgentConfig, AgentSection, ConfigError, DEFAULT_FILE, LogConfig, LogFormat, LogLevel, MAX_INTERVAL,
+    MIN_INTERVAL, Sections,
+};
 
 pub use change::{Apply, MAX_WINDOW, MIN_WINDOW, Tune, Wanted};
 
 use crate::{
     cli::{
-        BenchArgs, CaptureArgs, Cli, Command, CompletionShell, Exemplar, Exit, Format, OutputArgs,
-        RecommendArgs, RecordArgs, Topology,
+        BenchArgs, CaptureArgs, Cli, Command, CompletionShell, ConfigCommand, Exemplar, Exit, Format,
+        OutputArgs, RecommendArgs, RecordArgs, Topology,
     },
     filter::{self, FilterError},
     iface::Selection,
@@ -52,6 +58,22 @@ pub enum Action {
         output: Output,
         /// What is changed after that, before it is measured again.
         apply: Option<Apply>,
+    },
+    /// Measure for as long as the machine runs.
+    Agent {
+        /// The configuration, if one was named.
+        file: Option<PathBuf>,
+        /// What is measured, where it was typed.
+        capture: Option<Capture>,
+        /// The kernel's page size, bytes.
+        page_bytes: u64,
+    },
+    /// Look at a configuration of the agent.
+    ConfigCheck {
+        /// The file.
+        file: PathBuf,
+        /// The kernel's page size, bytes.
+        page_bytes: u64,
     },
     /// Measure into a recording.
     Record {
@@ -311,6 +333,14 @@ impl UsageError {
 /// With the first thing that does not make sense.
 pub fn resolve(cli: Cli, page_bytes: u64) -> Result<Config, UsageError> {
     let action = match cli.command {
+        Command::Run(args) if args.continuous => {
+            Action::Agent { file: None, capture: Some(capture(args.capture, page_bytes)?), page_bytes }
+        }
+        Command::Agent(args) => Action::Agent { file: args.config, capture: None, page_bytes },
+        Command::Config(args) => {
+            let ConfigCommand::Check { file } = args.command;
+            Action::ConfigCheck { file, page_bytes }
+        }
         Command::Run(args) => {
             let apply = args.apply.then(|| Apply::all_safe(args.yes, args.state.state_dir));
             Action::Run { capture: capture(args.capture, page_bytes)?, output: output(args.output)?, apply }

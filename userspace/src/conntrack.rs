@@ -60,7 +60,7 @@ fn loaded(root: &Path) -> Result<(), String> {
 }
 
 /// One reading of several namespaces.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Reading(Vec<ConntrackTable>);
 
 impl Reading {

@@ -139,11 +139,11 @@ fn prefix<T: Wire>(bytes: &Bytes, kind: u8) -> Result<T, DecodeError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
+pub(crate) mod testing {
+    use super::Wire;
 
-    fn framed(record: &[u8], flags: u32) -> Vec<u8> {
+    /// As the kernel lays a record into the ring.
+    pub(crate) fn framed(record: &[u8], flags: u32) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend_from_slice(&(record.len() as u32 | flags).to_ne_bytes());
         out.extend_from_slice(&[0; 4]);
@@ -152,10 +152,20 @@ mod tests {
         out
     }
 
-    fn bytes_of<T: Wire>(value: &T) -> Vec<u8> {
+    /// A record's bytes.
+    pub(crate) fn bytes_of<T: Wire>(value: &T) -> Vec<u8> {
         // SAFETY: `Wire` types have no padding.
         unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }.to_vec()
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        testing::{bytes_of, framed},
+        *,
+    };
+    use proptest::prelude::*;
 
     fn header(kind: Kind, len: usize) -> Header {
         Header { kind: kind as u8, len: len as u16, ts_ns: 7, ..Header::default() }

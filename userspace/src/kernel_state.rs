@@ -2,6 +2,7 @@
 //! detached; a recording keeps it, so that a replay reports the same.
 
 use crate::{
+    iface::lock,
     load::Loaded,
     node::Node,
     path_mtu::Learnt,
@@ -21,6 +22,7 @@ use nettrace_common::{
     },
 };
 use serde::{Deserialize, Serialize};
+use std::sync::Mutex;
 
 /// One in-kernel histogram, all CPUs together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +37,33 @@ pub struct KernelSignal {
     pub sum_ns: u64,
     /// Exact maximum, ns.
     pub max_ns: u64,
+}
+
+impl KernelSignal {
+    /// What came since; none when nothing did. The maximum is exact where it is the largest of all so far, and that of its
+    /// bucket otherwise.
+    fn since(&self, before: &[Self]) -> Option<Self> {
+        let Some(before) = before.iter().find(|b| (b.signal, b.scope) == (self.signal, self.scope)) else {
+            return Some(self.clone());
+        };
+        let hist = self.hist.since(&before.hist);
+        if hist.is_empty() {
+            return None;
+        }
+        let max_ns = if self.max_ns > before.max_ns { self.max_ns } else { hist.max_ns().min(self.max_ns) };
+        Some(Self { hist, sum_ns: self.sum_ns.saturating_sub(before.sum_ns), max_ns, ..*self })
+    }
+}
+
+impl KernelDrop {
+    /// What came since; none when nothing did.
+    fn since(&self, before: &[Self]) -> Option<Self> {
+        let is_same =
+            |b: &&Self| (b.scope, &b.reason, &b.location) == (self.scope, &self.reason, &self.location);
+        let earlier = before.iter().find(is_same).map_or(0, |b| b.count);
+        let count = self.count.saturating_sub(earlier);
+        (count > 0).then(|| Self { count, ..self.clone() })
+    }
 }
 
 /// Drops of one reason at one place in one scope.
@@ -109,6 +138,43 @@ impl KernelState {
         self.counters.get(counter as usize).copied().unwrap_or(0)
     }
 
+    /// What came since `before`, an earlier reading of the same. What is no count (names, the node, what is read besides the
+    /// maps) is as it is now.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let less = |now: &[u64], before: &[u64]| {
+            let earlier = |n: usize| before.get(n).copied().unwrap_or(0);
+            now.iter().enumerate().map(|(n, now)| now.saturating_sub(earlier(n))).collect()
+        };
+        Self {
+            signals: self.signals.iter().filter_map(|now| now.since(&before.signals)).collect(),
+            counters: less(&self.counters, &before.counters),
+            packets: Packets {
+                begun: self.packets.begun.saturating_sub(before.packets.begun),
+                untimed: self.packets.untimed.saturating_sub(before.packets.untimed),
+                ..self.packets
+            },
+            losses: less(&self.losses, &before.losses),
+            drops: self.drops.iter().filter_map(|now| now.since(&before.drops)).collect(),
+            ..self.clone()
+        }
+    }
+
+    /// With what the kernel counts besides our programs, as `counted` has it.
+    #[must_use]
+    pub(crate) fn with_counted(self, counted: Self) -> Self {
+        Self {
+            packets: Packets { budget_per_cpu_per_s: counted.packets.budget_per_cpu_per_s, ..self.packets },
+            conntrack: counted.conntrack,
+            listen_overflows: counted.listen_overflows,
+            listen_drops: counted.listen_drops,
+            segments_sent: counted.segments_sent,
+            tcp: counted.tcp,
+            tcp_namespaces: counted.tcp_namespaces,
+            ..self
+        }
+    }
+
     /// Count of a loss.
     #[must_use]
     pub fn loss(&self, loss: Loss) -> u64 {
@@ -134,7 +200,7 @@ pub fn read(loaded: &Loaded) -> Result<KernelState, StateError> {
     let frags: BpfHashMap<_, FragKey, FragState> = open(ebpf, "FRAGS", BpfHashMap::try_from)?;
     state.incomplete = frags.keys().filter(Result::is_ok).count() as u64;
     state.reasons = loaded.reasons.clone();
-    state.drops = drops(ebpf, &state.reasons)?;
+    state.drops = drops(ebpf, &state.reasons, &loaded.symbols)?;
     Ok(state)
 }
 
@@ -195,13 +261,15 @@ pub fn signals(
 fn drops(
     ebpf: &Ebpf,
     reasons: &std::collections::BTreeMap<u32, String>,
+    symbols: &Mutex<Symbols>,
 ) -> Result<Vec<KernelDrop>, StateError> {
     let map: PerCpuHashMap<_, DropKey, u64> = open(ebpf, "DROPS", PerCpuHashMap::try_from)?;
     let counted: Vec<_> = map.iter().filter_map(Result::ok).collect();
     if counted.is_empty() {
         return Ok(Vec::new());
     }
-    let symbols = Symbols::kernel();
+    let mut symbols = lock(symbols);
+    symbols.learn(counted.iter().map(|(key, _)| key.location));
     let mut drops: Vec<_> = counted
         .into_iter()
         .map(|(key, cpus)| KernelDrop {

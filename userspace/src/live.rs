@@ -251,7 +251,7 @@ impl Frame {
             conntrack: window.conntrack.iter().map(conntrack).collect(),
             slowest: slowest(window),
             losses: losses(window),
-            cost: cost(window, seconds),
+            cost: Cost::of(window),
         }
     }
 
@@ -344,7 +344,8 @@ fn drops(window: &Snapshot) -> Vec<DropRow> {
 }
 
 fn conntrack(table: &ConntrackTable) -> ConntrackRow {
-    let sum = |of: fn(&crate::snapshot::ConntrackCounts) -> Option<u64>| table.cpus.iter().filter_map(of).sum();
+    let sum =
+        |of: fn(&crate::snapshot::ConntrackCounts) -> Option<u64>| table.cpus.iter().filter_map(of).sum();
     ConntrackRow {
         netns: table.netns.clone(),
         entries: table.entries,
@@ -376,12 +377,17 @@ fn losses(window: &Snapshot) -> Vec<LossRow> {
     lost.map(row).collect()
 }
 
-fn cost(window: &Snapshot, seconds: f64) -> Cost {
-    let overhead = &window.overhead;
-    Cost {
-        own_cpu_share: (overhead.user_cpu_ns + overhead.system_cpu_ns) as f64 / 1e9 / seconds,
-        kernel_cpu_share: overhead.kernel_cpu_share,
-        rss_bytes: overhead.max_rss_bytes,
-        map_bytes: overhead.map_bytes,
+impl Cost {
+    /// Of a window.
+    #[must_use]
+    pub fn of(window: &Snapshot) -> Self {
+        let overhead = &window.overhead;
+        let duration_ns = window.meta.duration_ns.max(1) as f64;
+        Self {
+            own_cpu_share: (overhead.user_cpu_ns + overhead.system_cpu_ns) as f64 / duration_ns,
+            kernel_cpu_share: overhead.kernel_cpu_share,
+            rss_bytes: overhead.max_rss_bytes,
+            map_bytes: overhead.map_bytes,
+        }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     btf::{self, Btf},
     immediates::{self, ImmediateError},
     offsets,
-    symbols::drop_reasons,
+    symbols::{Symbols, drop_reasons},
 };
 use aya::{
     Ebpf, EbpfLoader, Endianness,
@@ -17,11 +17,12 @@ use std::{
     collections::{BTreeMap, HashMap},
     mem::offset_of,
     path::PathBuf,
+    sync::Mutex,
 };
 
 use nettrace_common::{
     MAX_SCOPES, MIN_SCOPES, SCOPE_IGNORED, SCOPE_OTHER, Signal, WIRE_VERSION,
-    config::{Config, Offsets, flag, wire},
+    config::{Config, Offsets, flag, state, wire},
     filter::Filter,
     hist::KernelHist,
     probes::dns,
@@ -106,6 +107,8 @@ pub struct Loaded {
     pub ebpf: Ebpf,
     /// The kernel's names for drop reasons.
     pub reasons: BTreeMap<u32, String>,
+    /// The kernel's names for places in its code, of those that were asked for.
+    pub symbols: Mutex<Symbols>,
     /// Scopes that have histograms, from 0 on.
     pub scopes: u32,
     /// What programs look at while they run, see [`nettrace_common::config::state`].
@@ -124,8 +127,20 @@ impl Loaded {
     /// # Errors
     /// When the map is not in the object or the kernel refuses.
     pub fn tell(&mut self, bit: u32, on: bool) -> Result<(), MapError> {
-        self.state = if on { self.state | bit } else { self.state & !bit };
-        let word = self.state;
+        self.tell_word(if on { self.state | bit } else { self.state & !bit })
+    }
+
+    /// Sets other limits: exemplars from 2^`exemplars` times their threshold on (63: none), and the budget of packets divided
+    /// by 2^`packets`.
+    ///
+    /// # Errors
+    /// When the map is not in the object or the kernel refuses.
+    pub fn tell_limits(&mut self, exemplars: u32, packets: u32) -> Result<(), MapError> {
+        self.tell_word(state::with_limits(self.state, exemplars, packets))
+    }
+
+    fn tell_word(&mut self, word: u32) -> Result<(), MapError> {
+        self.state = word;
         let map =
             self.ebpf.map_mut("STATE").ok_or_else(|| MapError::InvalidName { name: "STATE".to_owned() })?;
         Array::try_from(map)?.set(0, word, 0)
@@ -174,6 +189,7 @@ pub fn load(options: &ProgramOptions) -> Result<(Loaded, Types), LoadError> {
     let loaded = Loaded {
         ebpf,
         reasons,
+        symbols: Mutex::default(),
         scopes,
         state: 0,
         queues: Queues::default(),

@@ -41,13 +41,16 @@ pub struct PrivilegeConfig {
     /// Whether a thread of its own keeps CAP_SYS_ADMIN, for the kernel's run-time statistics; without it the cost of kernel
     /// programs is not known.
     pub statistics: bool,
+    /// Whether kernel programs may still be loaded: for a change of what is measured, which begins measuring anew, without a
+    /// new start of the agent.
+    pub loading: bool,
     /// More files and directories that may be read.
     pub read: Vec<PathBuf>,
 }
 
 impl Default for PrivilegeConfig {
     fn default() -> Self {
-        Self { drop: true, seccomp: true, landlock: true, statistics: true, read: Vec::new() }
+        Self { drop: true, seccomp: true, landlock: true, statistics: true, loading: true, read: Vec::new() }
     }
 }
 
@@ -58,8 +61,6 @@ pub struct Needs {
     pub namespaces: bool,
     /// It opens namespaces by a process's number (`/proc/PID/ns/net`).
     pub processes: bool,
-    /// It loads kernel programs and makes maps again.
-    pub loading: bool,
     /// Files and directories that it reads besides those of the system: its configuration, a token, certificates.
     pub read: Vec<PathBuf>,
     /// Directories that it writes to; they are there.
@@ -236,10 +237,12 @@ pub fn drop(config: &PrivilegeConfig, needs: &Needs) -> Result<Status, Privilege
     }
     status.late = threads::on_all(move |tid| own.take(tid))?;
     if config.seccomp {
-        for program in syscalls::filters(needs)? {
+        for program in syscalls::filters(config, needs)? {
             seccompiler::apply_filter_all_threads(&program)?;
         }
-        status.seccomp = Part::On("system calls that the agent never makes are refused (EPERM)".to_owned());
+        let loading = if config.loading { "" } else { ", and loading kernel programs" };
+        status.seccomp =
+            Part::On(format!("system calls that the agent never makes are refused (EPERM){loading}"));
     }
     if keeper.is_some() {
         statistics::seal()?;

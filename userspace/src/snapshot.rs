@@ -6,6 +6,7 @@
 
 mod conntrack;
 mod hist;
+mod merge;
 mod read;
 #[doc(hidden)]
 pub mod sample;
@@ -15,6 +16,7 @@ pub use conntrack::{
     ConntrackCounts, ConntrackEntered, ConntrackField, ConntrackFlow, ConntrackTable, ConntrackTrouble,
 };
 pub use hist::{Hist, HistError};
+pub use merge::{OTHER, union};
 pub use read::ReadError;
 pub use tcp::{TcpCounter, TcpCounters, TcpLimited, TcpNamespace};
 

@@ -4,7 +4,7 @@ use crate::btf::Btf;
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, Read as _, Seek as _},
+    io::{BufRead, BufReader, Seek as _},
     sync::{Mutex, OnceLock, PoisonError},
 };
 
@@ -21,61 +21,68 @@ pub(crate) fn keep_open() {
     }
 }
 
-fn kallsyms() -> io::Result<String> {
-    let mut text = String::new();
-    match OPENED.get() {
-        Some(file) => {
-            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-            file.rewind()?;
-            file.read_to_string(&mut text)?;
-        }
-        None => {
-            File::open(KALLSYMS)?.read_to_string(&mut text)?;
-        }
-    }
-    Ok(text)
-}
-
-/// Kernel functions by address.
-pub struct Symbols(Vec<(u64, String)>);
+/// Names of kernel functions by address, of those that were asked for: the kernel's list is long, and is read anew only for an
+/// address that was not asked for before.
+#[derive(Debug, Default)]
+pub struct Symbols(BTreeMap<u64, String>);
 
 impl Symbols {
-    /// From /proc/kallsyms. Empty when it cannot be read or hides its addresses (kptr_restrict).
-    #[must_use]
-    pub fn kernel() -> Self {
-        Self::parse(&kallsyms().unwrap_or_default())
+    /// Learns the names of these addresses, from /proc/kallsyms. Where that cannot be read or hides its addresses
+    /// (kptr_restrict), the addresses are their names.
+    pub fn learn(&mut self, addresses: impl Iterator<Item = u64>) {
+        let mut new: Vec<_> = addresses.filter(|address| !self.0.contains_key(address)).collect();
+        if new.is_empty() {
+            return;
+        }
+        new.sort_unstable();
+        new.dedup();
+        if let Some(opened) = OPENED.get() {
+            let mut file = opened.lock().unwrap_or_else(PoisonError::into_inner);
+            if file.rewind().is_ok() {
+                return self.parse(&new, BufReader::new(&*file));
+            }
+        }
+        match File::open(KALLSYMS) {
+            Ok(file) => self.parse(&new, BufReader::new(file)),
+            Err(_) => self.parse(&new, &[][..]),
+        }
     }
 
-    /// From the text of kallsyms: `ffffffff81000000 T _text [module]`.
-    #[must_use]
-    pub fn parse(text: &str) -> Self {
-        let mut symbols: Vec<_> = text
-            .lines()
-            .filter_map(|line| {
-                let mut words = line.split_ascii_whitespace();
-                let address = u64::from_str_radix(words.next()?, 16).ok().filter(|a| *a != 0)?;
-                words
-                    .next()
-                    .filter(|kind| kind.eq_ignore_ascii_case("t") || kind.eq_ignore_ascii_case("w"))?;
-                Some((address, words.next()?.to_owned()))
-            })
-            .collect();
-        symbols.sort_unstable();
-        Self(symbols)
+    /// From the text of kallsyms: `ffffffff81000000 T _text [module]`. Addresses ascend.
+    fn parse(&mut self, addresses: &[u64], text: impl BufRead) {
+        // For each address the latest function that begins at or before it, and after the address before it.
+        let mut found: Vec<Option<(u64, String)>> = vec![None; addresses.len()];
+        for line in text.lines().map_while(Result::ok) {
+            let Some((start, name)) = function(&line) else { continue };
+            let next = addresses.partition_point(|address| *address < start);
+            if let Some(latest) = found.get_mut(next)
+                && latest.as_ref().is_none_or(|(there, _)| *there <= start)
+            {
+                *latest = Some((start, name.to_owned()));
+            }
+        }
+        let mut before = None;
+        for (address, latest) in addresses.iter().zip(found) {
+            before = latest.or(before);
+            let name = before.as_ref().map(|(start, name)| format!("{name}+{:#x}", address - start));
+            self.0.insert(*address, name.unwrap_or_else(|| format!("{address:#x}")));
+        }
     }
 
     /// The function that an address lies in, without its suffixes (`.constprop.0`), or the address itself.
     #[must_use]
     pub fn name(&self, address: u64) -> String {
-        let next = self.0.partition_point(|(start, _)| *start <= address);
-        match next.checked_sub(1).and_then(|i| self.0.get(i)) {
-            Some((start, name)) => {
-                let name = name.split('.').next().unwrap_or(name);
-                format!("{name}+{:#x}", address - start)
-            }
-            None => format!("{address:#x}"),
-        }
+        self.0.get(&address).cloned().unwrap_or_else(|| format!("{address:#x}"))
     }
+}
+
+/// Where the function of a line begins, and its name without suffixes.
+fn function(line: &str) -> Option<(u64, &str)> {
+    let mut words = line.split_ascii_whitespace();
+    let start = u64::from_str_radix(words.next()?, 16).ok().filter(|start| *start != 0)?;
+    words.next().filter(|kind| kind.eq_ignore_ascii_case("t") || kind.eq_ignore_ascii_case("w"))?;
+    let name = words.next()?;
+    Some((start, name.split('.').next().unwrap_or(name)))
 }
 
 /// Drop reasons by number, without their prefix; the running kernel's own list.
@@ -96,12 +103,21 @@ mod tests {
 
     #[test]
     fn an_address_is_named_by_the_function_before_it() {
-        let s = Symbols::parse(
-            "00000010 T first\n00000020 t second.constprop.0 [mod]\n00000028 d data\n0 T hidden\n",
-        );
-        assert_eq!(s.name(0x10), "first+0x0");
-        assert_eq!(s.name(0x2f), "second+0xf");
-        assert_eq!(s.name(0x5), "0x5");
-        assert_eq!(Symbols::parse("").name(0xff), "0xff");
+        let text = "00000010 T first\n00000020 t second.constprop.0 [mod]\n00000028 d data\n0 T hidden\n";
+        let mut symbols = Symbols::default();
+        symbols.parse(&[0x5, 0x10, 0x1f, 0x2f, 0x30], text.as_bytes());
+        let names = [0x5, 0x10, 0x1f, 0x2f, 0x30].map(|address| symbols.name(address));
+        assert_eq!(names, ["0x5", "first+0x0", "first+0xf", "second+0xf", "second+0x10"]);
+        symbols.parse(&[0xff], &[][..]);
+        assert_eq!((symbols.name(0xff), symbols.name(0x77)), ("0xff".to_owned(), "0x77".to_owned()));
+    }
+
+    #[test]
+    fn this_kernels_functions_are_found_and_asked_for_once() {
+        let mut symbols = Symbols::default();
+        symbols.learn([0x10_u64, 0x20].into_iter());
+        assert_eq!(symbols.0.len(), 2);
+        symbols.learn([0x20_u64].into_iter());
+        assert_eq!(symbols.0.len(), 2);
     }
 }

@@ -1,7 +1,12 @@
 //! What the agent knows, for those who ask: one writer, the agent's loop, and many readers, the page and the metrics.
 
 use super::Status;
-use crate::{live::Frame, recommend::Finding, snapshot::Snapshot};
+use crate::{
+    change::{Entry, Step},
+    live::Frame,
+    recommend::Finding,
+    snapshot::Snapshot,
+};
 use serde::Serialize;
 use std::{
     collections::VecDeque,
@@ -17,12 +22,10 @@ const THIN: u64 = 12;
 const OLD: usize = 720;
 /// Frames that a slow reader may be behind before it misses some.
 const BEHIND: usize = 16;
-/// Requests that wait for the agent's loop.
-const REQUESTS: usize = 8;
 
-/// What somebody wants of the agent's loop.
+/// What the agent's loop is told: by those who ask it over HTTP, and by signals.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum Event {
     /// The flight recorder is to write what it holds.
     Flight {
         /// Why.
@@ -30,6 +33,8 @@ pub enum Request {
     },
     /// The configuration is to be read anew.
     Reload,
+    /// The end.
+    Stop,
 }
 
 /// A change that nettrace made on this node.
@@ -49,6 +54,23 @@ pub struct ChangeRow {
     pub steps: Vec<String>,
 }
 
+impl ChangeRow {
+    /// Of an entry of the journal.
+    #[must_use]
+    pub fn of(entry: &Entry) -> Self {
+        let begin = &entry.begin;
+        let step = |s: &Step| format!("{s}: {} -> {}", s.show(&s.before), s.show(&s.after));
+        Self {
+            change: begin.change,
+            id: begin.id.clone(),
+            why: begin.why.clone(),
+            at_unix_ms: begin.at_unix_ns / 1_000_000,
+            active: entry.is_active(),
+            steps: begin.steps.iter().map(step).collect(),
+        }
+    }
+}
+
 /// What the agent knows.
 #[derive(Debug)]
 pub struct Hub {
@@ -58,7 +80,7 @@ pub struct Hub {
     findings: Mutex<Arc<Vec<Finding>>>,
     changes: Mutex<Arc<Vec<ChangeRow>>>,
     status: Mutex<Arc<Status>>,
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<Event>,
 }
 
 #[derive(Debug, Default)]
@@ -70,10 +92,9 @@ struct Frames {
 }
 
 impl Hub {
-    /// One that knows nothing yet, and the end at which its requests come out.
+    /// One that knows nothing yet; what is asked of the loop goes to `requests`.
     #[must_use]
-    pub fn new(status: Status) -> (Arc<Self>, mpsc::Receiver<Request>) {
-        let (requests, asked) = mpsc::channel(REQUESTS);
+    pub fn new(status: Status, requests: mpsc::Sender<Event>) -> Arc<Self> {
         let hub = Self {
             window: watch::Sender::new(None),
             feed: broadcast::Sender::new(BEHIND),
@@ -83,7 +104,7 @@ impl Hub {
             status: Mutex::new(Arc::new(status)),
             requests,
         };
-        (Arc::new(hub), asked)
+        Arc::new(hub)
     }
 
     /// The latest window, and those to come.
@@ -125,7 +146,7 @@ impl Hub {
 
     /// Asks for something. False when too much waits already, or the agent is ending.
     #[must_use]
-    pub fn request(&self, request: Request) -> bool {
+    pub fn request(&self, request: Event) -> bool {
         self.requests.try_send(request).is_ok()
     }
 
@@ -197,12 +218,13 @@ mod tests {
 
     #[test]
     fn requests_beyond_the_queue_are_refused() {
-        let (hub, mut asked) = Hub::new(Status::default());
-        let flight = || Request::Flight { reason: "asked".to_owned() };
-        assert!((0..REQUESTS).all(|_| hub.request(flight())));
+        let (requests, mut asked) = mpsc::channel(8);
+        let hub = Hub::new(Status::default(), requests);
+        let flight = || Event::Flight { reason: "asked".to_owned() };
+        assert!((0..8).all(|_| hub.request(flight())));
         assert!(!hub.request(flight()));
         assert_eq!(asked.try_recv().ok(), Some(flight()));
-        assert!(hub.request(Request::Reload));
+        assert!(hub.request(Event::Reload));
         drop(asked);
         assert!(!hub.request(flight()));
     }

@@ -23,6 +23,9 @@ use std::{
 /// A segment that was sent again so often at one length does not pass at that length.
 const LOST_FROM: u32 = 3;
 
+/// TCP sends again after two minutes at the latest (TCP_RTO_MAX, include/net/tcp.h); ns.
+const FORGET_NS: u64 = 130_000_000_000;
+
 /// Packets as short as this are not lost for their length.
 fn carried_bytes(family: u8) -> u32 {
     u32::from(if family == 6 { CARRIED_BYTES_V6 } else { CARRIED_BYTES })
@@ -45,10 +48,15 @@ struct Path {
     passes_bytes: u32,
     /// Whether the receiver lives.
     alive: bool,
+    /// When it was last told of, CLOCK_MONOTONIC, ns.
+    latest_ns: u64,
+    /// Whether it was told of in this window.
+    is_new: bool,
 }
 
 impl Path {
     fn sent_again(&mut self, stuck: &Stuck) {
+        (self.latest_ns, self.is_new) = (stuck.header.ts_ns, true);
         let later = self.at_this > 0 && stuck.seq.wrapping_sub(self.seq) as i32 > 0;
         if later {
             // What is sent again is the first that is not acknowledged: the one before has passed.
@@ -112,6 +120,18 @@ impl BlackHoles {
         self.overflow + self.messages.overflow()
     }
 
+    /// Ends a window: yields what it came to. What is known of flows goes on, for as long as TCP may wait until it sends again.
+    pub(super) fn turn(&mut self, now_ns: u64) -> Self {
+        let is_young = |path: &Path| now_ns.saturating_sub(path.latest_ns) < FORGET_NS;
+        let mut next = Self::new(self.max);
+        for (key, path) in self.paths.iter().filter(|(_, path)| is_young(path)) {
+            next.paths.insert(*key, Path { again: 0, is_new: false, ..*path });
+            next.peers.insert(address(&key.0.daddr, key.0.family));
+        }
+        next.reached = self.reached.intersection(&next.peers).copied().collect();
+        std::mem::replace(self, next)
+    }
+
     /// Takes an event of a segment. Returns whether it is one.
     pub(super) fn feed(&mut self, stuck: &Stuck) -> bool {
         let key = (stuck.flow, stuck.header.ifindex);
@@ -158,7 +178,8 @@ impl BlackHoles {
     pub(super) fn into_rows(self, rows: usize) -> Vec<BlackHole> {
         // The same flow at several interfaces: the one that saw most.
         let mut flows: BTreeMap<String, (Ends, Path)> = BTreeMap::new();
-        for ((flow, _), path) in self.paths.into_iter().filter(|(_, path)| path.lost_bytes > 0) {
+        for ((flow, _), path) in self.paths.into_iter().filter(|(_, path)| path.lost_bytes > 0 && path.is_new)
+        {
             let ends = [flow.saddr, flow.daddr].map(|addr| address(&addr, flow.family)).into();
             let seen = flows.entry(flow_text(&flow)).or_insert((ends, path));
             if path.again > seen.1.again {
@@ -261,6 +282,25 @@ mod tests {
         let mut events = [2, 3, 4].map(|again| stuck(1, 1500, again)).to_vec();
         events.extend([2, 3].map(|again| Stuck { passed_bytes: 1500, ..stuck(2, 1500, again) }));
         assert!(holes(&events).is_empty());
+    }
+
+    #[test]
+    fn a_flow_is_followed_over_windows_and_told_of_where_it_is_heard_of() {
+        let at = |ts_ns, again| {
+            let event = stuck(1, 1500, again);
+            Stuck { header: Header { ts_ns, ..event.header }, ..event }
+        };
+        let mut holes = BlackHoles::new(100);
+        assert!(holes.feed(&at(1_000, 2)));
+        assert!(holes.turn(2_000).into_rows(10).is_empty(), "twice is what a loss does");
+        assert!(holes.feed(&at(3_000, 3)));
+        let found = holes.turn(4_000).into_rows(10);
+        assert_eq!((found[0].lost_bytes, found[0].again), (1500, 1));
+        assert!(holes.turn(5_000).into_rows(10).is_empty(), "nothing is heard of it");
+        assert!(holes.feed(&at(6_000, 4)));
+        assert_eq!(holes.turn(7_000).into_rows(10).len(), 1);
+        holes.turn(7_000 + FORGET_NS);
+        assert!(holes.paths.is_empty() && holes.peers.is_empty());
     }
 
     #[test]

@@ -136,7 +136,8 @@ pub struct ScenarioSite {
 }
 
 impl ScenarioSite {
-    /// Makes its network. As a placebo, both arms are as people have it.
+    /// Makes its network. As a placebo, both arms are as people have it. Measurements shorter than its loads need are as long as
+    /// those.
     ///
     /// # Errors
     /// As [`Scenario::start`].
@@ -145,6 +146,9 @@ impl ScenarioSite {
         options: LoadOptions,
         placebo: bool,
     ) -> Result<Self, BenchError> {
+        // Shorter ones would not tell the arms apart, and cost as much.
+        let least = scenario.workloads.iter().map(|w| w.least).max().unwrap_or_default();
+        let options = LoadOptions { measure: options.measure.max(least), ..options };
         Ok(Self { scenario, running: scenario.start()?, options, placebo })
     }
 }

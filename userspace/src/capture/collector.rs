@@ -1,6 +1,6 @@
 //! The thread that empties the ring, feeds the aggregator and writes the recording.
 
-use super::{EndFrame, StartFrame};
+use super::{EndFrame, StartFrame, monotonic_ns};
 use crate::{
     aggregate::Aggregator,
     iface::lock,
@@ -49,10 +49,32 @@ pub(super) struct Collected {
 struct Shared {
     stop: AtomicBool,
     received: AtomicU64,
-    /// Whether somebody waits for the distributions, and the latest of them.
+    /// Whether somebody asks, for those who look often.
     asked: AtomicBool,
-    histograms: Mutex<Option<Histograms>>,
+    talk: Mutex<Talk>,
     answered: Condvar,
+}
+
+/// What is asked of the thread.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    /// The distributions so far.
+    Histograms,
+    /// A window ends: its books.
+    Turn,
+}
+
+/// What it says.
+enum Answer {
+    Histograms(Histograms),
+    Turned(Box<Aggregator>),
+}
+
+/// A question that waits for its answer, and then that.
+#[derive(Default)]
+struct Talk {
+    ask: Option<Ask>,
+    answer: Option<Answer>,
 }
 
 /// Distributions of the event lane, by signal and scope.
@@ -79,11 +101,18 @@ impl Collector {
             stop: AtomicBool::new(false),
             received: AtomicU64::new(0),
             asked: AtomicBool::new(false),
-            histograms: Mutex::new(None),
+            talk: Mutex::default(),
             answered: Condvar::new(),
         });
-        let mut work =
-            Work { ring, kernel_log, buffer: BytesMut::new(), aggregator, writer, unwritten: None };
+        let mut work = Work {
+            ring,
+            kernel_log,
+            buffer: BytesMut::new(),
+            aggregator,
+            turned: 0,
+            writer,
+            unwritten: None,
+        };
         work.write_json(Kind::Start, start);
         let theirs = shared.clone();
         let thread =
@@ -97,11 +126,29 @@ impl Collector {
 
     /// The distributions so far, of everything that was emitted before. None when the thread is gone.
     pub(super) fn histograms(&self) -> Option<Histograms> {
-        let mut answer = lock(&self.shared.histograms);
-        *answer = None;
+        match self.ask(Ask::Histograms)? {
+            Answer::Histograms(histograms) => Some(histograms),
+            Answer::Turned(_) => None,
+        }
+    }
+
+    /// Ends a window with everything that was emitted before; its books. None when the thread is gone.
+    pub(super) fn turn(&self) -> Option<Aggregator> {
+        match self.ask(Ask::Turn)? {
+            Answer::Turned(aggregator) => Some(*aggregator),
+            Answer::Histograms(_) => None,
+        }
+    }
+
+    fn ask(&self, ask: Ask) -> Option<Answer> {
+        let mut talk = lock(&self.shared.talk);
+        *talk = Talk { ask: Some(ask), answer: None };
         self.shared.asked.store(true, Ordering::Release);
-        let waited = self.shared.answered.wait_timeout_while(answer, ANSWER, |answer| answer.is_none());
-        waited.unwrap_or_else(PoisonError::into_inner).0.take()
+        let waited = self.shared.answered.wait_timeout_while(talk, ANSWER, |talk| talk.answer.is_none());
+        let mut talk = waited.unwrap_or_else(PoisonError::into_inner).0;
+        // What was not answered in time is not to be answered later: nobody would take a window's books.
+        talk.ask = None;
+        talk.answer.take()
     }
 
     /// Empties the ring for the last time. None when the thread panicked.
@@ -125,6 +172,8 @@ struct Work {
     kernel_log: Option<KernelLog>,
     buffer: BytesMut,
     aggregator: Aggregator,
+    /// Records of windows that ended.
+    turned: u64,
     writer: Option<Writer>,
     unwritten: Option<WriteError>,
 }
@@ -144,13 +193,13 @@ impl Work {
             // After a look that began when the question was there already, and that came to the ring's end.
             if asked && bytes < MAX_BATCH {
                 shared.asked.store(false, Ordering::Relaxed);
-                *lock(&shared.histograms) = Some(self.aggregator.histograms());
+                self.answer(&mut lock(&shared.talk));
                 shared.answered.notify_all();
             }
             if let Some(log) = &mut self.kernel_log {
                 log.flush();
             }
-            shared.received.store(self.aggregator.received(), Ordering::Relaxed);
+            shared.received.store(self.turned + self.aggregator.received(), Ordering::Relaxed);
             match (bytes > 0, last) {
                 (false, true) => break,
                 (false, false) => std::thread::sleep(IDLE),
@@ -159,6 +208,17 @@ impl Work {
             }
         }
         Collected { aggregator: self.aggregator, writer: self.writer, unwritten: self.unwritten }
+    }
+
+    fn answer(&mut self, talk: &mut Talk) {
+        talk.answer = talk.ask.take().map(|ask| match ask {
+            Ask::Histograms => Answer::Histograms(self.aggregator.histograms()),
+            Ask::Turn => {
+                let closed = self.aggregator.turn(monotonic_ns());
+                self.turned += closed.received();
+                Answer::Turned(Box::new(closed))
+            }
+        });
     }
 
     /// Takes what there is; how much, bytes.
@@ -175,7 +235,8 @@ impl Work {
 
     /// A sign of life, with which the recording so far goes to its file.
     fn tick(&mut self) {
-        let tick = TickFrame { received: self.aggregator.received(), latest_ns: self.aggregator.latest_ns() };
+        let received = self.turned + self.aggregator.received();
+        let tick = TickFrame { received, latest_ns: self.aggregator.latest_ns() };
         self.write_json(Kind::Tick, &tick);
     }
 

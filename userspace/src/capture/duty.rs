@@ -28,6 +28,8 @@ pub(super) struct Duty {
     begun: Vec<(&'static str, Held)>,
     ending: Vec<(&'static str, Held)>,
     since: Instant,
+    /// Whether it rests: what is attached goes, and nothing comes.
+    rests: bool,
 }
 
 impl Duty {
@@ -49,6 +51,7 @@ impl Duty {
                 begun: Vec::new(),
                 ending: Vec::new(),
                 since: Instant::now(),
+                rests: false,
             };
             let failed = duty.on(loaded);
             if failed.is_empty() {
@@ -92,11 +95,16 @@ impl Duty {
         } else if !self.ending.is_empty() {
             // A tick later: whatever has begun has ended by now, and none waits in the books.
             self.ending.clear();
-        } else if elapsed >= PERIOD {
+        } else if elapsed >= PERIOD && !self.rests {
             for (name, reason) in self.on(loaded) {
                 attach::failed(loaded, name, reason);
             }
         }
+    }
+
+    /// Says whether it is to rest from the next cycle on.
+    pub(super) const fn rest(&mut self, rests: bool) {
+        self.rests = rests;
     }
 
     /// Detaches all, so that what ends while they go is no loss.

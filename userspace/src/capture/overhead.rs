@@ -76,6 +76,16 @@ impl Meter {
         }
     }
 
+    /// Ends a window: its cost. Its largest resident set is that at its end.
+    pub(super) fn turn(&mut self, ebpf: &Ebpf) -> Overhead {
+        let mut cost = self.finish(ebpf);
+        let (user_ns, system_ns, _) = usage();
+        let next_on = self.next_on;
+        *self = Self { next_on, baseline: runs(ebpf), user_ns, system_ns, ..Self::start() };
+        cost.max_rss_bytes = resident_bytes().unwrap_or(cost.max_rss_bytes);
+        cost
+    }
+
     /// The cost so far.
     pub(super) fn finish(&mut self, ebpf: &Ebpf) -> Overhead {
         self.off();
@@ -141,6 +151,13 @@ fn map_bytes(map: &aya::maps::Map) -> u64 {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let memlock = text.lines().find_map(|l| l.strip_prefix("memlock:"));
     memlock.and_then(|v| v.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Resident set of this process, bytes; none where procfs does not tell.
+fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
 }
 
 /// CPU time in user and system mode, ns, and largest resident set, bytes, of this process.

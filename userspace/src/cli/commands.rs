@@ -1,7 +1,8 @@
 //! From the command line to an exit code: one clear line for every failure.
 
 use super::{
-    Cli, Exit, apply, bench, completions, doctor, input, lab, man_page, man_pages, recommend, run, tune, undo,
+    Cli, Command, Exit, agent, apply, bench, completions, doctor, input, lab, man_page, man_pages, recommend,
+    run, tune, undo,
 };
 use crate::{
     capture::CaptureError,
@@ -87,7 +88,12 @@ impl From<LabError> for Failure {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    log(cli.verbose);
+    // The agent logs as it is configured.
+    let is_agent = matches!(&cli.command, Command::Agent(_))
+        || matches!(&cli.command, Command::Run(args) if args.continuous);
+    if !is_agent {
+        log(cli.verbose);
+    }
     let page_bytes = rustix::param::page_size() as u64;
     let outcome = match config::resolve(cli, page_bytes) {
         Ok(config) => dispatch(config.action),
@@ -148,6 +154,11 @@ fn dispatch(action: Action) -> Result<Exit, Failure> {
             write_report(&snapshot, &output)?;
             Ok(Exit::Ok)
         }
+        Action::Agent { file, capture, page_bytes } => {
+            let config = agent::configuration(file.as_deref(), capture, page_bytes)?;
+            agent::run(config, page_bytes)
+        }
+        Action::ConfigCheck { file, page_bytes } => agent::check(&file, page_bytes),
         Action::Record { capture, file, limits } => {
             let finished = run::measure(&capture, Some((file.clone(), limits)))?;
             if let Some(error) = finished.unwritten {

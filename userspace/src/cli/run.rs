@@ -73,7 +73,7 @@ const UNTIL_INTERRUPTED: Duration = Duration::from_secs(24 * 3600);
 pub(super) const MAP_BYTES: u64 = 64 << 20;
 
 /// What was typed, as the capture wants it.
-fn options(
+pub(super) fn options(
     config: &config::Capture,
     lab: Option<&ChildLab>,
     record: Option<(PathBuf, WriterOptions)>,

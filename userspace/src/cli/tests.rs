@@ -34,7 +34,7 @@ fn the_definition_is_sound() {
 #[test]
 fn every_help_ends_with_exit_codes_and_examples() {
     let all = all();
-    assert_eq!(all.len(), 1 + 16 + 8);
+    assert_eq!(all.len(), 1 + 18 + 9);
     for (name, _) in all {
         let line = format!("{name} --help");
         let help = parse(&line).unwrap_err();
@@ -135,6 +135,7 @@ fn there_is_a_manual_page_for_every_command_that_is_shown() {
     assert_eq!(
         names,
         [
+            "nettrace-agent.1",
             "nettrace-apply.1",
             "nettrace-bench-ab.1",
             "nettrace-bench-client.1",
@@ -147,6 +148,8 @@ fn there_is_a_manual_page_for_every_command_that_is_shown() {
             "nettrace-bench.1",
             "nettrace-changes.1",
             "nettrace-completions.1",
+            "nettrace-config-check.1",
+            "nettrace-config.1",
             "nettrace-doctor.1",
             "nettrace-keep.1",
             "nettrace-lab.1",

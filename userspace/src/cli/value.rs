@@ -171,6 +171,7 @@ mod tests {
             ("30s", 30_000_000_000),
             ("1m30s", 90_000_000_000),
             ("2h", 7_200_000_000_000),
+            ("3d", 259_200_000_000_000),
         ] {
             assert_eq!(duration(text), Ok(Duration::from_nanos(ns)), "{text}");
         }
@@ -180,7 +181,7 @@ mod tests {
         assert_eq!(duration("10"), Err(ValueError::TimeUnit("10".into())));
         assert_eq!(duration("1m30"), Err(ValueError::TimeUnit("30".into())));
         assert_eq!(duration("1.5s"), Err(ValueError::Fraction));
-        assert_eq!(duration("3d"), Err(ValueError::UnknownTimeUnit("d".into())));
+        assert_eq!(duration("3w"), Err(ValueError::UnknownTimeUnit("w".into())));
         assert_eq!(duration("99999999999h"), Err(ValueError::TooLarge));
         assert_eq!(duration("99999999999999999999s"), Err(ValueError::TooLarge));
     }

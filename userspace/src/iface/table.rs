@@ -18,9 +18,12 @@ pub struct TableError {
 }
 
 struct Row {
+    id: u64,
     inode: u32,
     scope: u16,
     shown: Interface,
+    /// Whether a window told that it is gone.
+    told: bool,
 }
 
 /// Rows and scopes.
@@ -28,7 +31,8 @@ pub struct Table {
     map: Array<MapData, IfaceSlot>,
     rows: Vec<Row>,
     names: BTreeMap<u16, String>,
-    next_scope: u16,
+    /// Interfaces that there were.
+    added: u64,
     scopes: u32,
 }
 
@@ -37,7 +41,7 @@ impl Table {
     #[must_use]
     pub fn new(map: Array<MapData, IfaceSlot>, scopes: u32) -> Self {
         let names = BTreeMap::from([(SCOPE_OTHER, "other".to_owned())]);
-        Self { map, rows: Vec::new(), names, next_scope: SCOPE_OTHER + 1, scopes }
+        Self { map, rows: Vec::new(), names, added: 0, scopes }
     }
 
     /// Makes the sockets of a namespace count.
@@ -55,11 +59,11 @@ impl Table {
         self.rows.iter().any(|r| r.inode == inode && r.shown.ifindex == ifindex && !r.shown.gone)
     }
 
-    /// Adds an interface; returns its row. When scopes run out, it shares the one called `other`.
+    /// Adds an interface; returns the number of its row. When scopes run out, it shares the one called `other`.
     ///
     /// # Errors
     /// When the kernel refuses the entry.
-    pub fn add(&mut self, netns: &str, inode: u32, link: &Link, wire: bool) -> Result<usize, TableError> {
+    pub fn add(&mut self, netns: &str, inode: u32, link: &Link, wire: bool) -> Result<u64, TableError> {
         let label = if netns == "host" { link.name.clone() } else { format!("{netns}/{}", link.name) };
         let scope = self.scope_of(&label);
         let mut flags = if link.ethernet { 0 } else { iface_flag::NO_ETHERNET };
@@ -84,8 +88,10 @@ impl Table {
             error: None,
             gone: false,
         };
-        self.rows.push(Row { inode, scope, shown });
-        Ok(self.rows.len() - 1)
+        let id = self.added;
+        self.added += 1;
+        self.rows.push(Row { id, inode, scope, shown, told: false });
+        Ok(id)
     }
 
     /// TC and XDP programs cannot tell the namespace: interfaces of two namespaces with the same index share `other`.
@@ -105,18 +111,17 @@ impl Table {
         if let Some((scope, _)) = self.names.iter().find(|(_, name)| name.as_str() == label) {
             return *scope;
         }
-        if u32::from(self.next_scope) >= self.scopes {
+        let mut all = SCOPE_OTHER + 1..u16::try_from(self.scopes).unwrap_or(u16::MAX);
+        let Some(scope) = all.find(|scope| !self.names.contains_key(scope)) else {
             return SCOPE_OTHER;
-        }
-        let scope = self.next_scope;
-        self.next_scope += 1;
+        };
         self.names.insert(scope, label.to_owned());
         scope
     }
 
     /// Notes how attaching went.
-    pub fn attached(&mut self, row: usize, outcome: Result<Vec<String>, String>) {
-        if let Some(row) = self.rows.get_mut(row) {
+    pub fn attached(&mut self, row: u64, outcome: Result<Vec<String>, String>) {
+        if let Some(row) = self.rows.iter_mut().find(|r| r.id == row) {
             match outcome {
                 Ok(how) => row.shown.attached = how,
                 Err(error) => row.shown.error = Some(error),
@@ -156,6 +161,17 @@ impl Table {
             return Ok(());
         }
         self.map.set(index, slot, 0).map_err(refused)
+    }
+
+    /// Ends a window: rows and names for its report. Interfaces that an earlier window told to be gone are forgotten, and
+    /// after this window their scopes are free for others.
+    pub fn turn(&mut self) -> (Vec<Interface>, BTreeMap<u16, String>) {
+        let names = self.names.clone();
+        self.rows.retain(|row| !row.told);
+        let in_use = |scope: &u16| *scope == SCOPE_OTHER || self.rows.iter().any(|r| r.scope == *scope);
+        self.names.retain(|scope, _| in_use(scope));
+        self.rows.iter_mut().for_each(|row| row.told = row.shown.gone);
+        (self.interfaces(), names)
     }
 
     /// Rows for the report.

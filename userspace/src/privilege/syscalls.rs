@@ -10,7 +10,7 @@
 //!
 //! EPERM rather than the end of the process: a call that was thought never to be made then fails like any other, and is said.
 
-use super::Needs;
+use super::{Needs, PrivilegeConfig};
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch, sock_filter,
@@ -163,8 +163,8 @@ const TERMINAL: [u32; 2] = [0x5412, 0x541c];
 ///
 /// # Errors
 /// When a filter is too long for the kernel.
-pub(super) fn filters(needs: &Needs) -> Result<[BpfProgram; 2], BackendError> {
-    Ok([unknown(), program(refused(needs)?, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32))?])
+pub(super) fn filters(config: &PrivilegeConfig, needs: &Needs) -> Result<[BpfProgram; 2], BackendError> {
+    Ok([unknown(), program(refused(config, needs)?, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32))?])
 }
 
 /// A filter of the architecture that this runs on.
@@ -192,9 +192,9 @@ fn none_of(argument: u8, values: impl IntoIterator<Item = u32>) -> Result<Seccom
     all(values.into_iter().map(|value| when(argument, SeccompCmpOp::Ne, value)).collect::<Result<_, _>>()?)
 }
 
-fn refused(needs: &Needs) -> Result<Rules, BackendError> {
+fn refused(config: &PrivilegeConfig, needs: &Needs) -> Result<Rules, BackendError> {
     let mut rules: Rules = REFUSED.iter().chain(REFUSED_HERE).map(|number| (*number, Vec::new())).collect();
-    let loading = if needs.loading { BPF_LOADING } else { &[] };
+    let loading = if config.loading { BPF_LOADING } else { &[] };
     rules.insert(libc::SYS_bpf, vec![none_of(0, BPF_COMMANDS.iter().chain(loading).copied())?]);
     rules.insert(libc::SYS_socket, vec![none_of(0, FAMILIES.iter().map(|family| *family as u32))?]);
     let setns = if needs.namespaces { vec![none_of(1, [libc::CLONE_NEWNET as u32])?] } else { Vec::new() };
@@ -273,10 +273,14 @@ mod tests {
     }
 
     fn answer(needs: &Needs, number: i64, arguments: &[u64]) -> &'static str {
+        answer_of(&PrivilegeConfig { loading: false, ..PrivilegeConfig::default() }, needs, number, arguments)
+    }
+
+    fn answer_of(config: &PrivilegeConfig, needs: &Needs, number: i64, arguments: &[u64]) -> &'static str {
         let mut all = [0; 6];
         all[..arguments.len()].copy_from_slice(arguments);
         // The kernel takes the gravest: an error before an approval.
-        let verdicts = filters(needs).unwrap().map(|program| verdict(&program, number, all));
+        let verdicts = filters(config, needs).unwrap().map(|program| verdict(&program, number, all));
         let errno = |errno: i32| libc::SECCOMP_RET_ERRNO | errno as u32;
         match verdicts {
             [libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_ALLOW] => "allowed",
@@ -299,12 +303,12 @@ mod tests {
 
     #[test]
     fn programs_are_loaded_only_where_that_is_needed() {
-        let loading = Needs { loading: true, ..Needs::default() };
+        let (loading, needs) = (PrivilegeConfig::default(), Needs::default());
         for command in 0..64 {
             let known = BPF_COMMANDS.contains(&command);
-            let told = answer(&Needs::default(), libc::SYS_bpf, &[u64::from(command)]);
+            let told = answer(&needs, libc::SYS_bpf, &[u64::from(command)]);
             assert_eq!(told, if known { "allowed" } else { "refused" }, "{command}");
-            let told = answer(&loading, libc::SYS_bpf, &[u64::from(command)]);
+            let told = answer_of(&loading, &needs, libc::SYS_bpf, &[u64::from(command)]);
             assert_eq!(told == "allowed", known || BPF_LOADING.contains(&command), "{command}");
         }
     }

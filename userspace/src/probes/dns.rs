@@ -14,7 +14,7 @@ pub mod message;
 mod report;
 mod stream;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod track;
 
 use crate::snapshot::{self, Hist};
@@ -193,6 +193,18 @@ impl DnsTracker {
     /// any other record. Calling it is never necessary.
     pub fn expire(&mut self, now_ns: u64) {
         self.pairs.expire(now_ns);
+    }
+
+    /// Ends a window at `now_ns` (CLOCK_MONOTONIC) and yields what it came to, to be [finished](Self::finish). What waits for
+    /// its answer belongs to the next one: a transaction is counted in the window in which it ends.
+    #[must_use]
+    pub fn turn(&mut self, now_ns: u64) -> Self {
+        Self {
+            streams: Streams::new(0),
+            pairs: self.pairs.turn(now_ns),
+            unparsable: std::mem::take(&mut self.unparsable),
+            evicted: std::mem::take(&mut self.evicted),
+        }
     }
 
     /// Closes the books at `end_ns` of a measurement that began at `start_ns` (both CLOCK_MONOTONIC), listing the

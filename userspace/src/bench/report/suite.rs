@@ -139,7 +139,8 @@ fn largest(comparison: &Comparison) -> Option<&Row> {
 fn view(settings: &[Setting<'_>], top: usize) -> View {
     let rows = answers(settings);
     let mut effects = Section::new("results", "Settings and what they brought");
-    let mut columns = vec![("setting", Kind::Text), ("load", Kind::Text)];
+    // By scenario: one setting has several, that differ in size.
+    let mut columns = vec![("scenario", Kind::Text), ("load", Kind::Text)];
     // Whoever wants to know what could have been shown finds it in the report of the scenario.
     let shown = |title: &str| title != "shows" && title != "p";
     let all = runs::comparison_columns();
@@ -147,7 +148,7 @@ fn view(settings: &[Setting<'_>], top: usize) -> View {
     effects.table(Table::of("", &columns, &rows, usize::MAX, |(setting, row)| {
         let cells = runs::comparison_row(row).into_iter().zip(all);
         let cells = cells.filter(|(_, (title, _))| shown(title)).map(|(cell, _)| cell);
-        [Cell::text(setting.advice), Cell::text(&row.load)].into_iter().chain(cells).collect()
+        [Cell::text(setting.scenario), Cell::text(&row.load)].into_iter().chain(cells).collect()
     }));
     if rows.is_empty() {
         effects.line("No setting was measured.");
@@ -174,9 +175,9 @@ fn view(settings: &[Setting<'_>], top: usize) -> View {
 
 fn sentences(settings: &[Setting<'_>]) -> Table {
     let all: Vec<_> = compared(settings).collect();
-    let columns = [("scenario", Kind::Text), ("says", Kind::Text)];
+    let columns = [("scenario", Kind::Text), ("the usual advice", Kind::Text), ("says", Kind::Text)];
     Table::of("", &columns, &all, usize::MAX, |(setting, comparison)| {
-        vec![Cell::text(setting.scenario), Cell::text(&comparison.sentence)]
+        vec![Cell::text(setting.scenario), Cell::text(setting.advice), Cell::text(&comparison.sentence)]
     })
 }
 

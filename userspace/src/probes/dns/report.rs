@@ -7,6 +7,7 @@ use super::{DnsConfig, DnsLosses, DnsOutcome, DnsTracker, Transport};
 use crate::snapshot::{Count, Dns, DnsName, DnsServer, DnsTransaction, Hist};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// A name is asked again when the same client asks the same server for it within this time, ns: for so long CoreDNS' plugin
@@ -22,6 +23,15 @@ type Rcodes = BTreeMap<u16, u64>;
 pub(super) struct Rows {
     server: usize,
     name: usize,
+}
+
+/// What a transaction was counted as when it began.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begun {
+    server: IpAddr,
+    transport: Transport,
+    edns: bool,
+    again: bool,
 }
 
 /// A transaction that ended.
@@ -80,12 +90,13 @@ struct Table<K, R> {
     max: usize,
 }
 
-/// Who asked which server for which name of late, and when, ns.
+/// Who asked which server for which name of late, and when, ns. Server and name are known by a hash of 64 bits, so that this
+/// outlives the tables of a window.
 #[derive(Clone, Debug)]
 struct Asked {
-    now: HashMap<(IpAddr, Rows), u64>,
+    now: HashMap<(IpAddr, u64), u64>,
     /// Those of the [`AGAIN_NS`] before.
-    before: HashMap<(IpAddr, Rows), u64>,
+    before: HashMap<(IpAddr, u64), u64>,
     since_ns: u64,
     /// Room in each.
     max: usize,
@@ -116,7 +127,7 @@ struct NameRow {
     max_ns: u64,
 }
 
-impl<K: Clone + Eq + std::hash::Hash, R: Default> Table<K, R> {
+impl<K: Clone + Eq + Hash, R: Default> Table<K, R> {
     fn new(max: usize) -> Self {
         Self { index: HashMap::new(), rows: Vec::new(), max }
     }
@@ -141,15 +152,12 @@ impl Asked {
     }
 
     /// Whether a client asks again. What there is no room to know was not asked.
-    fn again(&mut self, client: IpAddr, rows: Rows, at_ns: u64) -> bool {
+    fn again(&mut self, client: IpAddr, what: u64, at_ns: u64) -> bool {
         if at_ns.saturating_sub(self.since_ns) >= AGAIN_NS {
             self.before = std::mem::take(&mut self.now);
             self.since_ns = at_ns;
         }
-        if rows.server == usize::MAX || rows.name == usize::MAX {
-            return false;
-        }
-        let key = (client, rows);
+        let key = (client, what);
         let last = self.now.get(&key).or_else(|| self.before.get(&key)).copied();
         if self.now.len() < self.max || self.now.contains_key(&key) {
             self.now.insert(key, at_ns);
@@ -242,23 +250,64 @@ impl Books {
     }
 
     /// Counts a transaction that begins.
-    pub(super) fn begin(&mut self, seen: &Sighting, question: &Question, edns: bool) -> Rows {
-        let Sighting { transport, destination: server, .. } = *seen;
+    pub(super) fn begin(&mut self, seen: &Sighting, question: &Question, edns: bool) -> (Rows, Begun) {
+        let rows = Rows {
+            server: self.servers.row((seen.destination.ip(), seen.transport)),
+            name: self.names.row((question.name.clone(), question.qtype)),
+        };
+        self.table_full += u64::from(rows.server == usize::MAX) + u64::from(rows.name == usize::MAX);
+        let has_room = rows.server != usize::MAX && rows.name != usize::MAX;
+        let again = has_room && {
+            let what = hash(&(seen.destination.ip(), seen.transport, question));
+            self.asked.again(seen.source.ip(), what, seen.ts_ns)
+        };
+        let begun = Begun { server: seen.destination.ip(), transport: seen.transport, edns, again };
+        (self.count(rows, begun), begun)
+    }
+
+    /// Counts it in these rows.
+    fn count(&mut self, rows: Rows, begun: Begun) -> Rows {
+        let Begun { server, transport, edns, again } = begun;
         self.totals.transactions += 1;
         self.totals.tcp += u64::from(transport == Transport::Tcp);
         self.totals.ipv6 += u64::from(server.is_ipv6());
         self.totals.edns += u64::from(edns);
-        let rows = Rows {
-            server: self.servers.row((server.ip(), transport)),
-            name: self.names.row((question.name.clone(), question.qtype)),
-        };
-        self.table_full += u64::from(rows.server == usize::MAX) + u64::from(rows.name == usize::MAX);
-        let again = self.asked.again(seen.source.ip(), rows, seen.ts_ns);
-        let server = self.server_row(rows, transport);
-        server.transactions += 1;
-        server.asked_again += u64::from(again);
+        let row = self.server_row(rows, transport);
+        row.transactions += 1;
+        row.asked_again += u64::from(again);
         self.name_row(rows).transactions += 1;
         rows
+    }
+
+    /// Takes over a transaction that waits, from the books of an earlier window, which forget that it began.
+    pub(super) fn take_over(
+        &mut self,
+        earlier: &mut Self,
+        old: Rows,
+        begun: Begun,
+        question: &Question,
+    ) -> Rows {
+        let Begun { server, transport, edns, again } = begun;
+        earlier.totals.transactions -= 1;
+        earlier.totals.tcp -= u64::from(transport == Transport::Tcp);
+        earlier.totals.ipv6 -= u64::from(server.is_ipv6());
+        earlier.totals.edns -= u64::from(edns);
+        let row = earlier.server_row(old, transport);
+        row.transactions -= 1;
+        row.asked_again -= u64::from(again);
+        earlier.name_row(old).transactions -= 1;
+        let rows = Rows {
+            server: self.servers.row((server, transport)),
+            name: self.names.row((question.name.clone(), question.qtype)),
+        };
+        self.count(rows, begun)
+    }
+
+    /// Closes these books for a window, and yields those of the window; who asked of late is still known.
+    pub(super) fn turn(&mut self) -> Self {
+        let asked = std::mem::replace(&mut self.asked, Asked::new(0));
+        let next = Self { asked, ..Self::new(self.config) };
+        std::mem::replace(self, next)
     }
 
     /// Counts a query that was sent again.
@@ -337,6 +386,12 @@ impl Books {
         self.slowest.sort_unstable_by(|a, b| a.rank().cmp(&b.rank()));
         self.slowest.truncate(keep);
     }
+}
+
+fn hash(what: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn list_rcodes(rcodes: &Rcodes) -> Vec<Count> {

@@ -4,7 +4,7 @@ use nettrace_common::probes::dns::{CAPTURE_BYTES, DnsMessage};
 use nettrace_common::wire::{Direction, Flow, Header, Kind};
 
 /// A standard query with one question; the empty name is the root.
-pub(super) fn query(id: u16, name: &str, qtype: u16) -> Vec<u8> {
+pub(crate) fn query(id: u16, name: &str, qtype: u16) -> Vec<u8> {
     let mut bytes = id.to_be_bytes().to_vec();
     bytes.extend([0x01, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     for label in name.split('.').filter(|l| !l.is_empty()) {
@@ -18,7 +18,7 @@ pub(super) fn query(id: u16, name: &str, qtype: u16) -> Vec<u8> {
 }
 
 /// The answer to [`query`], without records.
-pub(super) fn answer(id: u16, name: &str, qtype: u16, rcode: u8) -> Vec<u8> {
+pub(crate) fn answer(id: u16, name: &str, qtype: u16, rcode: u8) -> Vec<u8> {
     let mut bytes = query(id, name, qtype);
     bytes[2] = 0x81;
     bytes[3] = 0x80 | rcode;
@@ -26,19 +26,19 @@ pub(super) fn answer(id: u16, name: &str, qtype: u16, rcode: u8) -> Vec<u8> {
 }
 
 /// The message with an OPT record at its end that carries the upper bits of a response code.
-pub(super) fn with_opt(mut message: Vec<u8>, upper_rcode: u8) -> Vec<u8> {
+pub(crate) fn with_opt(mut message: Vec<u8>, upper_rcode: u8) -> Vec<u8> {
     message[11] += 1;
     message.extend([0, 0, 41, 0x04, 0xD0, upper_rcode, 0, 0, 0, 0, 0]);
     message
 }
 
 /// The message after its length, as it goes over TCP.
-pub(super) fn framed(message: &[u8]) -> Vec<u8> {
+pub(crate) fn framed(message: &[u8]) -> Vec<u8> {
     [&(message.len() as u16).to_be_bytes()[..], message].concat()
 }
 
 /// One end of a flow: last byte of an IPv4 address in 10.0.0.0/24, and port.
-pub(super) type End = (u8, u16);
+pub(crate) type End = (u8, u16);
 
 fn record(ts_ns: u64, at: (u32, Direction), from: End, to: End, protocol: u8) -> DnsMessage {
     let address = |last: u8| {
@@ -68,7 +68,7 @@ fn record(ts_ns: u64, at: (u32, Direction), from: End, to: End, protocol: u8) ->
 }
 
 /// A UDP datagram seen at an interface.
-pub(super) fn udp(ts_ns: u64, at: (u32, Direction), from: End, to: End, payload: &[u8]) -> DnsMessage {
+pub(crate) fn udp(ts_ns: u64, at: (u32, Direction), from: End, to: End, payload: &[u8]) -> DnsMessage {
     let mut m = record(ts_ns, at, from, to, 17);
     m.payload_len = payload.len() as u32;
     m.captured = payload.len().min(CAPTURE_BYTES) as u16;
@@ -76,7 +76,7 @@ pub(super) fn udp(ts_ns: u64, at: (u32, Direction), from: End, to: End, payload:
 }
 
 /// A TCP segment seen at an interface, and what was captured of it.
-pub(super) fn tcp(
+pub(crate) fn tcp(
     ts_ns: u64,
     at: (u32, Direction),
     from: End,

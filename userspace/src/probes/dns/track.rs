@@ -18,7 +18,7 @@
 //! remembered for as long as the timeout, so that further copies and repeated answers are known for what they are.
 
 use super::message::{Message, Question};
-use super::report::{Answered, Books, Rows, Settled};
+use super::report::{Answered, Begun, Books, Rows, Settled};
 use super::{DnsConfig, DnsOutcome, Transport, Vantage};
 use crate::snapshot::Hist;
 use nettrace_common::wire::Direction;
@@ -89,6 +89,7 @@ struct Waiting {
     sent_ns: u64,
     retries: u32,
     rows: Rows,
+    begun: Begun,
     /// The answer as seen at another vantage than its own, since the last retry.
     elsewhere: Option<Answered>,
 }
@@ -248,6 +249,19 @@ impl Pairs {
         self.books.latency()
     }
 
+    /// Ends a window: yields what it came to. What waits for its answer, and what is remembered, belongs to the next one; a
+    /// transaction is counted in the window in which it ends.
+    pub(super) fn turn(&mut self, now_ns: u64) -> Self {
+        self.expire(now_ns);
+        let mut closed = self.books.turn();
+        for (due, key) in &self.waiting {
+            let entry = self.groups.get_mut(key).and_then(|g| g.iter_mut().find(|e| e.due == *due));
+            let Some(Entry { question, state: State::Waiting(w), .. }) = entry else { continue };
+            w.rows = self.books.take_over(&mut closed, w.rows, w.begun, question);
+        }
+        Self { books: closed, unmatched: std::mem::take(&mut self.unmatched), ..Self::new(self.config) }
+    }
+
     /// Closes the books, see [`super::DnsTracker::finish`].
     pub(super) fn finish(mut self, end_ns: u64, start_ns: u64, top_n: usize) -> DnsOutcome {
         let mut pending = 0;
@@ -324,7 +338,7 @@ impl Pairs {
             self.books.table_full();
             return;
         }
-        let rows = self.books.begin(seen, question, message.edns);
+        let (rows, begun) = self.books.begin(seen, question, message.edns);
         let due = self.due(seen.ts_ns);
         self.waiting.insert(due, key);
         if seen.vantage.direction == Direction::In {
@@ -336,7 +350,14 @@ impl Pairs {
             vantage: seen.vantage,
             server: seen.destination,
             question: question.clone(),
-            state: State::Waiting(Waiting { asked_ns, sent_ns: asked_ns, retries: 0, rows, elsewhere: None }),
+            state: State::Waiting(Waiting {
+                asked_ns,
+                sent_ns: asked_ns,
+                retries: 0,
+                rows,
+                begun,
+                elsewhere: None,
+            }),
         });
     }
 
