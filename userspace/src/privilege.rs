@@ -196,6 +196,15 @@ impl From<seccompiler::BackendError> for PrivilegeError {
     }
 }
 
+/// Whether bpf(2) still loads programs: not after [`drop`] with `loading = false`. What would load some asks first, and refuses
+/// before it ends what runs.
+#[must_use]
+pub fn may_load() -> bool {
+    MAY_LOAD.load(Ordering::SeqCst)
+}
+
+static MAY_LOAD: AtomicBool = AtomicBool::new(true);
+
 /// What the agent had before it gave anything up can be read from here on only through what is opened now.
 fn before() {
     crate::symbols::keep_open();
@@ -240,6 +249,7 @@ pub fn drop(config: &PrivilegeConfig, needs: &Needs) -> Result<Status, Privilege
         for program in syscalls::filters(config, needs)? {
             seccompiler::apply_filter_all_threads(&program)?;
         }
+        MAY_LOAD.store(config.loading, Ordering::SeqCst);
         let loading = if config.loading { "" } else { ", and loading kernel programs" };
         status.seccomp =
             Part::On(format!("system calls that the agent never makes are refused (EPERM){loading}"));
@@ -304,7 +314,12 @@ impl Expected<'_> {
         let sets = if self.keeper == Some(tid) { Sets::statistics() } else { self.kept };
         let mut lines = vec![("NoNewPrivs", "1".to_owned())];
         if self.config.drop {
-            lines.extend([("CapEff", sets.hex()), ("CapPrm", sets.hex()), ("CapInh", hex(0)), ("CapAmb", hex(0))]);
+            lines.extend([
+                ("CapEff", sets.hex()),
+                ("CapPrm", sets.hex()),
+                ("CapInh", hex(0)),
+                ("CapAmb", hex(0)),
+            ]);
         }
         if self.config.seccomp {
             // SECCOMP_MODE_FILTER

@@ -88,10 +88,15 @@ impl Packages {
     }
 
     fn build(&self, arch: Arch) -> Result<()> {
-        let missing: Vec<_> =
-            ["cargo-deb", "cargo-generate-rpm"].into_iter().filter(|tool| process::find(tool).is_none()).collect();
+        let missing: Vec<_> = ["cargo-deb", "cargo-generate-rpm"]
+            .into_iter()
+            .filter(|tool| process::find(tool).is_none())
+            .collect();
         if !missing.is_empty() {
-            bail!("there is no {}; `cargo xtask setup --dist` installs what is missing", missing.join(" and no "));
+            bail!(
+                "there is no {}; `cargo xtask setup --dist` installs what is missing",
+                missing.join(" and no ")
+            );
         }
         let program = release::build(arch)?;
         // What it says of itself is the same on all architectures.
@@ -99,10 +104,26 @@ impl Packages {
         stage(&program, &runs_here)?;
         let target = arch.target();
         let mut deb = process::cargo();
-        deb.args(["deb", "--package=nettrace", "--no-build", "--no-strip", "--quiet", "--target", &target, "--output"]);
+        deb.args([
+            "deb",
+            "--package=nettrace",
+            "--no-build",
+            "--no-strip",
+            "--quiet",
+            "--target",
+            &target,
+            "--output",
+        ]);
         process::run(deb.arg(&self.deb))?;
         let mut rpm = process::cargo();
-        rpm.args(["generate-rpm", "--package=userspace", "--auto-req=disabled", "--target", &target, "--output"]);
+        rpm.args([
+            "generate-rpm",
+            "--package=userspace",
+            "--auto-req=disabled",
+            "--target",
+            &target,
+            "--output",
+        ]);
         process::run(rpm.arg(&self.rpm))
     }
 }
@@ -111,7 +132,8 @@ impl Packages {
 pub(crate) fn version() -> Result<String> {
     let text = fs::read_to_string(workspace::root().join("Cargo.toml"))?;
     let manifest: toml::Table = text.parse().context("Cargo.toml")?;
-    let version = manifest["workspace"].get("package").and_then(|p| p.get("version")).and_then(toml::Value::as_str);
+    let version =
+        manifest["workspace"].get("package").and_then(|p| p.get("version")).and_then(toml::Value::as_str);
     version.map(str::to_owned).context("Cargo.toml has no version")
 }
 

@@ -86,7 +86,17 @@ impl Builder {
             Self::Docker | Self::Podman => {
                 let program = if self == Self::Docker { "docker" } else { "podman" };
                 let mut build = Command::new(program);
-                build.args(["build", "--quiet", "--platform", &platform, "--build-arg", &version, "--tag", tag, "--file"]);
+                build.args([
+                    "build",
+                    "--quiet",
+                    "--platform",
+                    &platform,
+                    "--build-arg",
+                    &version,
+                    "--tag",
+                    tag,
+                    "--file",
+                ]);
                 process::run(build.arg(file).arg(context))?;
                 process::run(Command::new(program).args(["save", "--output"]).arg(archive).arg(tag))
             }

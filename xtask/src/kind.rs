@@ -87,7 +87,8 @@ impl Drop for Cluster {
             println!("kind: the cluster stays; `kind delete cluster --name {CLUSTER}` deletes it");
             return;
         }
-        if let Err(error) = process::run(Command::new("kind").args(["delete", "cluster", "--name", CLUSTER])) {
+        if let Err(error) = process::run(Command::new("kind").args(["delete", "cluster", "--name", CLUSTER]))
+        {
             println!("kind: the cluster is still there: {error:#}");
         }
     }
@@ -97,7 +98,8 @@ impl Cluster {
     fn create(output: &Path, keep: bool) -> Result<Self> {
         let config = output.join("kubeconfig");
         let mut cmd = Command::new("kind");
-        cmd.args(["create", "cluster", "--name", CLUSTER, "--wait", "180s", "--config"]).arg(manifest("cluster.yaml"));
+        cmd.args(["create", "cluster", "--name", CLUSTER, "--wait", "180s", "--config"])
+            .arg(manifest("cluster.yaml"));
         // From here on, so that one that comes up by half is deleted, too.
         let cluster = Self { config, keep };
         process::run(cmd.arg("--kubeconfig").arg(&cluster.config))?;
@@ -116,7 +118,9 @@ impl Cluster {
         process::run(self.kubectl(&["apply", "-k"]).arg(workspace::root().join("deploy/kubernetes/kind")))?;
         process::run(self.kubectl(&["apply", "-f"]).arg(manifest("traffic.yaml")))?;
         let wait = format!("--timeout={}s", PATIENCE.as_secs());
-        for (namespace, name) in [("nettrace", "nettrace-agent"), ("traffic", "server"), ("traffic", "client")] {
+        for (namespace, name) in
+            [("nettrace", "nettrace-agent"), ("traffic", "server"), ("traffic", "client")]
+        {
             let name = format!("daemonset/{name}");
             process::run(&mut self.kubectl(&["-n", namespace, "rollout", "status", &name, &wait]))?;
         }
@@ -157,7 +161,11 @@ impl Cluster {
             if unseen.is_empty() {
                 break;
             }
-            ensure!(begun.elapsed() < PATIENCE, "{agent} has not seen {unseen:?}; {} has the rest", metrics.display());
+            ensure!(
+                begun.elapsed() < PATIENCE,
+                "{agent} has not seen {unseen:?}; {} has the rest",
+                metrics.display()
+            );
             sleep(Duration::from_secs(5));
         }
         let findings = self.get(agent, "api/findings", &output.join(format!("{agent}.findings.json")))?;
@@ -170,10 +178,26 @@ impl Cluster {
     fn deploy_bench(&self) -> Result<()> {
         process::run(&mut self.kubectl(&["create", "namespace", "bench"]))?;
         let token = format!("--from-literal=token=kind-{}", std::process::id());
-        process::run(&mut self.kubectl(&["-n", "bench", "create", "secret", "generic", "bench-token", &token]))?;
+        process::run(&mut self.kubectl(&[
+            "-n",
+            "bench",
+            "create",
+            "secret",
+            "generic",
+            "bench-token",
+            &token,
+        ]))?;
         process::run(self.kubectl(&["apply", "-f"]).arg(manifest("bench.yaml")))?;
         let wait = format!("--timeout={}s", PATIENCE.as_secs());
-        process::run(&mut self.kubectl(&["-n", "bench", "wait", "--for=condition=Ready", "pods", "--all", &wait]))
+        process::run(&mut self.kubectl(&[
+            "-n",
+            "bench",
+            "wait",
+            "--for=condition=Ready",
+            "pods",
+            "--all",
+            &wait,
+        ]))
     }
 
     /// A load between the two nodes, started in the client's pod. An image without a shell has no tar to copy a file with, so
@@ -181,7 +205,17 @@ impl Cluster {
     fn bench(&self, output: &Path, name: &str) -> Result<PathBuf> {
         let address = ["-n", "bench", "get", "pod", "server", "-o", "jsonpath={.status.podIP}"];
         let peer = format!("{}:7432", process::stdout(&mut self.kubectl(&address))?.trim());
-        let mut cmd = self.kubectl(&["-n", "bench", "exec", "client", "--", "/usr/bin/nettrace", "bench", "run", "--peer"]);
+        let mut cmd = self.kubectl(&[
+            "-n",
+            "bench",
+            "exec",
+            "client",
+            "--",
+            "/usr/bin/nettrace",
+            "bench",
+            "run",
+            "--peer",
+        ]);
         cmd.args([&peer, "--token-file", "/shared/token"]).args(BENCH).args(["-o", "/dev/stdout"]);
         let path = output.join(format!("{name}.json"));
         process::run(cmd.stdout(Stdio::from(File::create(&path)?)))?;
@@ -202,7 +236,10 @@ impl Cluster {
         let asked: [(&str, &[&str]); 3] = [
             ("pods.txt", &["get", "pods", "-A", "-o", "wide"]),
             ("agents.txt", &["-n", "nettrace", "describe", "pods"]),
-            ("agents.log", &["-n", "nettrace", "logs", "-l", "app.kubernetes.io/name=nettrace", "--prefix", "--tail=-1"]),
+            (
+                "agents.log",
+                &["-n", "nettrace", "logs", "-l", "app.kubernetes.io/name=nettrace", "--prefix", "--tail=-1"],
+            ),
         ];
         for (file, words) in asked {
             let told = process::output(&mut self.kubectl(words)).map(|out| [out.stdout, out.stderr].concat());
@@ -243,7 +280,10 @@ mod tests {
     #[test]
     fn what_is_missing_says_what_to_do() {
         for line in missing() {
-            assert!(NEEDED.iter().any(|(program, _, hint)| line.contains(program) && line.ends_with(hint)), "{line}");
+            assert!(
+                NEEDED.iter().any(|(program, _, hint)| line.contains(program) && line.ends_with(hint)),
+                "{line}"
+            );
         }
     }
 }

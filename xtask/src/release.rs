@@ -115,7 +115,8 @@ pub(crate) fn build(arch: Arch) -> Result<PathBuf> {
 /// A program that names an interpreter needs that, and libraries.
 pub(crate) fn check_static(program: &Path) -> Result<()> {
     let bytes = fs::read(program).with_context(|| program.display().to_string())?;
-    let file = ElfFile64::<object::Endianness>::parse(&*bytes).with_context(|| program.display().to_string())?;
+    let file =
+        ElfFile64::<object::Endianness>::parse(&*bytes).with_context(|| program.display().to_string())?;
     let endian = file.endian();
     if file.elf_program_headers().iter().any(|header| header.p_type(endian) == object::elf::PT_INTERP) {
         bail!("{} is not linked statically", program.display());

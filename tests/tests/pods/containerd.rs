@@ -18,7 +18,8 @@ const PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 
 /// What is not there; none when all is.
 pub(crate) fn missing() -> Option<String> {
-    let runs = |program: &&&str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_err();
+    let runs =
+        |program: &&&str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_err();
     if let Some(program) = NEEDED.iter().find(runs) {
         return Some(format!("there is no {program} here (`cargo xtask setup --test`)"));
     }
@@ -49,7 +50,11 @@ impl Containerd {
         fs::write(dir.join("config.toml"), config(dir, pause)?)?;
         let log = fs::File::create(dir.join("containerd.log"))?;
         let mut cmd = Command::new("containerd");
-        cmd.arg("--config").arg(dir.join("config.toml")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        cmd.arg("--config")
+            .arg(dir.join("config.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
         // Ctrl-C is for the test, which ends it. It and everything that it starts are in the node's network.
         let child = node.run(|| cmd.process_group(0).spawn())??;
         let mut containerd = Self { child, dir: dir.to_owned(), node };
@@ -62,7 +67,14 @@ impl Containerd {
         }
         for archive in archives {
             let mut import = Command::new("ctr");
-            import.arg("--address").arg(&socket).args(["--namespace", "k8s.io", "images", "import", "--snapshotter", "native"]);
+            import.arg("--address").arg(&socket).args([
+                "--namespace",
+                "k8s.io",
+                "images",
+                "import",
+                "--snapshotter",
+                "native",
+            ]);
             let done = import.arg(archive).output()?;
             ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         }
@@ -91,7 +103,9 @@ impl Drop for Containerd {
         // SAFETY: a call without pointers; the child has not been waited for, so the number is its own.
         unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
         let begun = Instant::now();
-        while self.child.try_wait().is_ok_and(|ended| ended.is_none()) && begun.elapsed() < Duration::from_secs(10) {
+        while self.child.try_wait().is_ok_and(|ended| ended.is_none())
+            && begun.elapsed() < Duration::from_secs(10)
+        {
             sleep(Duration::from_millis(50));
         }
         // What did not end by itself; the rest is waited for already.
@@ -159,7 +173,19 @@ pub(crate) fn images(dir: &Path) -> Result<[PathBuf; 2]> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let arch = env::consts::ARCH;
     let mut image = Command::new(cargo);
-    image.args(["run", "--quiet", "--package", "xtask", "--", "image", "--tag", "test", "--arch", arch, "--binary"]);
+    image.args([
+        "run",
+        "--quiet",
+        "--package",
+        "xtask",
+        "--",
+        "image",
+        "--tag",
+        "test",
+        "--arch",
+        arch,
+        "--binary",
+    ]);
     image.arg(programs.join("nettrace")).arg("--output").arg(dir).env("CONTAINERS_STORAGE_CONF", &store);
     let done = image.output().context("cargo xtask image")?;
     ensure!(done.status.success(), "cargo xtask image: {}", String::from_utf8_lossy(&done.stderr));
@@ -196,7 +222,16 @@ fn static_programs() -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
         .current_dir(&root)
-        .args(["build", "--quiet", "--profile", "vm", "-p=nettrace", "-p=nettrace-tests", "--bin=nettrace", "--bin=pause"])
+        .args([
+            "build",
+            "--quiet",
+            "--profile",
+            "vm",
+            "-p=nettrace",
+            "-p=nettrace-tests",
+            "--bin=nettrace",
+            "--bin=pause",
+        ])
         .args(["--target", &target, "--target-dir"])
         .arg(&dir)
         .env("CARGO_ENCODED_RUSTFLAGS", "-C\x1ftarget-feature=+crt-static")

@@ -133,7 +133,8 @@ impl Cri {
             let socket = socket.clone();
             async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(socket).await?)) }
         });
-        let channel = runtime.block_on(Endpoint::from_static("http://localhost").connect_with_connector(connect))?;
+        let channel =
+            runtime.block_on(Endpoint::from_static("http://localhost").connect_with_connector(connect))?;
         Ok(Self { runtime, channel })
     }
 
@@ -146,7 +147,8 @@ impl Cri {
             let mut grpc = Grpc::new(self.channel.clone());
             grpc.ready().await?;
             let path = PathAndQuery::from_static(method);
-            let answer = grpc.unary(tonic::Request::new(request), path, ProstCodec::<Q, A>::default()).await?;
+            let answer =
+                grpc.unary(tonic::Request::new(request), path, ProstCodec::<Q, A>::default()).await?;
             anyhow::Ok(answer.into_inner())
         };
         self.runtime.block_on(asked).with_context(|| method.to_owned())
@@ -167,8 +169,11 @@ impl Cri {
 
     /// Creates and starts a container; yields its id.
     pub(crate) fn start(&self, pod: &str, pod_config: &PodConfig, config: ContainerConfig) -> Result<String> {
-        let request =
-            CreateContainer { pod: pod.to_owned(), config: Some(config), pod_config: Some(pod_config.clone()) };
+        let request = CreateContainer {
+            pod: pod.to_owned(),
+            config: Some(config),
+            pod_config: Some(pod_config.clone()),
+        };
         let id = self.ask::<_, Id>("/runtime.v1.RuntimeService/CreateContainer", request)?.id;
         self.ask::<_, Nothing>("/runtime.v1.RuntimeService/StartContainer", Id { id: id.clone() })?;
         Ok(id)
@@ -177,14 +182,17 @@ impl Cri {
     /// How a container ended; none while it runs.
     pub(crate) fn ended(&self, container: &str) -> Result<Option<i32>> {
         let request = Id { id: container.to_owned() };
-        let answer: ContainerStatusAnswer = self.ask("/runtime.v1.RuntimeService/ContainerStatus", request)?;
+        let answer: ContainerStatusAnswer =
+            self.ask("/runtime.v1.RuntimeService/ContainerStatus", request)?;
         let status = answer.status.context("a container without status")?;
         Ok((status.state == EXITED).then_some(status.exit_code))
     }
 
     /// Stops a pod and removes what is left of it.
     pub(crate) fn remove(&self, pod: &str) -> Result<()> {
-        for method in ["/runtime.v1.RuntimeService/StopPodSandbox", "/runtime.v1.RuntimeService/RemovePodSandbox"] {
+        for method in
+            ["/runtime.v1.RuntimeService/StopPodSandbox", "/runtime.v1.RuntimeService/RemovePodSandbox"]
+        {
             self.ask::<_, Nothing>(method, Id { id: pod.to_owned() })?;
         }
         Ok(())

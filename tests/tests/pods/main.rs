@@ -8,8 +8,8 @@ mod cri;
 
 use containerd::{Containerd, PAUSE};
 use cri::{
-    Capabilities, ContainerConfig, ContainerMetadata, ContainerSecurity, Cri, Image, LinuxContainer, LinuxPod, Mount, NODE,
-    NamespaceOption, PodConfig, PodMetadata, PodSecurity, Profile,
+    Capabilities, ContainerConfig, ContainerMetadata, ContainerSecurity, Cri, Image, LinuxContainer,
+    LinuxPod, Mount, NODE, NamespaceOption, PodConfig, PodMetadata, PodSecurity, Profile,
 };
 use nettrace::{privilege::CAPABILITIES, snapshot::Snapshot};
 use nettrace_common::Signal;
@@ -50,7 +50,13 @@ fn pod(name: &str, containerd: &Containerd, network: i32) -> PodConfig {
 }
 
 /// A container that may do nothing but what is named.
-fn container(name: &str, args: &[&str], shared: &Path, capabilities: Vec<String>, network: i32) -> ContainerConfig {
+fn container(
+    name: &str,
+    args: &[&str],
+    shared: &Path,
+    capabilities: Vec<String>,
+    network: i32,
+) -> ContainerConfig {
     let security = ContainerSecurity {
         capabilities: Some(Capabilities { add: capabilities, drop: vec!["ALL".to_owned()] }),
         namespaces: Some(NamespaceOption { network, pid: network, ipc: 0 }),
@@ -112,7 +118,8 @@ fn wait_for(mut done: impl FnMut() -> bool) -> bool {
 /// Sets of capabilities of a container's processes, as `/proc/PID/status` shows them: its own bounding sets.
 fn bounding_sets(container: &str) -> Vec<u64> {
     let pids = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
-    let is_its = |path: &PathBuf| fs::read_to_string(path.join("cgroup")).is_ok_and(|text| text.contains(container));
+    let is_its =
+        |path: &PathBuf| fs::read_to_string(path.join("cgroup")).is_ok_and(|text| text.contains(container));
     pids.filter(is_its)
         .filter_map(|path| {
             let status = fs::read_to_string(path.join("status")).ok()?;
@@ -154,7 +161,8 @@ fn measure(containerd: &Containerd, cri: &Cri, shared: &Path) {
     let agent = pod("agent", containerd, NODE);
     let agent_pod = pods.run(&agent);
     let capabilities = of_the_daemonset();
-    let mask = capabilities.iter().map(|name| format!("CAP_{name}").parse::<caps::Capability>().unwrap().bitmask());
+    let mask =
+        capabilities.iter().map(|name| format!("CAP_{name}").parse::<caps::Capability>().unwrap().bitmask());
     let mask: u64 = mask.sum();
     let run = ["run", "-d", "15s", "--quiet", "--format", "json", "-o", "/shared/run.json"];
     let config = container("agent", &run, shared, capabilities, NODE);
@@ -163,13 +171,25 @@ fn measure(containerd: &Containerd, cri: &Cri, shared: &Path) {
     assert_eq!(bounding_sets(&measuring), [mask]);
     // While it attaches: what comes earlier is not measured.
     let attached = || {
-        let show = Command::new("ip").args(["-n", containerd.node.name(), "-o", "link", "show", "type", "veth"]).output();
+        let show = Command::new("ip")
+            .args(["-n", containerd.node.name(), "-o", "link", "show", "type", "veth"])
+            .output();
         String::from_utf8(show.unwrap().stdout).unwrap().lines().count() == 2
     };
     assert!(wait_for(attached), "two pods, two ends of veth pairs");
     sleep(Duration::from_secs(6));
 
-    let load = ["--kind", "tcp_rr", "--rounds", "1", "--no-pin", "--no-probes", "--no-history", "-o", "/shared/load.json"];
+    let load = [
+        "--kind",
+        "tcp_rr",
+        "--rounds",
+        "1",
+        "--no-pin",
+        "--no-probes",
+        "--no-history",
+        "-o",
+        "/shared/load.json",
+    ];
     let bench = [&["bench", "run", "--peer", &listen, "--token-file", "/shared/token"], &load[..]].concat();
     let load = cri.start(&client, &configs[1], container("client", &bench, shared, Vec::new(), 0)).unwrap();
     let ended = |id: &str| cri.ended(id).unwrap();
@@ -185,7 +205,10 @@ fn measure(containerd: &Containerd, cri: &Cri, shared: &Path) {
     println!("{forwarded} packets from pod to pod, {} kernel programs ran", snapshot.overhead.programs.len());
     assert!(forwarded > 1000, "{forwarded}: {}", said(containerd, "client"));
     assert!(snapshot.tcp.connects > 0, "{:?}", snapshot.tcp);
-    assert!(!snapshot.overhead.programs.is_empty(), "what run-time statistics need is among the capabilities");
+    assert!(
+        !snapshot.overhead.programs.is_empty(),
+        "what run-time statistics need is among the capabilities"
+    );
 }
 
 /// What is documented is what the DaemonSet and the unit ask for.
@@ -194,7 +217,8 @@ fn one_list_of_capabilities_is_everywhere() {
     let daemonset = of_the_daemonset();
     let unit = fs::read_to_string(deploy("systemd/nettrace-agent.service")).unwrap();
     let bounding = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap();
-    let bounding: Vec<_> = bounding.split(' ').map(|name| name.trim_start_matches("CAP_").to_owned()).collect();
+    let bounding: Vec<_> =
+        bounding.split(' ').map(|name| name.trim_start_matches("CAP_").to_owned()).collect();
     assert_eq!(daemonset, bounding);
     let documented = fs::read_to_string(deploy("../docs/privileges.md")).unwrap();
     for name in &daemonset {
@@ -202,7 +226,10 @@ fn one_list_of_capabilities_is_everywhere() {
     }
     // What is kept is asked for, but for processes' namespaces, which are chosen by hand.
     for kept in CAPABILITIES.iter().filter(|kept| kept.when != nettrace::privilege::When::Processes) {
-        assert!(daemonset.contains(&kept.capability.to_string().trim_start_matches("CAP_").to_owned()), "{kept:?}");
+        assert!(
+            daemonset.contains(&kept.capability.to_string().trim_start_matches("CAP_").to_owned()),
+            "{kept:?}"
+        );
     }
 }
 
@@ -221,20 +248,43 @@ fn manifests_render() {
     fs::write(own.join("kustomization.yaml"), text).unwrap();
     let render = |dir: &Path| {
         let done = Command::new("kubectl").arg("kustomize").arg(dir).output().unwrap();
-        (done.status.success(), String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr).unwrap())
+        (
+            done.status.success(),
+            String::from_utf8(done.stdout).unwrap(),
+            String::from_utf8(done.stderr).unwrap(),
+        )
     };
-    let rendered = [deploy("kubernetes/base"), deploy("kubernetes/kind"), own.clone()].map(|dir| render(&dir));
+    let rendered =
+        [deploy("kubernetes/base"), deploy("kubernetes/kind"), own.clone()].map(|dir| render(&dir));
     fs::remove_dir_all(&own).unwrap();
     for (good, text, error) in &rendered {
         assert!(good, "{error}");
         for kind in ["Namespace", "ServiceAccount", "ConfigMap", "DaemonSet"] {
-            assert_eq!(text.lines().filter(|line| *line == format!("kind: {kind}")).count(), 1, "{kind}: {text}");
+            assert_eq!(
+                text.lines().filter(|line| *line == format!("kind: {kind}")).count(),
+                1,
+                "{kind}: {text}"
+            );
         }
-        assert!(text.contains("readOnlyRootFilesystem: true") && text.contains("- operator: Exists"), "{text}");
+        assert!(
+            text.contains("readOnlyRootFilesystem: true") && text.contains("- operator: Exists"),
+            "{text}"
+        );
     }
     let [base, kind, own] = rendered.map(|(_, text, _)| text);
-    assert!(base.contains("ghcr.io/nettrace/nettrace:") && !base.contains("SYS_RESOURCE") && !base.contains("PodMonitor"));
+    assert!(
+        base.contains("ghcr.io/nettrace/nettrace:")
+            && !base.contains("SYS_RESOURCE")
+            && !base.contains("PodMonitor")
+    );
     assert!(kind.contains("image: localhost/nettrace:kind") && kind.contains("imagePullPolicy: Never"));
-    assert!(own.contains("kind: PodMonitor") && own.contains("- SYS_RESOURCE") && own.contains("secretName: nettrace-token"));
-    assert!(own.contains("listen = \"0.0.0.0:9464\"") && !own.contains("listen = \"127.0.0.1:9464\""), "{own}");
+    assert!(
+        own.contains("kind: PodMonitor")
+            && own.contains("- SYS_RESOURCE")
+            && own.contains("secretName: nettrace-token")
+    );
+    assert!(
+        own.contains("listen = \"0.0.0.0:9464\"") && !own.contains("listen = \"127.0.0.1:9464\""),
+        "{own}"
+    );
 }

@@ -80,7 +80,8 @@ pub(super) struct Sets {
 impl Sets {
     /// Of this thread: what it is permitted.
     pub(super) fn read() -> Result<Self, PrivilegeError> {
-        let sets = capabilities(None).map_err(|errno| read_error("this thread's capabilities", errno.into()))?;
+        let sets =
+            capabilities(None).map_err(|errno| read_error("this thread's capabilities", errno.into()))?;
         Ok(Self { bits: sets.permitted.bits() })
     }
 
@@ -134,7 +135,9 @@ impl Sets {
         if self.may_clear_bounding() {
             Part::On("empty".to_owned())
         } else {
-            Part::Off("CAP_SETPCAP was not there; no_new_privs keeps everything in it out of reach".to_owned())
+            Part::Off(
+                "CAP_SETPCAP was not there; no_new_privs keeps everything in it out of reach".to_owned(),
+            )
         }
     }
 
@@ -235,9 +238,9 @@ mod tests {
         let document = include_str!("../../../docs/privileges.md");
         for row in CAPABILITIES {
             let functions = row.why.rsplit(": ").next().unwrap();
-            let line = document
-                .lines()
-                .find(|line| line.starts_with(&format!("| {} |", row.capability)) && line.contains(functions));
+            let line = document.lines().find(|line| {
+                line.starts_with(&format!("| {} |", row.capability)) && line.contains(functions)
+            });
             assert!(line.is_some(), "{} for {functions}", row.capability);
         }
     }

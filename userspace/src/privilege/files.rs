@@ -6,8 +6,8 @@
 
 use super::{Needs, Part, PrivilegeConfig, PrivilegeError};
 use landlock::{
-    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
-    RulesetCreated, RulesetCreatedAttr as _,
+    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset,
+    RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _,
 };
 use std::{
     io,
@@ -140,7 +140,10 @@ mod tests {
         }
         let config = PrivilegeConfig { read: vec!["/no/such/file".into()], ..PrivilegeConfig::default() };
         let (ruleset, part) = ruleset(&config, &Needs::default()).unwrap();
-        assert!(ruleset.is_some() && matches!(&part, Part::On(what) if what.ends_with("writes nowhere")), "{part:?}");
+        assert!(
+            ruleset.is_some() && matches!(&part, Part::On(what) if what.ends_with("writes nowhere")),
+            "{part:?}"
+        );
         let needs = Needs { write: vec!["/no/such/directory".into()], ..Needs::default() };
         let error = super::ruleset(&config, &needs).unwrap_err().to_string();
         assert!(error.contains("/no/such/directory"), "{error}");

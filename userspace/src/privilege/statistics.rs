@@ -84,7 +84,10 @@ pub(super) fn seal() -> Result<(), PrivilegeError> {
     ask(keeper, Request::Seal)?.map_err(PrivilegeError::Statistics)
 }
 
-fn ask<T>(keeper: &Sender<Request>, request: impl FnOnce(Sender<T>) -> Request) -> Result<T, StatisticsError> {
+fn ask<T>(
+    keeper: &Sender<Request>,
+    request: impl FnOnce(Sender<T>) -> Request,
+) -> Result<T, StatisticsError> {
     let (answer, answered) = mpsc::channel();
     keeper.send(request(answer)).map_err(|_| StatisticsError::Silent)?;
     answered.recv_timeout(PATIENCE).map_err(|_| StatisticsError::Silent)
@@ -95,7 +98,8 @@ fn serve(requests: &Receiver<Request>) {
     for request in requests {
         match request {
             Request::Seal(answer) => {
-                let sealed = filter().map_err(seccompiler::Error::from).and_then(|f| seccompiler::apply_filter(&f));
+                let sealed =
+                    filter().map_err(seccompiler::Error::from).and_then(|f| seccompiler::apply_filter(&f));
                 let _ = answer.send(sealed.map_err(|error| StatisticsError::Filter(error.to_string())));
             }
             Request::Enable(answer) => {
@@ -131,7 +135,8 @@ fn filter() -> Result<BpfProgram, BackendError> {
         Ok(vec![syscalls::all(vec![syscalls::when(2, executable, 0)?])?])
     };
     let statistics = syscalls::all(vec![syscalls::when(0, SeccompCmpOp::Eq, ENABLE_STATS)?])?;
-    let mut rules: std::collections::BTreeMap<_, _> = free.iter().map(|number| (*number, Vec::new())).collect();
+    let mut rules: std::collections::BTreeMap<_, _> =
+        free.iter().map(|number| (*number, Vec::new())).collect();
     rules.insert(libc::SYS_bpf, vec![statistics]);
     rules.insert(libc::SYS_mmap, data_only()?);
     rules.insert(libc::SYS_mprotect, data_only()?);

@@ -12,8 +12,8 @@
 
 use super::{Needs, PrivilegeConfig};
 use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, sock_filter,
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch, sock_filter,
 };
 use std::collections::BTreeMap;
 
@@ -164,7 +164,10 @@ const TERMINAL: [u32; 2] = [0x5412, 0x541c];
 /// # Errors
 /// When a filter is too long for the kernel.
 pub(super) fn filters(config: &PrivilegeConfig, needs: &Needs) -> Result<[BpfProgram; 2], BackendError> {
-    Ok([unknown(), program(refused(config, needs)?, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32))?])
+    Ok([
+        unknown(),
+        program(refused(config, needs)?, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32))?,
+    ])
 }
 
 /// A filter of the architecture that this runs on.
@@ -296,7 +299,9 @@ mod tests {
         for number in REFUSED.iter().chain(REFUSED_HERE) {
             assert_eq!(answer(&needs, *number, &[]), "refused", "{number}");
         }
-        for number in [libc::SYS_read, libc::SYS_openat, libc::SYS_futex, libc::SYS_perf_event_open, libc::SYS_exit] {
+        for number in
+            [libc::SYS_read, libc::SYS_openat, libc::SYS_futex, libc::SYS_perf_event_open, libc::SYS_exit]
+        {
             assert_eq!(answer(&needs, number, &[]), "allowed", "{number}");
         }
     }
@@ -329,7 +334,11 @@ mod tests {
         for other in [0, of(libc::CLONE_NEWNS), of(libc::CLONE_NEWNS) | net] {
             assert_eq!(answer(&some, libc::SYS_setns, &[3, other]), "refused", "{other:#x}");
         }
-        let thread = of(libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD);
+        let thread = of(libc::CLONE_VM
+            | libc::CLONE_FS
+            | libc::CLONE_FILES
+            | libc::CLONE_SIGHAND
+            | libc::CLONE_THREAD);
         assert_eq!(answer(&none, libc::SYS_clone, &[thread]), "allowed");
         assert_eq!(answer(&none, libc::SYS_clone, &[thread | of(libc::CLONE_NEWNET)]), "refused");
         assert_eq!(answer(&none, libc::SYS_clone, &[of(libc::SIGCHLD)]), "refused");

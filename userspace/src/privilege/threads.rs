@@ -90,7 +90,8 @@ pub(super) fn on_all(
         }
         let late = round(work, &new)?;
         done.extend(new.into_iter().filter(|tid| !late.contains(tid)));
-        if !late.is_empty() && list().map_err(ThreadError::List)?.iter().all(|t| done.contains(t) || late.contains(t))
+        if !late.is_empty()
+            && list().map_err(ThreadError::List)?.iter().all(|t| done.contains(t) || late.contains(t))
         {
             return Ok(late.into_iter().map(name).collect());
         }
@@ -101,7 +102,8 @@ pub(super) fn on_all(
 /// Has these threads do the work; yields those that did not answer in time.
 fn round(work: &'static Work, tids: &[i32]) -> Result<Vec<i32>, ThreadError> {
     let thread = |tid: &i32| Thread { tid: *tid, errno: AtomicI32::new(PENDING), step: OnceLock::new() };
-    let round: &'static Round = Box::leak(Box::new(Round { work, threads: tids.iter().map(thread).collect() }));
+    let round: &'static Round =
+        Box::leak(Box::new(Round { work, threads: tids.iter().map(thread).collect() }));
     ROUND.store(std::ptr::from_ref(round).cast_mut(), Ordering::Release);
     let pid = rustix::process::getpid().as_raw_nonzero().get();
     for thread in &round.threads {
@@ -237,7 +239,10 @@ mod tests {
         let chosen = *tids.iter().next().unwrap();
         let fails = move |tid| if tid == chosen { Err(("a step", Errno::PERM)) } else { Ok(()) };
         let error = on_all(fails).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("thread {chosen} (worker-")) && error.contains("a step"), "{error}");
+        assert!(
+            error.starts_with(&format!("thread {chosen} (worker-")) && error.contains("a step"),
+            "{error}"
+        );
         drop(stop);
         workers.into_iter().for_each(|worker| worker.join().unwrap());
     }

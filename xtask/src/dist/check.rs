@@ -84,7 +84,8 @@ fn check_deb(work: &Path, deb: &Path, agent: bool) -> Result<()> {
     fs::copy(deb, root.inside("/root/nettrace.deb"))?;
     let depends = process::stdout(Command::new("dpkg-deb").arg("--field").arg(deb).arg("Depends"))?;
     ensure!(depends.trim().is_empty(), "a static program depends on {depends}");
-    let install = || process::run(root.command(&["dpkg", "--install", "/root/nettrace.deb"]).stdout(Stdio::null()));
+    let install =
+        || process::run(root.command(&["dpkg", "--install", "/root/nettrace.deb"]).stdout(Stdio::null()));
     install()?;
     let status = || {
         let query = ["dpkg-query", "--show", "--showformat=${db:Status-Abbrev}${Conffiles}", "nettrace"];
@@ -113,7 +114,11 @@ fn check_deb(work: &Path, deb: &Path, agent: bool) -> Result<()> {
     ensure!(fs::read_to_string(root.inside(CONFIG))? == changed, "removing takes the configuration");
     ensure!(root.inside(STATE).join("history").exists(), "removing takes what was recorded");
 
-    let purge = || process::run(root.command(&["dpkg", "--purge", "nettrace"]).stdout(Stdio::null()).stderr(Stdio::null()));
+    let purge = || {
+        process::run(
+            root.command(&["dpkg", "--purge", "nettrace"]).stdout(Stdio::null()).stderr(Stdio::null()),
+        )
+    };
     fs::write(root.inside(STATE).join("journal"), "")?;
     purge()?;
     root.check_gone(CONFIG)?;
@@ -150,14 +155,18 @@ fn check_rpm(work: &Path, rpm: &Path) -> Result<()> {
 
     let changed = format!("{}\n# changed\n", fs::read_to_string(root.inside(CONFIG))?);
     fs::write(root.inside(CONFIG), &changed)?;
-    process::run(rpm_in(&["--upgrade", "--force", "--nodeps"]).arg(rpm).stderr(Stdio::null())).context("upgrade")?;
+    process::run(rpm_in(&["--upgrade", "--force", "--nodeps"]).arg(rpm).stderr(Stdio::null()))
+        .context("upgrade")?;
     ensure!(fs::read_to_string(root.inside(CONFIG))? == changed, "an upgrade takes the configuration back");
     process::run(rpm_in(&["--erase", "nettrace"]).stderr(Stdio::null()))?;
     for path in ["/usr/bin/nettrace", UNIT, "/usr/share/licenses/nettrace/LICENSE-MIT"] {
         root.check_gone(path)?;
     }
     let kept = fs::read_to_string(root.inside(&format!("{CONFIG}.rpmsave")));
-    ensure!(kept.is_ok_and(|kept| kept == changed), "removing does not keep a configuration that was changed");
+    ensure!(
+        kept.is_ok_and(|kept| kept == changed),
+        "removing does not keep a configuration that was changed"
+    );
     Ok(())
 }
 
@@ -191,7 +200,10 @@ fn check_unit(root: &Root) -> Result<()> {
     let offline = ["systemd-analyze", "security", "--offline=yes", "--no-pager", UNIT];
     if let Ok(told) = process::stdout(&mut root.command(&offline)) {
         let exposure = told.lines().last().unwrap_or_default();
-        println!("dist: systemd-analyze security: {}", exposure.trim_start_matches(|c: char| !c.is_ascii()).trim());
+        println!(
+            "dist: systemd-analyze security: {}",
+            exposure.trim_start_matches(|c: char| !c.is_ascii()).trim()
+        );
     }
     Ok(())
 }

@@ -23,7 +23,8 @@ const SOCKET: &str = "/run/notify";
 pub(super) fn check(root: &Root, unit: &str) -> Result<()> {
     process::run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
     let text = fs::read_to_string(root.inside(unit))?;
-    let start = text.lines().find_map(|line| line.strip_prefix("ExecStart=")).context("the unit has no ExecStart")?;
+    let start =
+        text.lines().find_map(|line| line.strip_prefix("ExecStart=")).context("the unit has no ExecStart")?;
     for dir in ["/run/nettrace", "/var/lib/nettrace"] {
         fs::create_dir_all(root.inside(dir))?;
     }
@@ -41,7 +42,9 @@ pub(super) fn check(root: &Root, unit: &str) -> Result<()> {
     agent.says("STOPPING=1")?;
     let status = agent.child.wait()?;
     ensure!(status.success(), "the agent ends with {status}");
-    println!("dist: the agent says READY=1, WATCHDOG=1, lives through SIGHUP, says STOPPING=1, and ends well");
+    println!(
+        "dist: the agent says READY=1, WATCHDOG=1, lives through SIGHUP, says STOPPING=1, and ends well"
+    );
     Ok(())
 }
 
@@ -59,7 +62,8 @@ impl Agent {
         while begun.elapsed() < PATIENCE {
             match self.socket.recv(&mut message) {
                 Ok(length) => {
-                    let text = String::from_utf8_lossy(message.get(..length).unwrap_or_default()).into_owned();
+                    let text =
+                        String::from_utf8_lossy(message.get(..length).unwrap_or_default()).into_owned();
                     if text.lines().any(|line| line == wanted) {
                         return Ok(());
                     }

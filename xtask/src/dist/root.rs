@@ -75,7 +75,13 @@ impl Root {
     pub(super) fn check_file(&self, path: &str, mode: u32) -> Result<()> {
         let meta = fs::symlink_metadata(self.inside(path)).with_context(|| path.to_owned())?;
         let found = (meta.uid(), meta.gid(), meta.permissions().mode() & 0o7777);
-        ensure!(found == (0, 0, mode), "{path} is of {}:{} with mode {:o}, and not {mode:o}", found.0, found.1, found.2);
+        ensure!(
+            found == (0, 0, mode),
+            "{path} is of {}:{} with mode {:o}, and not {mode:o}",
+            found.0,
+            found.1,
+            found.2
+        );
         Ok(())
     }
 
