@@ -33,6 +33,7 @@ pub mod node;
 pub mod offsets;
 pub mod path_mtu;
 pub mod preflight;
+pub mod privilege;
 pub mod probes;
 pub mod recommend;
 pub mod recording;
