@@ -107,6 +107,7 @@ pub struct Resource {
 }
 
 /// An exporter.
+#[derive(Debug)]
 pub struct Otlp {
     sender: Sender,
     resource: Resource,

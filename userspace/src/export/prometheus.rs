@@ -29,6 +29,7 @@ use crate::{
 use store::Store;
 
 /// Everything that is exported, over the agent's life.
+#[derive(Debug)]
 pub struct Metrics {
     store: Store,
     native: bool,
