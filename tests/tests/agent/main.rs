@@ -8,6 +8,10 @@
 mod deploy;
 mod metrics;
 mod prometheus;
+mod flight;
+mod history;
 mod run;
 mod soak;
+mod stream;
+mod top;
 mod windows;
