@@ -97,6 +97,24 @@ pub struct OtlpStats {
     pub rejected: u64,
 }
 
+impl OtlpStats {
+    /// Whether it may be of the same exporter, later.
+    pub(super) const fn is_after(&self, earlier: &Self) -> bool {
+        self.sent >= earlier.sent && self.failed >= earlier.failed && self.dropped >= earlier.dropped
+    }
+
+    /// Both together.
+    pub(super) const fn plus(&self, other: &Self) -> Self {
+        Self {
+            sent: self.sent + other.sent,
+            failed: self.failed + other.failed,
+            dropped: self.dropped + other.dropped,
+            retried: self.retried + other.retried,
+            rejected: self.rejected + other.rejected,
+        }
+    }
+}
+
 /// Whose metrics they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resource {
@@ -107,6 +125,7 @@ pub struct Resource {
 }
 
 /// An exporter.
+#[derive(Debug)]
 pub struct Otlp {
     sender: Sender,
     resource: Resource,

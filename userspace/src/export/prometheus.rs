@@ -29,16 +29,23 @@ use crate::{
 use store::Store;
 
 /// Everything that is exported, over the agent's life.
+#[derive(Debug)]
 pub struct Metrics {
     store: Store,
     native: bool,
+    /// What exporters before the present one came to, and the present one so far.
+    otlp: [super::OtlpStats; 2],
 }
 
 impl Metrics {
     /// Without anything yet.
     #[must_use]
     pub fn new(config: &MetricsConfig) -> Self {
-        Self { store: Store::new(config.max_series, &config.classic_buckets), native: config.native }
+        Self {
+            store: Store::new(config.max_series, &config.classic_buckets),
+            native: config.native,
+            otlp: Default::default(),
+        }
     }
 
     /// Takes a configuration that was read anew. Counts go on. Classic buckets stay those of the start: counts in others cannot
@@ -71,9 +78,14 @@ impl Metrics {
         fill::changes(&mut self.store, changes);
     }
 
-    /// What became of exports by OTLP.
+    /// What became of exports by OTLP. Counts go on when an exporter is followed by another one.
     pub fn set_otlp(&mut self, stats: super::OtlpStats) {
-        fill::otlp(&mut self.store, stats);
+        let [before, now] = &mut self.otlp;
+        if !stats.is_after(now) {
+            *before = before.plus(now);
+        }
+        *now = stats;
+        fill::otlp(&mut self.store, before.plus(&stats));
     }
 
     /// In the format that a scraper's `Accept` asks for; the classic text format for one that does not say.

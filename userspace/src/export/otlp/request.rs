@@ -26,16 +26,17 @@ pub(super) struct Times {
 }
 
 /// What was exported before.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Baseline(BTreeMap<(&'static str, Vec<String>), Told>);
 
+#[derive(Debug)]
 enum Told {
     Number(u128),
     Histogram(Counts),
 }
 
 /// A distribution.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 struct Counts {
     count: u64,
     zero: u64,

@@ -27,7 +27,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const MAX_ANSWER: u64 = 64 << 10;
 const PROTOBUF: &str = "application/x-protobuf";
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Books {
     sent: AtomicU64,
     failed: AtomicU64,
@@ -50,6 +50,7 @@ impl Books {
 }
 
 /// The other end of the queue. Without `finish` the thread ends by itself, and its exports with it.
+#[derive(Debug)]
 pub(super) struct Sender {
     queue: SyncSender<Vec<u8>>,
     books: Arc<Books>,

@@ -43,6 +43,7 @@ type Key = (Id, Vec<String>);
 pub(crate) type Row<'a> = (&'a [String], &'a Value);
 
 /// All series.
+#[derive(Debug)]
 pub(super) struct Store {
     entries: BTreeMap<Key, Entry>,
     bounds: Arc<Bounds>,

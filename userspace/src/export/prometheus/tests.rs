@@ -262,6 +262,18 @@ fn counters_go_on_when_the_configuration_changes() {
 }
 
 #[test]
+fn exports_go_on_counting_when_an_exporter_is_followed_by_another() {
+    let mut metrics = Metrics::new(&MetricsConfig::default());
+    let stats = |sent, failed| crate::export::OtlpStats { sent, failed, ..Default::default() };
+    for told in [stats(5, 1), stats(7, 1), stats(0, 0), stats(2, 0)] {
+        metrics.set_otlp(told);
+    }
+    let samples = samples(&metrics);
+    assert_eq!(samples["nettrace_otlp_exports_total{result=\"sent\"}"], 9.0);
+    assert_eq!(samples["nettrace_otlp_exports_total{result=\"failed\"}"], 1.0);
+}
+
+#[test]
 fn hostile_texts_stay_within_their_labels() {
     let mut metrics = Metrics::new(&MetricsConfig::default());
     metrics.observe(&sample::hostile());
