@@ -116,20 +116,36 @@ impl Page {
     /// # Panics
     /// When it throws.
     pub fn run(&mut self, script: &str) -> Value {
-        let what = json!({ "expression": script, "awaitPromise": true, "returnByValue": true });
-        let done = self.call("Runtime.evaluate", what);
-        assert!(done["exceptionDetails"].is_null(), "{script}: {}", done["exceptionDetails"]);
-        done["result"]["value"].clone()
+        self.evaluate(script).unwrap_or_else(|thrown| panic!("{script}: {thrown}"))
     }
 
-    /// Waits until a script says true.
+    /// What a script comes to, or what it throws.
+    fn evaluate(&mut self, script: &str) -> Result<Value, Value> {
+        let what = json!({ "expression": script, "awaitPromise": true, "returnByValue": true });
+        let done = self.call("Runtime.evaluate", what);
+        if done["exceptionDetails"].is_null() {
+            Ok(done["result"]["value"].clone())
+        } else {
+            Err(done["exceptionDetails"].clone())
+        }
+    }
+
+    /// Waits until a script says true; it may throw before, as while a document is loaded.
     ///
     /// # Panics
     /// When it does not in time.
     pub fn until(&mut self, script: &str) {
         let end = Instant::now() + PATIENCE;
-        while self.run(script) != Value::Bool(true) {
-            assert!(Instant::now() < end, "never came: {script}; console {:#?}", self.console);
+        loop {
+            let said = self.evaluate(script);
+            if said == Ok(Value::Bool(true)) {
+                return;
+            }
+            assert!(
+                Instant::now() < end,
+                "never came: {script}; it says {said:?}; console {:#?}",
+                self.console
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }

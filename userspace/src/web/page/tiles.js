@@ -1,5 +1,5 @@
 // The figures at a glance, each with its last quarter of an hour.
-import { el, say, svg } from "./dom.js";
+import { clean, el, say, svg } from "./dom.js";
 import { bytes, count, duration, percent, plural, rate } from "./format.js";
 
 const SPARK_MS = 15 * 60_000;
@@ -64,7 +64,7 @@ export function tiles(host) {
     for (const tile of made) {
       const value = tile.value(frame);
       say(tile.shown, value === null || value === undefined ? "-" : tile.text(value));
-      say(tile.said, tile.note(frame));
+      say(tile.said, clean(tile.note(frame)));
       tile.node.dataset.level = (tile.level && tile.level(frame)) || "";
       const path = spark(young, tile, frame.at_unix_ms);
       tile.line.setAttribute("d", path);
