@@ -300,6 +300,9 @@ fn it_fits_all_widths_and_passes_axe_in_both_themes() {
     page.until(LIVE);
     for (width, height, dark, name) in PICTURES {
         page.look(width, height, dark);
+        // Pictures are of a page that follows.
+        life::another(&site.hub);
+        page.until(LIVE);
         page.until(&format!("innerWidth === {width}"));
         // Plots follow the size in the next frame.
         page.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 300))))");
