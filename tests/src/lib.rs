@@ -4,6 +4,7 @@ pub mod browser;
 pub mod devtools;
 pub mod matrix;
 pub mod program;
+pub mod pty;
 pub mod raw;
 pub mod truth;
 

@@ -12,4 +12,5 @@ pub use budget::{BudgetConfig, Governor, STEPS, Step};
 pub use hub::{ChangeRow, Event, Hub};
 pub use outlets::Outlets;
 pub use status::{Budget, FlightStatus, HistoryStatus, Status};
+pub(crate) use work::NodeWatch;
 pub use work::{AgentError, Host, Work};

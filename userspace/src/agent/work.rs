@@ -312,13 +312,14 @@ enum Going {
 }
 
 /// Looks at the node now and then, on a thread of its own.
-struct NodeWatch {
+pub(crate) struct NodeWatch {
     seen: mpsc::Receiver<Seen>,
     latest: Option<Seen>,
 }
 
 impl NodeWatch {
-    fn start(mut reader: NodeReader) -> Self {
+    /// Begins at once.
+    pub(crate) fn start(mut reader: NodeReader) -> Self {
         let (tell, seen) = mpsc::channel();
         let reading = move || {
             loop {
@@ -339,7 +340,7 @@ impl NodeWatch {
     }
 
     /// What was seen since the last look.
-    fn look(&mut self) -> Option<Seen> {
+    pub(crate) fn look(&mut self) -> Option<Seen> {
         let seen = self.seen.try_iter().last()?;
         self.latest = Some(seen.clone());
         Some(seen)
