@@ -182,7 +182,7 @@ impl Site {
 
     async fn metrics(&self, headers: &HeaderMap) -> Result<Response<Body>, Refused> {
         let Some(metrics) = self.sources.metrics.clone() else {
-            return Err(unavailable(StatusCode::NOT_FOUND, "there are no metrics: metrics.enabled"));
+            return Err(unavailable(StatusCode::NOT_FOUND, "this agent writes no metrics"));
         };
         let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
         let gzip = body::takes_gzip(headers);
@@ -196,7 +196,7 @@ impl Site {
 
     async fn history(&self, query: &str, headers: &HeaderMap) -> Result<Response<Body>, Refused> {
         let Some(history) = self.sources.history.clone() else {
-            return Err(unavailable(StatusCode::NOT_FOUND, "no history is kept: history.dir"));
+            return Err(unavailable(StatusCode::NOT_FOUND, "this agent keeps no history"));
         };
         let range = time(query, "from", 0)?..=time(query, "to", u64::MAX)?;
         if range.is_empty() {
