@@ -11,7 +11,7 @@ mod replay;
 mod window;
 
 pub use replay::{ReplayError, Replayed, replay};
-pub use window::{Limits, NodeReader, Seen, Window};
+pub use window::{Limits, NodeReader, Seen, Stretch, Window};
 
 use crate::{
     aggregate::{Aggregator, Closing, Finished},

@@ -50,8 +50,8 @@ pub use change_args::{ApplyArgs, GuardArgs, HowArgs, KeepArgs, ListArgs, Rollbac
 pub use commands::main;
 pub use docs::{completions, man_page, man_pages};
 pub use history::HistoryArgs;
-pub use when::{Against, When, WhenError};
 pub use top::TopArgs;
+pub use when::{Against, When, WhenError};
 
 pub use crate::{
     lab::Topology,

@@ -44,6 +44,8 @@ pub const LEAST_SIZE_BYTES: u64 = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HistoryConfig {
+    /// Whether anything is kept.
+    pub enabled: bool,
     /// The directory. It is made when it is not there, for its owner alone.
     pub dir: PathBuf,
     /// The time that one snapshot is of.
@@ -60,6 +62,7 @@ pub struct HistoryConfig {
 impl Default for HistoryConfig {
     fn default() -> Self {
         Self {
+            enabled: true,
             dir: DEFAULT_DIR.into(),
             interval: Duration::from_secs(60),
             max_size: 512 << 20,
@@ -144,7 +147,7 @@ pub enum HistoryError {
 
 impl HistoryError {
     /// What happened to a file; a full disk is told apart.
-    fn file(action: &'static str, path: &Path, source: io::Error) -> Self {
+    pub(crate) fn file(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path, source },

@@ -6,10 +6,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 mod deploy;
-mod metrics;
-mod prometheus;
 mod flight;
 mod history;
+mod metrics;
+mod prometheus;
 mod run;
 mod soak;
 mod stream;
