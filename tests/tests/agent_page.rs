@@ -99,7 +99,7 @@ fn the_page_draws_and_follows() {
     let blank = page.run(
         "[...document.querySelectorAll('figure.time')].filter((figure) => {
             const canvas = figure.querySelector('canvas');
-            const color = getComputedStyle(figure.querySelector('.legend i')).backgroundColor.match(/\\d+/g).map(Number);
+            const color = getComputedStyle(figure.querySelector('.legend i:not(.dash)')).backgroundColor.match(/\\d+/g).map(Number);
             const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
             let dots = 0;
             for (let i = 0; i < data.length; i += 4) {
