@@ -77,12 +77,12 @@ impl Page {
         });
         let (console, requests) = (Vec::new(), Vec::new());
         let mut page = Self { browser, to, from, session: None, calls: 0, console, requests };
-        let target = page.call("Target.createTarget", json!({ "url": "about:blank" }));
+        let target = page.call("Target.createTarget", &json!({ "url": "about:blank" }));
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
-        let session = page.call("Target.attachToTarget", attach);
+        let session = page.call("Target.attachToTarget", &attach);
         page.session = session["sessionId"].as_str().map(ToOwned::to_owned);
         for domain in ["Page", "Runtime", "Log", "Network"] {
-            page.call(&format!("{domain}.enable"), json!({}));
+            page.call(&format!("{domain}.enable"), &json!({}));
         }
         Some(page)
     }
@@ -92,7 +92,7 @@ impl Page {
     /// # Panics
     /// When the browser does not.
     pub fn go(&mut self, url: &str) {
-        let went = self.call("Page.navigate", json!({ "url": url }));
+        let went = self.call("Page.navigate", &json!({ "url": url }));
         assert!(went["errorText"].is_null(), "{url}: {went}");
     }
 
@@ -102,13 +102,13 @@ impl Page {
     /// When the browser does not take it.
     pub fn look(&mut self, width: u32, height: u32, dark: bool) {
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500 });
-        self.call("Emulation.setDeviceMetricsOverride", size);
+        self.call("Emulation.setDeviceMetricsOverride", &size);
         let scheme = if dark { "dark" } else { "light" };
         let features = json!([
             { "name": "prefers-color-scheme", "value": scheme },
             { "name": "prefers-reduced-motion", "value": "reduce" },
         ]);
-        self.call("Emulation.setEmulatedMedia", json!({ "features": features }));
+        self.call("Emulation.setEmulatedMedia", &json!({ "features": features }));
     }
 
     /// What a script comes to.
@@ -116,20 +116,36 @@ impl Page {
     /// # Panics
     /// When it throws.
     pub fn run(&mut self, script: &str) -> Value {
-        let what = json!({ "expression": script, "awaitPromise": true, "returnByValue": true });
-        let done = self.call("Runtime.evaluate", what);
-        assert!(done["exceptionDetails"].is_null(), "{script}: {}", done["exceptionDetails"]);
-        done["result"]["value"].clone()
+        self.evaluate(script).unwrap_or_else(|thrown| panic!("{script}: {thrown}"))
     }
 
-    /// Waits until a script says true.
+    /// What a script comes to, or what it throws.
+    fn evaluate(&mut self, script: &str) -> Result<Value, Value> {
+        let what = json!({ "expression": script, "awaitPromise": true, "returnByValue": true });
+        let done = self.call("Runtime.evaluate", &what);
+        if done["exceptionDetails"].is_null() {
+            Ok(done["result"]["value"].clone())
+        } else {
+            Err(done["exceptionDetails"].clone())
+        }
+    }
+
+    /// Waits until a script says true; it may throw before, as while a document is loaded.
     ///
     /// # Panics
     /// When it does not in time.
     pub fn until(&mut self, script: &str) {
         let end = Instant::now() + PATIENCE;
-        while self.run(script) != Value::Bool(true) {
-            assert!(Instant::now() < end, "never came: {script}; console {:#?}", self.console);
+        loop {
+            let said = self.evaluate(script);
+            if said == Ok(Value::Bool(true)) {
+                return;
+            }
+            assert!(
+                Instant::now() < end,
+                "never came: {script}; it says {said:?}; console {:#?}",
+                self.console
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -143,7 +159,7 @@ impl Page {
         for kind in ["keyDown", "keyUp"] {
             let code = if key == "Tab" { 9 } else { 0 };
             let event = json!({ "type": kind, "key": key, "text": if kind == "keyDown" { text } else { "" }, "windowsVirtualKeyCode": code });
-            self.call("Input.dispatchKeyEvent", event);
+            self.call("Input.dispatchKeyEvent", &event);
         }
     }
 
@@ -154,11 +170,11 @@ impl Page {
     #[must_use]
     pub fn picture(&mut self) -> Vec<u8> {
         let taken =
-            self.call("Page.captureScreenshot", json!({ "format": "png", "optimizeForSpeed": false }));
+            self.call("Page.captureScreenshot", &json!({ "format": "png", "optimizeForSpeed": false }));
         BASE64.decode(taken["data"].as_str().unwrap_or_default()).expect("a picture is base64")
     }
 
-    fn call(&mut self, method: &str, params: Value) -> Value {
+    fn call(&mut self, method: &str, params: &Value) -> Value {
         self.calls += 1;
         let mut message = json!({ "id": self.calls, "method": method, "params": params });
         if let Some(session) = &self.session {

@@ -87,8 +87,9 @@ pub(super) fn text(status: StatusCode, text: &str) -> Response<Body> {
 
 /// A value as JSON.
 pub(super) fn json(value: &impl serde::Serialize) -> Result<Response<Body>, Refused> {
-    let bytes = serde_json::to_vec(value)
-        .map_err(|error| Refused::new(Refusal::Unavailable, StatusCode::INTERNAL_SERVER_ERROR, error))?;
+    let bytes = serde_json::to_vec(value).map_err(|error| {
+        Refused::new(Refusal::Unavailable, StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+    })?;
     Ok(whole(StatusCode::OK, "application/json", bytes))
 }
 
@@ -106,8 +107,8 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    pub(super) fn new(why: Refusal, status: StatusCode, text: impl ToString) -> Self {
-        Self { why, status, text: text.to_string() }
+    pub(super) fn new(why: Refusal, status: StatusCode, text: impl Into<String>) -> Self {
+        Self { why, status, text: text.into() }
     }
 
     pub(super) fn answer(&self) -> Response<Body> {

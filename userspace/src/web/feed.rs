@@ -38,13 +38,14 @@ pub(super) struct Wanted {
 }
 
 /// Frames as one JSON array.
-pub(super) fn frames(hub: &Hub, wanted: Wanted, gzip: bool) -> Response<Body> {
+pub(super) fn frames(hub: &Hub, wanted: &Wanted, gzip: bool) -> Response<Body> {
     let chosen = hub.frames().into_iter().filter(|frame| wanted.at_unix_ms.contains(&frame.at_unix_ms));
     let chosen: Vec<_> = chosen.collect();
     let (sender, pieces) = Body::pieces();
+    let brief = wanted.brief;
     tokio::spawn(async move {
         // A client that left is no error, and nobody is left to be told of one.
-        let _ = write_frames(&chosen, wanted.brief, gzip, &sender).await;
+        let _ = write_frames(&chosen, brief, gzip, &sender).await;
     });
     let mut response = Response::new(pieces);
     body::set(&mut response, header::CONTENT_TYPE, "application/json");

@@ -5,7 +5,11 @@
 //! what does something is refused when it comes from another origin.
 
 use super::{Refusal, WebConfig, body::Refused};
-use hyper::{HeaderMap, Request, StatusCode, Uri, header};
+use hyper::{
+    HeaderMap, Request, StatusCode, Uri,
+    header::{self, HeaderValue},
+    http::uri::Authority,
+};
 use std::net::IpAddr;
 
 /// Which names are this server's.
@@ -47,7 +51,7 @@ impl Guard {
 
 /// Whether a request that does something comes from this server's own page, or from no page at all.
 pub(super) fn own_origin<B>(request: &Request<B>) -> Result<(), Refused> {
-    let value = |name: &str| request.headers().get(name).map(|value| value.as_bytes());
+    let value = |name: &str| request.headers().get(name).map(HeaderValue::as_bytes);
     let same_site = value("sec-fetch-site").is_none_or(|site| site == b"same-origin" || site == b"none");
     let host = authority(request.uri(), request.headers()).unwrap_or_default();
     let same_origin = value("origin").is_none_or(|origin| {
@@ -68,7 +72,7 @@ fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
     if hosts.next().is_some() {
         return None;
     }
-    uri.authority().map(|authority| authority.as_str()).or(host)
+    uri.authority().map(Authority::as_str).or(host)
 }
 
 fn without_port(authority: &str) -> &str {

@@ -155,7 +155,7 @@ impl Site {
             What::Frames => {
                 let at_unix_ms = time(query, "since", 0)?..=time(query, "until", u64::MAX)?;
                 let wanted = feed::Wanted { at_unix_ms, brief: value(query, "brief").is_some() };
-                Ok(feed::frames(hub, wanted, body::takes_gzip(request.headers())))
+                Ok(feed::frames(hub, &wanted, body::takes_gzip(request.headers())))
             }
             What::Live => self.live(),
             What::History => self.history(query, request.headers()).await,
@@ -182,21 +182,21 @@ impl Site {
 
     async fn metrics(&self, headers: &HeaderMap) -> Result<Response<Body>, Refused> {
         let Some(metrics) = self.sources.metrics.clone() else {
-            return Err(unavailable(StatusCode::NOT_FOUND, "there are no metrics: metrics.enabled"));
+            return Err(unavailable(StatusCode::NOT_FOUND, "this agent writes no metrics"));
         };
         let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
         let gzip = body::takes_gzip(headers);
         let (content_type, bytes) = self.off_thread(move || metrics(accept.as_deref())).await?;
         let mut response = Response::new(Body::Whole(Some(bytes)));
         let content_type = HeaderValue::from_str(&content_type)
-            .map_err(|error| unavailable(StatusCode::INTERNAL_SERVER_ERROR, error))?;
+            .map_err(|error| unavailable(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
         response.headers_mut().insert(header::CONTENT_TYPE, content_type);
         Ok(if gzip { body::compressed(response) } else { response })
     }
 
     async fn history(&self, query: &str, headers: &HeaderMap) -> Result<Response<Body>, Refused> {
         let Some(history) = self.sources.history.clone() else {
-            return Err(unavailable(StatusCode::NOT_FOUND, "no history is kept: history.dir"));
+            return Err(unavailable(StatusCode::NOT_FOUND, "this agent keeps no history"));
         };
         let range = time(query, "from", 0)?..=time(query, "to", u64::MAX)?;
         if range.is_empty() {
@@ -209,10 +209,10 @@ impl Site {
         };
         let report = move || {
             let snapshot = history(range)
-                .map_err(|error| unavailable(StatusCode::INTERNAL_SERVER_ERROR, error))?
+                .map_err(|error| unavailable(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
                 .ok_or_else(|| unavailable(StatusCode::NOT_FOUND, "nothing was kept of that time"))?;
             report::render(&snapshot, format, &report::Options::default())
-                .map_err(|error| unavailable(StatusCode::INTERNAL_SERVER_ERROR, error))
+                .map_err(|error| unavailable(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
         };
         let text = self.off_thread(report).await??;
         let content_type = match format {
@@ -236,7 +236,9 @@ impl Site {
                 let text = format!("the body is longer than {} bytes", self.body_bytes);
                 return Err(Refused::new(Refusal::BodySize, StatusCode::PAYLOAD_TOO_LARGE, text));
             }
-            Err(error) => return Err(Refused::new(Refusal::Broken, StatusCode::BAD_REQUEST, error)),
+            Err(error) => {
+                return Err(Refused::new(Refusal::Broken, StatusCode::BAD_REQUEST, error.to_string()));
+            }
         };
         let reason = if bytes.trim_ascii().is_empty() {
             "asked for over HTTP".to_owned()
@@ -257,7 +259,7 @@ impl Site {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Refused> {
-        let failed = |error: &dyn Error| unavailable(StatusCode::INTERNAL_SERVER_ERROR, error);
+        let failed = |error: &dyn Error| unavailable(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
         let place = self.large.clone().acquire_owned().await.map_err(|error| failed(&error))?;
         let work = move || {
             let _place = place;
@@ -267,7 +269,7 @@ impl Site {
     }
 }
 
-fn unavailable(status: StatusCode, text: impl ToString) -> Refused {
+fn unavailable(status: StatusCode, text: impl Into<String>) -> Refused {
     Refused::new(Refusal::Unavailable, status, text)
 }
 

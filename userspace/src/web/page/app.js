@@ -157,7 +157,14 @@ function pulse() {
 
 function take(frame) {
   const last = state.frames.at(-1);
-  if (last && frame.at_unix_ms <= last.at_unix_ms) return;
+  const ahead = last ? frame.at_unix_ms - last.at_unix_ms : 1;
+  // The node's clock was set back: what is ahead of it would hide all that comes.
+  if (ahead < -MINUTE) state.frames = [];
+  else if (ahead <= 0) {
+    // The latest one is sent again when a stream begins.
+    state.lastHeard ||= Date.now();
+    return;
+  }
   state.frames.push(frame);
   state.lastHeard = Date.now();
   thin();
@@ -180,8 +187,9 @@ async function load() {
   const brief = await json("/api/frames?brief");
   const end = brief.at(-1)?.at_unix_ms ?? 0;
   const full = end ? await json(`/api/frames?since=${end - TABLES_MS}`) : [];
-  const from = full[0]?.at_unix_ms ?? Infinity;
-  state.frames = [...brief.filter((frame) => frame.at_unix_ms < from), ...full];
+  const before = (list, first) => list.filter((frame) => frame.at_unix_ms < (first?.at_unix_ms ?? Infinity));
+  // An agent that began anew has none of the frames that the page has from before.
+  state.frames = [...before(state.frames, brief[0]), ...before(brief, full[0]), ...full];
   show();
 }
 

@@ -4,8 +4,8 @@ import { clock, moment, tidy } from "./format.js";
 import { table } from "./tables.js";
 
 const FONT = '12px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif';
-/** Between frames further apart than this nothing is drawn, s: they are a minute apart when they are old. */
-const GAP_S = 200;
+/** Between frames further apart than so many windows nothing is drawn: old ones are twelve apart. */
+const GAP_WINDOWS = 20;
 /** Steps of an axis of bytes. */
 const BINARY = Array.from({ length: 44 }, (_, i) => 2 ** i);
 const sync = () => uPlot.sync("time");
@@ -113,7 +113,7 @@ export class TimePlot {
     let before = null;
     this.frames.forEach((frame, i) => {
       const at = frame.at_unix_ms / 1000;
-      if (before !== null && at - before > GAP_S) {
+      if (before !== null && at - before > Math.max(30, (GAP_WINDOWS * frame.window_ms) / 1000)) {
         columns[0].push(before + 1);
         columns.slice(1).forEach((column) => column.push(null));
         this.index.push(i - 1);

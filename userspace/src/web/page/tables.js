@@ -51,6 +51,7 @@ export function table(host, { caption, columns, empty, order = null, rows: most 
     );
   }
 
+  write();
   return (rows) => {
     latest = rows;
     write();

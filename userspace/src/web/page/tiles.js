@@ -1,17 +1,18 @@
 // The figures at a glance, each with its last quarter of an hour.
-import { el, say, svg } from "./dom.js";
+import { clean, el, say, svg } from "./dom.js";
 import { bytes, count, duration, percent, plural, rate } from "./format.js";
+import { marks } from "./waterfall.js";
 
 const SPARK_MS = 15 * 60_000;
 const of = (frame, name) => frame.signals.find((row) => row.signal === name && row.scope === "all");
-const p99 = (name) => (frame) => of(frame, name)?.p99_ns ?? null;
+const p99 = (name) => (frame) => (of(frame, name) ? marks(of(frame, name)).p99 : null);
 const p50 = (frame, name) => `p50 ${duration(of(frame, name)?.p50_ns)}`;
 
 /** The slowest of the stages of sending. */
 const slowest = (frame) =>
   frame.signals
     .filter((row) => row.scope === "all" && row.signal.startsWith("tx.") && row.count > 0)
-    .reduce((most, row) => (most && most.p99_ns >= row.p99_ns ? most : row), null);
+    .reduce((most, row) => (most && marks(most).p99 >= marks(row).p99 ? most : row), null);
 
 const cost = (frame) => frame.cost.own_cpu_share + frame.cost.kernel_cpu_share;
 
@@ -23,7 +24,7 @@ const TILES = [
   },
   { title: "Receiving, p99", color: "c2", value: p99("rx.total"), text: duration, note: (f) => p50(f, "rx.total"), log: true },
   {
-    title: "Sending, p99", color: "c5", value: (f) => slowest(f)?.p99_ns ?? null, text: duration, log: true,
+    title: "Sending, p99", color: "c5", value: (f) => (slowest(f) ? marks(slowest(f)).p99 : null), text: duration, log: true,
     note: (f) => (slowest(f) ? `slowest: ${slowest(f).signal}` : "nothing sent"),
   },
   { title: "Round trip, p99", color: "c8", value: p99("net.rtt"), text: duration, note: (f) => p50(f, "net.rtt"), log: true },
@@ -64,7 +65,7 @@ export function tiles(host) {
     for (const tile of made) {
       const value = tile.value(frame);
       say(tile.shown, value === null || value === undefined ? "-" : tile.text(value));
-      say(tile.said, tile.note(frame));
+      say(tile.said, clean(tile.note(frame)));
       tile.node.dataset.level = (tile.level && tile.level(frame)) || "";
       const path = spark(young, tile, frame.at_unix_ms);
       tile.line.setAttribute("d", path);
