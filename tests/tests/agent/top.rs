@@ -70,8 +70,8 @@ fn it_shows_sorts_filters_and_gives_the_terminal_back() {
     terminal.press("7").unwrap();
     terminal.wait_for("the list of findings", |text| text.contains("because")).unwrap();
     terminal.press("\r").unwrap();
-    let details = terminal.wait_for("the exact change", |text| text.contains("    do ")).unwrap();
-    assert!(details.contains("    undo "), "{details}");
+    let details = terminal.wait_for("the exact change", |text| text.contains("    undo ")).unwrap();
+    assert!(details.contains("    do        in host: "), "{details}");
     terminal.press("\u{1b}").unwrap();
     terminal.wait_for("the list again", |text| text.contains("because")).unwrap();
 
