@@ -28,6 +28,7 @@ mod change_args;
 mod commands;
 mod docs;
 mod doctor;
+mod history;
 mod input;
 mod lab;
 mod recommend;
@@ -38,6 +39,7 @@ mod top;
 mod tune;
 mod undo;
 pub(crate) mod value;
+mod when;
 
 pub use bench_args::{
     BenchAbArgs, BenchArgs, BenchClientArgs, BenchCommand, BenchCompareArgs, BenchHistoryArgs, BenchRunArgs,
@@ -47,7 +49,9 @@ pub use capture::{CaptureArgs, Exemplar};
 pub use change_args::{ApplyArgs, GuardArgs, HowArgs, KeepArgs, ListArgs, RollbackArgs, StateArgs, TuneArgs};
 pub use commands::main;
 pub use docs::{completions, man_page, man_pages};
+pub use history::HistoryArgs;
 pub use top::TopArgs;
+pub use when::{Against, When, WhenError};
 
 pub use crate::{
     lab::Topology,
@@ -263,6 +267,23 @@ pub enum Command {
     /// Take changes back when their time is up: started by `apply --until`.
     #[command(hide = true, after_help = after_help!("  sudo nettrace guard"))]
     Guard(GuardArgs),
+    /// Report on any time of the past, from what the agent kept of it; or compare two times.
+    #[command(after_help = after_help!(
+"  # What is there?
+  nettrace history
+
+  # What was wrong at 03:12?
+  nettrace history --at 03:12
+
+  # An hour of another day as a page
+  nettrace history --from '2026-03-01 14:00' --to 15:00 -o hour.html
+
+  # Is the last half hour another one than yesterday's?
+  nettrace history --last 30m --compare -1d
+
+  # Two windows of any length
+  nettrace history --from 09:00 --to 10:00 --compare 08:00..08:30"))]
+    History(HistoryArgs),
     /// Say whether this node offers what `run` needs, and what each signal is measured from. Attaches nothing.
     #[command(after_help = after_help!(
 "  # Would it work here, and with which signals?

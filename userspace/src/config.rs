@@ -19,7 +19,7 @@ pub use top::{Top, TopSource};
 use crate::{
     cli::{
         BenchArgs, CaptureArgs, Cli, Command, CompletionShell, ConfigCommand, Exemplar, Exit, Format,
-        OutputArgs, RecommendArgs, RecordArgs, Topology,
+        HistoryArgs, OutputArgs, RecommendArgs, RecordArgs, Topology,
     },
     filter::{self, FilterError},
     iface::Selection,
@@ -92,6 +92,13 @@ pub enum Action {
     Report {
         /// The recording or snapshot.
         file: PathBuf,
+        /// Where the report goes.
+        output: Output,
+    },
+    /// Report on the past.
+    History {
+        /// Of when, and from where.
+        args: Box<HistoryArgs>,
         /// Where the report goes.
         output: Output,
     },
@@ -358,6 +365,10 @@ pub fn resolve(cli: Cli, page_bytes: u64) -> Result<Config, UsageError> {
             Action::Record { capture: capture(args.capture, page_bytes)?, file: args.file, limits }
         }
         Command::Report(args) => Action::Report { file: args.file, output: output(args.output)? },
+        Command::History(args) => {
+            let output = output(args.output.clone())?;
+            Action::History { args: Box::new(args), output }
+        }
         Command::Recommend(args) => {
             let fail_on = args.fail_on.map(|verdict| match verdict.as_str() {
                 "apply" => Verdict::Apply,

@@ -4,8 +4,22 @@ use crate::btf::Btf;
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Seek as _},
+    sync::{Mutex, OnceLock, PoisonError},
 };
+
+const KALLSYMS: &str = "/proc/kallsyms";
+
+/// [`KALLSYMS`], opened when this process might still see addresses in it.
+static OPENED: OnceLock<Mutex<File>> = OnceLock::new();
+
+/// Opens the kernel's list of symbols now, for all readings to come: whether it hides addresses depends on who opened it
+/// (kallsyms_open), and CAP_SYSLOG may be given up before they are asked for. Without the file there are no names later either.
+pub(crate) fn keep_open() {
+    if let Ok(file) = File::open(KALLSYMS) {
+        OPENED.get_or_init(|| Mutex::new(file));
+    }
+}
 
 /// Names of kernel functions by address, of those that were asked for: the kernel's list is long, and is read anew only for an
 /// address that was not asked for before.
@@ -22,7 +36,13 @@ impl Symbols {
         }
         new.sort_unstable();
         new.dedup();
-        match File::open("/proc/kallsyms") {
+        if let Some(opened) = OPENED.get() {
+            let mut file = opened.lock().unwrap_or_else(PoisonError::into_inner);
+            if file.rewind().is_ok() {
+                return self.parse(&new, BufReader::new(&*file));
+            }
+        }
+        match File::open(KALLSYMS) {
             Ok(file) => self.parse(&new, BufReader::new(file)),
             Err(_) => self.parse(&new, &[][..]),
         }

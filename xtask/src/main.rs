@@ -5,11 +5,15 @@
 
 mod build_ebpf;
 mod demo;
+mod dist;
+mod image;
+mod kind;
 mod lint;
 mod object;
 mod packages;
 mod privilege;
 mod process;
+mod release;
 mod setup;
 mod sources;
 mod test;
@@ -37,6 +41,9 @@ enum Command {
     Test(test::Args),
     Demo(demo::Args),
     Vm(vm::Args),
+    Dist(dist::Args),
+    Image(image::Args),
+    Kind(kind::Args),
 }
 
 impl Command {
@@ -48,6 +55,9 @@ impl Command {
             Self::Test(args) => test::run(&args),
             Self::Demo(args) => demo::run(&args),
             Self::Vm(args) => vm::run(&args),
+            Self::Dist(args) => dist::run(&args),
+            Self::Image(args) => image::run(&args),
+            Self::Kind(args) => kind::run(&args),
         }
     }
 }

@@ -9,6 +9,8 @@ pub(crate) enum Part {
     Test,
     /// Running them in virtual machines.
     Vm,
+    /// Making and checking packages for distributions.
+    Dist,
 }
 
 /// One need, by the name of the Debian package that meets it.
@@ -47,6 +49,10 @@ const fn test_and_vm(name: &'static str, programs: &'static [&'static str]) -> P
     Package { name, programs, parts: &[Part::Test, Part::Vm], is_optional: false }
 }
 
+const fn dist(name: &'static str, programs: &'static [&'static str]) -> Package {
+    Package { name, programs, parts: &[Part::Dist], is_optional: false }
+}
+
 /// Everything but the BPF compiler and LLVM, whose version depends on the compiler.
 pub(crate) static PACKAGES: &[Package] = &[
     build("g++", &["c++", "g++", "clang++"]),
@@ -68,6 +74,15 @@ pub(crate) static PACKAGES: &[Package] = &[
     test("unbound", &["unbound"]),
     // The program alone: the package `dnsmasq` would also start it as the machine's name server.
     test("dnsmasq-base", &["dnsmasq"]),
+    // Its server and its promtool.
+    test("prometheus", &["prometheus", "promtool"]),
+    // Pods without a cluster.
+    test_if_there("containerd", &["containerd"]),
+    test_if_there("runc", &["runc"]),
+    test_if_there("containernetworking-plugins", &[]),
+    test_if_there("buildah", &["buildah"]),
+    dist("rpm", &["rpm"]),
+    dist("dpkg-dev", &["dpkg-deb"]),
     vm("qemu-system-x86", &["qemu-system-x86_64"]),
     // What the kernels' signatures are checked with.
     vm("debian-archive-keyring", &[]),
@@ -79,7 +94,7 @@ pub(crate) static PACKAGES: &[Package] = &[
 ];
 
 /// Services that come with a package above and that tests start by themselves, with their own configuration.
-pub(crate) static SERVICES: &[&str] = &["unbound", "netperf"];
+pub(crate) static SERVICES: &[&str] = &["unbound", "netperf", "prometheus", "containerd"];
 
 #[cfg(test)]
 mod tests {

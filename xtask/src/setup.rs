@@ -14,6 +14,8 @@ use crate::{
 
 const BPF_LINKER: &str = "0.13.0";
 const CARGO_DENY: &str = "0.20.2";
+/// What packages are made with.
+const PACKAGERS: [(&str, &str); 2] = [("cargo-deb", "3.8.0"), ("cargo-generate-rpm", "0.21.1")];
 
 /// Install what building the kernel object and running the tests need
 #[derive(clap::Args)]
@@ -27,6 +29,9 @@ pub(crate) struct Args {
     /// Only what running the tests in virtual machines needs (`cargo xtask vm`)
     #[arg(long, conflicts_with_all = ["build_only", "test"])]
     vm: bool,
+    /// Only what making and checking packages needs (`cargo xtask dist`)
+    #[arg(long, conflicts_with_all = ["build_only", "test", "vm"])]
+    dist: bool,
 }
 
 /// Installs what is missing and fails with the list of what still is.
@@ -36,12 +41,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.vm {
         missing.extend(install_packages(Part::Vm, &mut apt)?);
     }
-    if !args.build_only && !args.vm {
+    if args.dist {
+        missing.extend(install_packages(Part::Dist, &mut apt)?);
+        missing.extend(PACKAGERS.iter().filter_map(|(name, version)| {
+            cargo_tool(name, version).err().map(|error| format!("{name}: {error:#}"))
+        }));
+    }
+    if !args.build_only && !args.vm && !args.dist {
         missing.extend(install_packages(Part::Test, &mut apt)?);
     }
-    if !args.test && !args.vm {
+    if !args.test && !args.vm && !args.dist {
         missing.extend(install_packages(Part::Build, &mut apt)?);
-        let steps: [fn(&mut Apt) -> Result<()>; 3] = [compiler, bpf_linker, |_| cargo_deny()];
+        let steps: [fn(&mut Apt) -> Result<()>; 3] =
+            [compiler, bpf_linker, |_| cargo_tool("cargo-deny", CARGO_DENY)];
         missing.extend(steps.iter().filter_map(|step| step(&mut apt).err()).map(|e| format!("{e:#}")));
     }
     if missing.is_empty() {
@@ -53,12 +65,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Installs what the tests need; for `cargo xtask test`.
 pub(crate) fn test_tools() -> Result<()> {
-    run(&Args { build_only: false, test: true, vm: false })
+    run(&Args { build_only: false, test: true, vm: false, dist: false })
 }
 
 /// Installs what the virtual machines need; for `cargo xtask vm`.
 pub(crate) fn vm_tools() -> Result<()> {
-    run(&Args { build_only: false, test: false, vm: true })
+    run(&Args { build_only: false, test: false, vm: true, dist: false })
 }
 
 /// Installs the packages of one part, and gives back why some are still missing.
@@ -141,13 +153,14 @@ fn bpf_linker(apt: &mut Apt) -> Result<()> {
     process::run(&mut cmd)
 }
 
-fn cargo_deny() -> Result<()> {
-    if process::find("cargo-deny").is_some() {
+/// A tool of cargo's.
+fn cargo_tool(name: &str, version: &str) -> Result<()> {
+    if process::find(name).is_some() {
         return Ok(());
     }
     let mut cmd = process::cargo();
     // Without optimisation it is built in a third of the time, and still takes a second.
-    cmd.args(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--debug"]);
+    cmd.args(["install", name, "--version", version, "--locked", "--debug"]);
     println!("setup: {}", process::shown(&cmd));
     process::run(&mut cmd)
 }

@@ -2,11 +2,11 @@
 //!
 //! The statistics themselves cost some 70 ns a program run, so they are switched on for a fiftieth of the time only.
 
-use crate::snapshot::{Overhead, ProgramCost};
-use aya::{
-    Ebpf,
-    sys::{Stats, enable_stats},
+use crate::{
+    privilege::statistics,
+    snapshot::{Overhead, ProgramCost},
 };
+use aya::Ebpf;
 use std::{
     collections::HashMap,
     os::fd::OwnedFd,
@@ -63,7 +63,7 @@ impl Meter {
             if self.baseline.is_empty() {
                 self.baseline = runs(ebpf);
             }
-            match enable_stats(Stats::RunTime) {
+            match statistics::enable() {
                 Ok(fd) => self.switched_on = Some((fd, now)),
                 Err(error) => tracing::debug!("no run-time statistics: {error}"),
             }

@@ -118,6 +118,7 @@ pub(super) fn options(
         filter_text: config.filter_text.clone(),
         lab: lab.is_some(),
         record,
+        flight: None,
     }
 }
 

@@ -151,6 +151,7 @@ fn there_is_a_manual_page_for_every_command_that_is_shown() {
             "nettrace-config-check.1",
             "nettrace-config.1",
             "nettrace-doctor.1",
+            "nettrace-history.1",
             "nettrace-keep.1",
             "nettrace-lab.1",
             "nettrace-recommend.1",

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use nettrace_guest::{Job, MODULES, NETTRACE, PLAN, SHELL};
 
 use super::{archive::Archive, kernels::Kernel, modules};
-use crate::{process, workspace};
+use crate::{process, release, workspace};
 
 /// The target of guest programs: linked statically against the C library, they need nothing else.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -105,8 +105,7 @@ fn build_dir() -> PathBuf {
 fn cargo(command: &str) -> Command {
     let mut cmd = process::cargo();
     cmd.args([command, "--profile", PROFILE, "--target", TARGET, "--target-dir"]).arg(build_dir());
-    // With `--target` the flags are for the programs alone, and not for the compiler's plugins, which cannot be static.
-    cmd.env("CARGO_ENCODED_RUSTFLAGS", "-C\x1ftarget-feature=+crt-static").env_remove("RUSTFLAGS");
+    release::link_statically(&mut cmd);
     cmd
 }
 
