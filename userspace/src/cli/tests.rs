@@ -34,7 +34,7 @@ fn the_definition_is_sound() {
 #[test]
 fn every_help_ends_with_exit_codes_and_examples() {
     let all = all();
-    assert_eq!(all.len(), 1 + 19 + 9);
+    assert_eq!(all.len(), 1 + 20 + 9);
     for (name, _) in all {
         let line = format!("{name} --help");
         let help = parse(&line).unwrap_err();
