@@ -1,7 +1,10 @@
 //! `nettrace top` in a terminal, and for scripts: what it shows, what keys do, and how the terminal is afterwards.
 
-use crate::stream::Agent;
-use nettrace::live::Frame;
+use crate::{run, stream::Agent};
+use nettrace::{
+    lab::{Lab, LabConfig},
+    live::Frame,
+};
 use nettrace_tests::{
     program::{nettrace, stderr, stdout},
     pty::Terminal,
@@ -9,8 +12,11 @@ use nettrace_tests::{
 use rustix::process::Signal;
 use std::{
     fs,
+    net::TcpListener,
     path::PathBuf,
     process::{Command, Output, Stdio},
+    thread,
+    time::Duration,
 };
 
 fn top(args: &[&str]) -> Command {
@@ -70,8 +76,8 @@ fn it_shows_sorts_filters_and_gives_the_terminal_back() {
     terminal.press("7").unwrap();
     terminal.wait_for("the list of findings", |text| text.contains("because")).unwrap();
     terminal.press("\r").unwrap();
-    let details = terminal.wait_for("the exact change", |text| text.contains("    do ")).unwrap();
-    assert!(details.contains("    undo "), "{details}");
+    let details = terminal.wait_for("the exact change", |text| text.contains("    undo ")).unwrap();
+    assert!(details.contains("    do        in host: "), "{details}");
     terminal.press("\u{1b}").unwrap();
     terminal.wait_for("the list again", |text| text.contains("because")).unwrap();
 
@@ -128,6 +134,30 @@ fn an_agent_that_goes_is_told_and_found_again() {
     terminal
         .wait_for("the agent again", |text| !text.contains("LOST") && text.contains("window 2.00 s"))
         .unwrap();
+    terminal.press("q").unwrap();
+    assert_eq!(terminal.ended().unwrap().code(), Some(0));
+}
+
+/// From the agent's windows over its page to the screen, and what of it is lost with the agent.
+#[test]
+fn it_shows_what_an_agent_sees() {
+    let (lab, dir) = (Lab::start(LabConfig::default()).unwrap(), tempfile::tempdir().unwrap());
+    // A port that is free: the agent does not say which one it has.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let page = format!("[web]\nlisten = '127.0.0.1:{port}'");
+    let mut agent = run::Agent::start(dir.path(), &run::config(&lab, &page));
+    agent.wait_for("READY=1");
+    let url = format!("http://127.0.0.1:{port}");
+    let mut terminal = Terminal::run(top(&["--agent", &url]), 80, 24).unwrap();
+    thread::scope(|scope| {
+        let traffic = scope.spawn(|| lab.demo_traffic(Duration::from_secs(4)));
+        terminal
+            .wait_for("latencies", |text| text.contains("rx.total") && text.contains("dns.latency"))
+            .unwrap();
+        traffic.join().unwrap().unwrap();
+    });
+    agent.end();
+    terminal.wait_for("the loss", |text| text.contains("LOST: ")).unwrap();
     terminal.press("q").unwrap();
     assert_eq!(terminal.ended().unwrap().code(), Some(0));
 }

@@ -161,7 +161,18 @@ fn parsed<T: DeserializeOwned>(data: &str) -> Result<T, ClientError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{recommend, snapshot::sample};
+    use crate::{
+        agent::{Hub, Status},
+        recommend,
+        snapshot::sample,
+        web::WebConfig,
+    };
+    use std::{
+        fs,
+        os::unix::fs::PermissionsExt as _,
+        path::{Path, PathBuf},
+        sync::Arc,
+    };
 
     fn event(kind: &str, data: &impl serde::Serialize) -> Event {
         Event { kind: kind.to_owned(), data: serde_json::to_string(data).unwrap() }
@@ -197,5 +208,68 @@ mod tests {
         assert!(matches!(reader.update(&event("status", &1)), Ok(None)));
         let error = reader.update(&event("frame", &"no frame")).unwrap_err().to_string();
         assert!(error.contains("another version"), "{error}");
+    }
+
+    /// A file that only its owner reads, as the server wants it.
+    fn secret(dir: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+
+    fn next(feed: &Feed) -> Update {
+        feed.next(Duration::from_secs(60)).unwrap().expect("something comes")
+    }
+
+    /// With a token, over TLS, from the page itself; and without either it is said why not.
+    #[test]
+    fn the_page_of_an_agent_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let token = secret(&dir, "token", "correct-horse-battery-staple");
+        let certificate = secret(&dir, "cert.pem", &identity.cert.pem());
+        let config = WebConfig {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            token_file: Some(token.clone()),
+            tls_certificate: Some(certificate.clone()),
+            tls_key: Some(secret(&dir, "key.pem", &identity.signing_key.serialize_pem())),
+            ..WebConfig::default()
+        };
+        let hub = Hub::new(Status::default(), tokio::sync::mpsc::channel(1).0);
+        let findings = recommend::advise(&sample::rich(), recommend::Profile::Balanced);
+        hub.put_findings(findings.clone());
+        let window = |seconds: u64| {
+            let mut window = sample::rich();
+            window.meta.start_unix_ns += seconds * 1_000_000_000;
+            Arc::new(window)
+        };
+        (0..3).for_each(|n| hub.put_window(window(n)));
+        let server = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = server
+            .block_on(crate::web::serve(config, hub.clone(), async move { drop(stopped.await) }))
+            .unwrap();
+        let url = format!("https://localhost:{}", serving.address().port());
+        let agent = |token: Option<&Path>, ca: &Path| Agent::new(&url, token, Some(ca)).unwrap();
+
+        let feed = follow(agent(Some(&token), &certificate)).unwrap();
+        assert!(matches!(next(&feed), Update::Findings(found) if found == findings));
+        let Update::History(frames) = next(&feed) else { panic!("frames of before") };
+        assert_eq!(frames.len(), 3);
+        assert_eq!(frames[2], Frame::of(&window(2)), "the last one has its tables");
+        hub.put_window(window(3));
+        assert!(matches!(next(&feed), Update::Frame(frame) if *frame == Frame::of(&window(3))));
+
+        let refused = |agent: Agent| follow(agent).err().unwrap().to_string();
+        let said = refused(agent(None, &certificate));
+        assert!(said.contains("401") && said.contains("--token-file"), "{said}");
+        let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let said = refused(agent(Some(&token), &secret(&dir, "other.pem", &other.cert.pem())));
+        assert!(said.contains("no TLS with localhost:"), "{said}");
+
+        drop(stop);
+        assert!(matches!(next(&feed), Update::Lost(_)));
+        feed.end().unwrap();
     }
 }

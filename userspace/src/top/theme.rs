@@ -108,6 +108,10 @@ impl Theme {
         let ours = |c: char| match c {
             c if c.is_ascii() => c,
             '…' => '~',
+            // Marks of levels, in texts that others wrote.
+            '✓' => '+',
+            '•' => '-',
+            '✗' => 'x',
             _ => '?',
         };
         Cow::Owned(text.chars().map(ours).collect())
@@ -134,7 +138,7 @@ mod tests {
         assert_eq!(UTF8.fit("rx.total", 7), "rx.tot…");
         assert_eq!(UTF8.fit("世界世界", 5), "世界…");
         assert_eq!(ASCII.fit("rx.total", 4), "rx.~");
-        assert_eq!(ASCII.fit("né…", 9), "n?~");
+        assert_eq!(ASCII.fit("✗ né…", 9), "x n?~");
         assert_eq!(UTF8.fit("rx", 0), "");
     }
 
