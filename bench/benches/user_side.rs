@@ -1,12 +1,14 @@
-//! What a record costs on the user side: decoding and aggregating, merging histograms, parsing DNS.
+//! What a record costs on the user side: decoding and aggregating, merging histograms, parsing DNS. And what many are: metrics of
+//! ten thousand series, the snapshots of a thousand nodes.
 #![expect(clippy::unwrap_used, reason = "a benchmark's own input is well-formed; a panic is its failure")]
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use nettrace::{
     aggregate::Aggregator,
+    export::{Metrics, MetricsConfig},
     probes::dns::{DnsConfig, message::Message},
-    snapshot::Hist,
+    snapshot::{Hist, SignalData, Snapshot, sample, union},
 };
 use nettrace_common::{
     Signal,
@@ -148,12 +150,64 @@ fn parsing(c: &mut Criterion) {
     });
 }
 
+/// A window of a node with so many pods that its metrics are ten thousand series, a histogram counting for 17.
+fn many_series() -> Metrics {
+    const SERIES: usize = 10_000;
+    let mut metrics = Metrics::new(&MetricsConfig { max_series: SERIES, ..MetricsConfig::default() });
+    let mut window = sample::rich();
+    let all = window.signals.iter().find(|row| row.signal == Signal::FwdHost.name()).unwrap().clone();
+    window.signals.retain(|row| row.signal != all.signal);
+    let pods = (0..SERIES).map(|n| SignalData { scope: format!("pod-{n:05}/eth0"), ..all.clone() });
+    window.signals.extend(pods.take(600));
+    window.signals.push(all);
+    metrics.observe(&window);
+    assert!((SERIES - 100..=SERIES).contains(&metrics.series()), "{}", metrics.series());
+    metrics
+}
+
+/// A scrape, by format; the throughput is of bytes, so that it tells the size, too.
+fn scrapes(c: &mut Criterion) {
+    let metrics = many_series();
+    let mut group = c.benchmark_group("scrape_10k_series");
+    let protobuf =
+        "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+    for (name, accept) in
+        [("classic", ""), ("openmetrics", "application/openmetrics-text"), ("protobuf", protobuf)]
+    {
+        let encoded = metrics.encode(Some(accept));
+        let bytes = encoded.body.len();
+        group.throughput(Throughput::Bytes(bytes as u64));
+        group.bench_function(format!("{name}, {} kB", bytes / 1000), |b| {
+            b.iter(|| black_box(&metrics).encode(Some(accept)));
+        });
+    }
+    group.finish();
+    let mut metrics = many_series();
+    let window = sample::rich();
+    c.bench_function("observe_window", |b| b.iter(|| metrics.observe(black_box(&window))));
+}
+
+/// Snapshots of nodes come one after the other, as from files.
+fn fleet(c: &mut Criterion) {
+    const NODES: u64 = 1_000;
+    let one = sample::rich();
+    let node = |n: u64| {
+        let mut snapshot: Snapshot = one.clone();
+        snapshot.meta.hostname = format!("node-{n}");
+        snapshot
+    };
+    let mut group = c.benchmark_group("union");
+    group.sample_size(10).throughput(Throughput::Elements(NODES));
+    group.bench_function("1000_nodes", |b| b.iter(|| union((0..NODES).map(node)).unwrap()));
+    group.finish();
+}
+
 criterion_group! {
     name = user_side;
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .sample_size(30);
-    targets = records, histograms, parsing
+    targets = records, histograms, parsing, scrapes, fleet
 }
 criterion_main!(user_side);

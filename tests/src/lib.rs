@@ -1,8 +1,10 @@
 //! What the end-to-end tests share: a lab, a capture of it and nothing else, and a look at the result.
 
 pub mod browser;
+pub mod devtools;
 pub mod matrix;
 pub mod program;
+pub mod pty;
 pub mod raw;
 pub mod truth;
 

@@ -11,13 +11,14 @@ mod replay;
 mod window;
 
 pub use replay::{ReplayError, Replayed, replay};
-pub use window::{Limits, NodeReader, Seen, Window};
+pub use window::{Limits, NodeReader, Seen, Stretch, Window};
 
 use crate::{
     aggregate::{Aggregator, Closing, Finished},
     attach::{self, Attached, Wanted},
     btf,
     conntrack::{Reading, Way},
+    flight::{Memory, MemoryOptions},
     iface::{Namespace, Selection, Table, TableError, WatchError, Watcher, lock},
     kernel_state::{self, KernelState, StateError},
     load::{self, LoadError, Loaded, ProgramOptions},
@@ -70,6 +71,8 @@ pub struct Options {
     pub lab: bool,
     /// Where every record goes too.
     pub record: Option<(PathBuf, WriterOptions)>,
+    /// How much of the event lane is held for the flight recorder; none for nothing.
+    pub flight: Option<MemoryOptions>,
 }
 
 impl Default for Options {
@@ -85,6 +88,7 @@ impl Default for Options {
             filter_text: None,
             lab: false,
             record: None,
+            flight: None,
         }
     }
 }
@@ -215,6 +219,7 @@ pub struct Capture {
     tcp: TcpCounts,
     before: node::Before,
     conntrack: Option<(Way, Reading)>,
+    flight: Option<Memory>,
     options: Options,
     meta: Meta,
     /// When the window began, CLOCK_MONOTONIC, ns.
@@ -266,8 +271,9 @@ impl Capture {
         let before = node::Before::read(&options.namespaces);
         let conntrack =
             conntrack_way(&attached.probes).map(|way| (way, Reading::of(&options.namespaces, way)));
-        let collector =
-            Collector::start(ring, kernel_log, aggregator, writer, &start).map_err(CaptureError::Thread)?;
+        let flight = options.flight.map(Memory::new);
+        let collector = Collector::start(ring, kernel_log, aggregator, writer, flight.clone(), &start)
+            .map_err(CaptureError::Thread)?;
         if options.always {
             attach::need(&mut lock(&loaded));
         }
@@ -287,6 +293,7 @@ impl Capture {
             tcp,
             before,
             conntrack,
+            flight,
             options,
             meta,
             start_ns,
@@ -305,6 +312,12 @@ impl Capture {
     #[must_use]
     pub fn probes(&self) -> &[Probe] {
         &self.attached.probes
+    }
+
+    /// The last seconds of the event lane, where they are held.
+    #[must_use]
+    pub const fn flight(&self) -> Option<&Memory> {
+        self.flight.as_ref()
     }
 
     /// Interfaces as they are now.
@@ -464,6 +477,7 @@ fn meta(options: &Options) -> Meta {
         filter: options.filter_text.clone(),
         lab: options.lab,
         rotated: None,
+        flight: None,
     }
 }
 

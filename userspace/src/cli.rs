@@ -28,15 +28,18 @@ mod change_args;
 mod commands;
 mod docs;
 mod doctor;
+mod history;
 mod input;
 mod lab;
 mod recommend;
 mod run;
 #[cfg(test)]
 mod tests;
+mod top;
 mod tune;
 mod undo;
 pub(crate) mod value;
+mod when;
 
 pub use bench_args::{
     BenchAbArgs, BenchArgs, BenchClientArgs, BenchCommand, BenchCompareArgs, BenchHistoryArgs, BenchRunArgs,
@@ -46,6 +49,9 @@ pub use capture::{CaptureArgs, Exemplar};
 pub use change_args::{ApplyArgs, GuardArgs, HowArgs, KeepArgs, ListArgs, RollbackArgs, StateArgs, TuneArgs};
 pub use commands::main;
 pub use docs::{completions, man_page, man_pages};
+pub use history::HistoryArgs;
+pub use top::TopArgs;
+pub use when::{Against, When, WhenError};
 
 pub use crate::{
     lab::Topology,
@@ -123,6 +129,25 @@ pub enum Command {
   # In a pod's network namespace instead, by the number of one of its processes
   sudo nettrace run --netns 4711"))]
     Run(RunArgs),
+    /// Show what happens now, on the terminal.
+    #[command(
+        mut_arg("duration", |arg| arg.default_value("0").help("How long, e.g. 30s or 2m; 0 for until q or Ctrl-C")),
+        mut_arg("quiet", |arg| arg.hide(true)),
+        after_help = after_help!(
+"  # This node, measured now
+  sudo nettrace top
+
+  # What the agent of this node sees, or that of another one
+  nettrace top --agent
+  nettrace top --agent https://node-7:9464 --token-file token --ca-file ca.pem
+
+  # DNS alone, a window each five seconds
+  sudo nettrace top --filter 'udp and port 53' --interval 5s
+
+  # For scripts: one window as text, or a minute of windows as JSON, one in a line
+  sudo nettrace top --once
+  nettrace top --agent --format json -d 1m"))]
+    Top(Box<TopArgs>),
     /// Measure for as long as the machine runs: for service managers and clusters.
     #[command(after_help = after_help!(
 "  # As configured in /etc/nettrace/agent.toml
@@ -242,6 +267,23 @@ pub enum Command {
     /// Take changes back when their time is up: started by `apply --until`.
     #[command(hide = true, after_help = after_help!("  sudo nettrace guard"))]
     Guard(GuardArgs),
+    /// Report on any time of the past, from what the agent kept of it; or compare two times.
+    #[command(after_help = after_help!(
+"  # What is there?
+  nettrace history
+
+  # What was wrong at 03:12?
+  nettrace history --at 03:12
+
+  # An hour of another day as a page
+  nettrace history --from '2026-03-01 14:00' --to 15:00 -o hour.html
+
+  # Is the last half hour another one than yesterday's?
+  nettrace history --last 30m --compare -1d
+
+  # Two windows of any length
+  nettrace history --from 09:00 --to 10:00 --compare 08:00..08:30"))]
+    History(HistoryArgs),
     /// Say whether this node offers what `run` needs, and what each signal is measured from. Attaches nothing.
     #[command(after_help = after_help!(
 "  # Would it work here, and with which signals?

@@ -5,6 +5,7 @@
 
 mod agent;
 mod change;
+mod top;
 pub mod units;
 
 pub use agent::{
@@ -13,11 +14,12 @@ pub use agent::{
 };
 
 pub use change::{Apply, MAX_WINDOW, MIN_WINDOW, Tune, Wanted};
+pub use top::{Top, TopSource};
 
 use crate::{
     cli::{
         BenchArgs, CaptureArgs, Cli, Command, CompletionShell, ConfigCommand, Exemplar, Exit, Format,
-        OutputArgs, RecommendArgs, RecordArgs, Topology,
+        HistoryArgs, OutputArgs, RecommendArgs, RecordArgs, Topology,
     },
     filter::{self, FilterError},
     iface::Selection,
@@ -59,6 +61,8 @@ pub enum Action {
         /// What is changed after that, before it is measured again.
         apply: Option<Apply>,
     },
+    /// Show what happens now.
+    Top(Box<Top>),
     /// Measure for as long as the machine runs.
     Agent {
         /// The configuration, if one was named.
@@ -88,6 +92,13 @@ pub enum Action {
     Report {
         /// The recording or snapshot.
         file: PathBuf,
+        /// Where the report goes.
+        output: Output,
+    },
+    /// Report on the past.
+    History {
+        /// Of when, and from where.
+        args: Box<HistoryArgs>,
         /// Where the report goes.
         output: Output,
     },
@@ -291,6 +302,9 @@ pub enum UsageError {
         "--window {0:?}: must be from {MIN_WINDOW:?} to {MAX_WINDOW:?}, and --settle no longer than that"
     )]
     Window(Duration),
+    /// `--interval` is too short or too long.
+    #[error("--interval {0:?}: must be from {least:?} to {most:?}", least = top::MIN_INTERVAL, most = top::MAX_INTERVAL)]
+    Interval(Duration),
     /// `--until 0`.
     #[error("--until 0: it would be taken back at once")]
     Until,
@@ -345,11 +359,16 @@ pub fn resolve(cli: Cli, page_bytes: u64) -> Result<Config, UsageError> {
             let apply = args.apply.then(|| Apply::all_safe(args.yes, args.state.state_dir));
             Action::Run { capture: capture(args.capture, page_bytes)?, output: output(args.output)?, apply }
         }
+        Command::Top(args) => Action::Top(Box::new(top::resolve(*args, page_bytes)?)),
         Command::Record(args) => {
             let limits = limits(&args)?;
             Action::Record { capture: capture(args.capture, page_bytes)?, file: args.file, limits }
         }
         Command::Report(args) => Action::Report { file: args.file, output: output(args.output)? },
+        Command::History(args) => {
+            let output = output(args.output.clone())?;
+            Action::History { args: Box::new(args), output }
+        }
         Command::Recommend(args) => {
             let fail_on = args.fail_on.map(|verdict| match verdict.as_str() {
                 "apply" => Verdict::Apply,

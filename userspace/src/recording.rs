@@ -8,10 +8,12 @@
 //! the next one `FILE.2`, and so on. The oldest, with the lowest number, go when the total reaches its limit. Every
 //! file begins with a copy of the first one's Start frame, so each can be reported alone. The layout is in `format`.
 
-mod format;
+pub(crate) mod format;
 mod read;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::noise;
 mod write;
 
 pub use format::{FORMAT_VERSION, FileKind, Kind, MAX_PAYLOAD_BYTES, sniff, sniff_bytes};

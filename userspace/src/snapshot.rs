@@ -5,6 +5,7 @@
 //! is `docs/snapshot.schema.json`, generated from these types.
 
 mod conntrack;
+mod flight;
 mod hist;
 mod merge;
 mod read;
@@ -15,6 +16,7 @@ mod tcp;
 pub use conntrack::{
     ConntrackCounts, ConntrackEntered, ConntrackField, ConntrackFlow, ConntrackTable, ConntrackTrouble,
 };
+pub use flight::{Cause, CauseUnit, Flight, FlightWindow};
 pub use hist::{Hist, HistError};
 pub use merge::{OTHER, union};
 pub use read::ReadError;
@@ -102,6 +104,9 @@ pub struct Meta {
     pub lab: bool,
     /// What of the recording's start was rotated away; none when all of it was there, and for a live run.
     pub rotated: Option<Rotated>,
+    /// Of what the flight recorder wrote: why, and how the windows around it looked. None otherwise.
+    #[serde(default)]
+    pub flight: Option<Flight>,
 }
 
 /// The start of a recording that rotation deleted to keep to the size limit: events in it are not in the snapshot.

@@ -74,6 +74,8 @@ pub(crate) static PACKAGES: &[Package] = &[
     test("unbound", &["unbound"]),
     // The program alone: the package `dnsmasq` would also start it as the machine's name server.
     test("dnsmasq-base", &["dnsmasq"]),
+    // Its server and its promtool.
+    test("prometheus", &["prometheus", "promtool"]),
     // Pods without a cluster.
     test_if_there("containerd", &["containerd"]),
     test_if_there("runc", &["runc"]),
@@ -92,7 +94,7 @@ pub(crate) static PACKAGES: &[Package] = &[
 ];
 
 /// Services that come with a package above and that tests start by themselves, with their own configuration.
-pub(crate) static SERVICES: &[&str] = &["unbound", "netperf", "containerd"];
+pub(crate) static SERVICES: &[&str] = &["unbound", "netperf", "prometheus", "containerd"];
 
 #[cfg(test)]
 mod tests {

@@ -4,11 +4,10 @@ use nettrace::lab::{Lab, LabConfig};
 use nettrace_tests::program::nettrace;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
-    fs,
-    io::Read as _,
+    fs::{self, File},
     os::unix::net::UnixDatagram,
-    path::Path,
-    process::{Child, Stdio},
+    path::{Path, PathBuf},
+    process::Child,
     time::{Duration, Instant},
 };
 
@@ -16,6 +15,7 @@ use std::{
 pub(super) struct Agent {
     child: Child,
     told: UnixDatagram,
+    log: PathBuf,
 }
 
 impl Agent {
@@ -32,10 +32,11 @@ impl Agent {
             .arg(dir.join("agent.toml"))
             .env("NOTIFY_SOCKET", &socket)
             .env("WATCHDOG_USEC", "2000000")
-            .stderr(Stdio::piped())
+            // A file, because nobody reads a pipe while it runs.
+            .stderr(File::create(dir.join("log")).unwrap())
             .spawn()
             .unwrap();
-        Self { child, told }
+        Self { child, told, log: dir.join("log") }
     }
 
     /// Waits until the service manager is told something.
@@ -61,18 +62,16 @@ impl Agent {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// What it said, once it has ended.
-    fn log(&mut self) -> String {
-        let mut log = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-        log
+    /// What it said so far.
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
     }
 
     /// Ends it, and yields what it said.
     pub(super) fn end(mut self) -> String {
         self.signal(Signal::TERM);
-        let log = self.log();
         let status = self.child.wait().unwrap();
+        let log = self.log();
         assert!(status.success(), "{status}: {log}");
         log
     }

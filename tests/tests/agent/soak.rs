@@ -61,8 +61,8 @@ fn it_holds_no_more_after_long_than_after_a_while() {
     let mut agent = Agent::start(dir.path(), &config(&lab, "ring_size = '8MiB'"));
     agent.wait_for("READY=1");
     let (stop, churned) = (AtomicBool::new(false), Churned::default());
+    let going = || !stop.load(Ordering::Relaxed);
     let held = scope(|scope| {
-        let going = || !stop.load(Ordering::Relaxed);
         scope.spawn(|| ask_names(&lab, &churned, &going));
         scope.spawn(|| connect(&lab, &churned, &going));
         scope.spawn(|| come_and_go(&lab, &churned, &going));
@@ -104,7 +104,7 @@ fn watch(agent: &Agent, time: Duration) -> Vec<Held> {
 }
 
 /// Each name once.
-fn ask_names(lab: &Lab, churned: &Churned, going: &dyn Fn() -> bool) {
+fn ask_names(lab: &Lab, churned: &Churned, going: &(dyn Fn() -> bool + Sync)) {
     let address = DnsServer::address(lab.pod(Role::Dns), Family::V4).unwrap();
     let ask = || {
         let client = Client::new(address);
@@ -119,7 +119,7 @@ fn ask_names(lab: &Lab, churned: &Churned, going: &dyn Fn() -> bool) {
     lab.pod(Role::Client).netns.run(ask).unwrap();
 }
 
-fn connect(lab: &Lab, churned: &Churned, going: &dyn Fn() -> bool) {
+fn connect(lab: &Lab, churned: &Churned, going: &(dyn Fn() -> bool + Sync)) {
     let path = lab.path(Role::Client, Role::Server, Family::V4).unwrap();
     while going() {
         tcp::http_gets(&path, 50).unwrap();
@@ -127,7 +127,7 @@ fn connect(lab: &Lab, churned: &Churned, going: &dyn Fn() -> bool) {
     }
 }
 
-fn come_and_go(lab: &Lab, churned: &Churned, going: &dyn Fn() -> bool) {
+fn come_and_go(lab: &Lab, churned: &Churned, going: &(dyn Fn() -> bool + Sync)) {
     let node = lab.node().netns.name();
     let ip = |command: &str| {
         let output = Command::new("ip").args(["-n", node]).args(command.split(' ')).output().unwrap();

@@ -138,7 +138,12 @@ impl<'h> Work<'h> {
                     self.reload()?;
                     going = Going::Anew;
                 }
-                Event::Flight { reason } => self.outlets.asked(&self.hub, self.capture.as_ref(), &reason),
+                Event::Flight { reason } => {
+                    // With what came until now.
+                    self.close()?;
+                    self.outlets.asked(&self.hub, self.capture.as_ref(), &reason);
+                    going = Going::Anew;
+                }
             }
         }
         Ok(going)
@@ -245,7 +250,7 @@ impl<'h> Work<'h> {
 
     fn adopt(&mut self, config: AgentConfig) -> Result<(), String> {
         self.host.follow(&config)?;
-        self.outlets.follow(&config);
+        self.outlets.follow(&config, &self.hub).map_err(|error| error.to_string())?;
         self.governor.set(config.sections.budget);
         let old = std::mem::replace(&mut self.config, config);
         if self.config.measures_as(&old) {
@@ -286,7 +291,7 @@ impl<'h> Work<'h> {
 
     fn end(mut self) -> Result<(), AgentError> {
         self.stop_capture()?;
-        self.outlets.end(&self.hub);
+        self.outlets.end();
         Ok(())
     }
 
@@ -312,13 +317,14 @@ enum Going {
 }
 
 /// Looks at the node now and then, on a thread of its own.
-struct NodeWatch {
+pub(crate) struct NodeWatch {
     seen: mpsc::Receiver<Seen>,
     latest: Option<Seen>,
 }
 
 impl NodeWatch {
-    fn start(mut reader: NodeReader) -> Self {
+    /// Begins at once.
+    pub(crate) fn start(mut reader: NodeReader) -> Self {
         let (tell, seen) = mpsc::channel();
         let reading = move || {
             loop {
@@ -339,7 +345,7 @@ impl NodeWatch {
     }
 
     /// What was seen since the last look.
-    fn look(&mut self) -> Option<Seen> {
+    pub(crate) fn look(&mut self) -> Option<Seen> {
         let seen = self.seen.try_iter().last()?;
         self.latest = Some(seen.clone());
         Some(seen)

@@ -3,6 +3,7 @@
 use super::{EndFrame, StartFrame, monotonic_ns};
 use crate::{
     aggregate::Aggregator,
+    flight::Memory,
     iface::lock,
     recording::{Kind, WriteError, Writer},
     ring::{MAX_BATCH, RingReader},
@@ -95,6 +96,7 @@ impl Collector {
         kernel_log: Option<KernelLog>,
         aggregator: Aggregator,
         writer: Option<Writer>,
+        flight: Option<Memory>,
         start: &StartFrame,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
@@ -111,6 +113,7 @@ impl Collector {
             aggregator,
             turned: 0,
             writer,
+            flight,
             unwritten: None,
         };
         work.write_json(Kind::Start, start);
@@ -175,6 +178,7 @@ struct Work {
     /// Records of windows that ended.
     turned: u64,
     writer: Option<Writer>,
+    flight: Option<Memory>,
     unwritten: Option<WriteError>,
 }
 
@@ -229,6 +233,9 @@ impl Work {
         }
         let batch = self.buffer.split().freeze();
         self.write(Kind::Batch, &batch);
+        if let Some(memory) = &self.flight {
+            memory.push(monotonic_ns(), batch.clone());
+        }
         self.aggregator.feed(batch);
         bytes
     }

@@ -4,8 +4,9 @@
 use super::{EndFrame, StartFrame, dns_config};
 use crate::{
     aggregate::{Aggregator, Closing, Finished},
+    flight::{Figure, window_of},
     recording::{Kind, ReadError, Reader},
-    snapshot::{Overhead, Rotated},
+    snapshot::{Overhead, Rotated, Snapshot},
 };
 use std::{path::Path, time::Duration};
 
@@ -40,6 +41,9 @@ pub fn replay(path: &Path) -> Result<Replayed, ReplayError> {
     let dropped = reader.dropped();
     let rotated = (dropped.files > 0).then_some(Rotated { files: dropped.files, size_bytes: dropped.bytes });
     let mut end: Option<EndFrame> = None;
+    // Of what the flight recorder wrote.
+    let figure = start.meta.flight.as_ref().and_then(|flight| flight.cause.what.parse::<Figure>().ok());
+    let mut around = Vec::new();
     for frame in reader.by_ref() {
         match frame {
             Ok(frame) => match frame.kind {
@@ -47,6 +51,10 @@ pub fn replay(path: &Path) -> Result<Replayed, ReplayError> {
                 Kind::End => match serde_json::from_slice(&frame.payload) {
                     Ok(frame) => end = Some(frame),
                     Err(error) => damage.push(format!("the last frame cannot be read: {error}")),
+                },
+                Kind::Snapshot => match Snapshot::from_json(&frame.payload) {
+                    Ok(snapshot) => around.push(window_of(&snapshot, figure.as_ref())),
+                    Err(error) => damage.push(format!("a snapshot around it cannot be read: {error}")),
                 },
                 Kind::Start | Kind::Tick => {}
             },
@@ -60,6 +68,9 @@ pub fn replay(path: &Path) -> Result<Replayed, ReplayError> {
     }
     let mut closing = closing(start, end, &aggregator, bad_frames);
     closing.meta.rotated = rotated;
+    if let Some(flight) = &mut closing.meta.flight {
+        flight.windows = around;
+    }
     Ok(Replayed { finished: aggregator.finish(closing), damage })
 }
 
@@ -131,7 +142,7 @@ mod tests {
         path_mtu::Learnt,
         probes::PATH_MTU,
         recording::{Writer, WriterOptions},
-        snapshot::{Probe, Snapshot, sample},
+        snapshot::{Probe, sample},
     };
     use nettrace_common::Loss;
     use std::{fs, path::PathBuf};

@@ -4,7 +4,8 @@
 //! Needs a running [`Capture`]; yields a [`Window`] each time that one ends.
 
 use super::{
-    Capture, CaptureError, EndFrame, TcpCounts, conntrack_way, count_tcp, in_use, monotonic_ns, unix_ns,
+    Capture, CaptureError, EndFrame, StartFrame, TcpCounts, conntrack_way, count_tcp, in_use, monotonic_ns,
+    nanos, rows, unix_ns,
 };
 use crate::{
     aggregate::Closing,
@@ -15,18 +16,45 @@ use crate::{
     node::{Before, Node},
     path_mtu::Learnt,
     probes::{PATH_MTU, TCP_COUNTERS},
-    snapshot::{Probe, Snapshot},
+    snapshot::{Meta, Overhead, Probe, Snapshot},
 };
+use bytes::Bytes;
 use nettrace_common::{Counter, Loss, Signal};
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 /// What is known when a window begins.
 #[derive(Default)]
 pub(super) struct Turn {
     /// The kernel side's books as they were.
     pub(super) kernel: KernelState,
+    /// The same at earlier ends of windows, oldest first, for the flight recorder.
+    anchors: VecDeque<Anchor>,
     /// What the node was last seen to be set to; none before it was looked at.
     pub(super) node: Option<Seen>,
+}
+
+/// The kernel side's books at the end of an earlier window.
+struct Anchor {
+    /// CLOCK_MONOTONIC, ns.
+    at_ns: u64,
+    /// Unix time, ns.
+    at_unix_ns: u64,
+    kernel: KernelState,
+}
+
+/// Readings of the books that are held within the time of the flight recorder: the time that a file covers is longer than was
+/// asked for by one part in so many.
+const ANCHORS: u64 = 4;
+
+/// The time before the end of the latest window, as a recording has it.
+#[derive(Debug)]
+pub struct Stretch {
+    /// First frame.
+    pub start: StartFrame,
+    /// Last frame.
+    pub end: EndFrame,
+    /// Records in between.
+    pub batches: Vec<Bytes>,
 }
 
 /// What the node was seen to be set to.
@@ -156,7 +184,9 @@ impl Capture {
         let (tcp, conntrack) = self.read_counters(&mut kernel);
         // Records that are under way are told of in the next window, with what became of them.
         let told = closed.received() + kernel.loss(Loss::RingFull);
-        self.turn.kernel = told_of(absolute, &self.turn.kernel, told);
+        let before = std::mem::replace(&mut self.turn.kernel, KernelState::default());
+        self.turn.kernel = told_of(absolute, &before, told);
+        self.anchor(before);
         set(&mut kernel.counters, told);
         (self.tcp, self.conntrack) = (tcp, conntrack);
         if let Some(Seen { node, learnt }) = &self.turn.node {
@@ -179,6 +209,51 @@ impl Capture {
         let end = EndFrame { end_ns, kernel, meta, interfaces, scopes, probes, overhead };
         let closing = Closing::of(end, start_ns, u64::from(self.options.programs.ring_bytes));
         Ok(Window { snapshot: closed.finish(closing).snapshot, end_ns })
+    }
+
+    /// Keeps the books as the window that ends found them, where the flight recorder may want them.
+    fn anchor(&mut self, kernel: KernelState) {
+        let Some(memory) = &self.flight else { return };
+        let held_ns = nanos(memory.options().time);
+        let anchors = &mut self.turn.anchors;
+        if anchors.back().is_none_or(|last| self.start_ns - last.at_ns >= held_ns / ANCHORS) {
+            anchors.push_back(Anchor { at_ns: self.start_ns, at_unix_ns: self.meta.start_unix_ns, kernel });
+        }
+        // The oldest that is needed is the latest that is old enough.
+        while anchors.get(1).is_some_and(|second| self.start_ns - second.at_ns >= held_ns) {
+            anchors.pop_front();
+        }
+    }
+
+    /// At least so long before the end of the latest window; less where the capture is younger, and where the memory did not hold
+    /// as much. None where nothing is held.
+    #[must_use]
+    pub fn stretch(&self, time: Duration) -> Option<Stretch> {
+        let memory = self.flight.as_ref()?;
+        let wanted_ns = self.start_ns.saturating_sub(nanos(time));
+        let old_enough = |anchor: &&Anchor| anchor.at_ns <= wanted_ns;
+        let anchor = self.turn.anchors.iter().rev().find(old_enough).or_else(|| self.turn.anchors.front())?;
+        let (interfaces, scopes) = rows(&self.table);
+        let mut meta = Meta { start_unix_ns: anchor.at_unix_ns, ..self.meta.clone() };
+        let start = StartFrame {
+            start_ns: anchor.at_ns,
+            dns_timeout_ns: nanos(self.options.dns_timeout),
+            meta: meta.clone(),
+            interfaces: interfaces.clone(),
+            scopes: scopes.clone(),
+            probes: self.attached.probes.clone(),
+            ring_bytes: u64::from(self.options.programs.ring_bytes),
+        };
+        meta.duration_ns = self.start_ns - anchor.at_ns;
+        let mut kernel = self.turn.kernel.since(&anchor.kernel);
+        kernel.packets.budget_per_cpu_per_s = self.options.programs.packets_per_second;
+        if let Some(seen) = &self.turn.node {
+            (kernel.node, kernel.learnt) = ((*seen.node).clone(), (*seen.learnt).clone());
+        }
+        let probes = self.attached.probes.clone();
+        let overhead = Overhead::default();
+        let end = EndFrame { end_ns: self.start_ns, kernel, meta, interfaces, scopes, probes, overhead };
+        Some(Stretch { start, end, batches: memory.since(anchor.at_ns) })
     }
 
     /// What the kernel counts besides our programs, since the window began; and the readings for the next one.

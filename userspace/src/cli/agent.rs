@@ -7,15 +7,19 @@ use super::{
     run::{self, MAP_BYTES},
 };
 use crate::{
-    agent::{Event, Host, Hub, Outlets, Status, Work},
-    capture::{self, Capture},
+    agent::{Event, Host, Hub, Outlets, Site, Status, Work},
+    capture::{self, Capture, CaptureError, Options},
+    change::StateDir,
     config::{self, AgentConfig, LogConfig, LogFormat, LogLevel},
     preflight::{self, Needs},
+    privilege,
 };
 use anyhow::{Context as _, anyhow};
 use std::{
+    fs::DirBuilder,
     io::{self, IsTerminal as _},
-    path::Path,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
     time::Duration,
 };
 use tokio::{
@@ -38,17 +42,22 @@ pub(super) fn run(config: AgentConfig, page_bytes: u64) -> Result<Exit, Failure>
             map_bytes: u64::from(config.capture.ring_bytes) + MAP_BYTES,
         },
     )?;
-    let mut machine = Machine { lab: None, file: config.file.clone(), page_bytes };
-    machine.lab = config.capture.lab.map(ChildLab::start).transpose()?;
     let (tell, mut events) = channel(WAITING);
     let hub = Hub::new(status(&config), tell.clone());
     signals(tell)?;
-    let capture = Capture::start(run::options(&config.capture, machine.lab.as_ref(), None))?;
+    let outlets = Outlets::new(&config, &hub).map_err(Failure::usage)?;
+    let sections = &config.sections;
+    let kept = sections.history.enabled.then(|| sections.history.dir.clone());
+    // Before anything is attached: a port that is taken is told at once.
+    let site = Site::start(&sections.web, hub.clone(), outlets.metrics(), kept).map_err(Failure::usage)?;
+    let lab = config.capture.lab.map(ChildLab::start).transpose()?;
+    let mut machine = Machine { lab, site, file: config.file.clone(), page_bytes };
+    let capture = machine.capture(&config)?;
     if let Some(lab) = &mut machine.lab {
         lab.run(LAB)?;
     }
     tracing::info!("measuring {} interfaces", capture.interfaces().len());
-    let outlets = Outlets::default();
+    give_up_privileges(&config, machine.lab.as_ref(), &hub)?;
     let work = Work::new(&mut machine, hub, config, capture, outlets);
     work.run(&mut events).map_err(|error| Failure::from(anyhow::Error::new(error)))?;
     tracing::info!("ended");
@@ -92,10 +101,43 @@ fn status(config: &AgentConfig) -> Status {
     }
 }
 
+/// Keeps what the agent needs from now on, and no more. A lab is taken down by who set it up, so that all is kept then.
+fn give_up_privileges(config: &AgentConfig, lab: Option<&ChildLab>, hub: &Hub) -> Result<(), Failure> {
+    if lab.is_some() {
+        hub.update(|status| status.privileges = vec!["all kept: a lab is to be taken down".to_owned()]);
+        return Ok(());
+    }
+    let sections = &config.sections;
+    let namespaces = run::namespaces(&config.capture);
+    let mut needs = privilege::Needs::of_namespaces(namespaces.iter().map(|n| n.path.as_deref()));
+    let web = &sections.web;
+    let read = [&config.file, &web.token_file, &web.tls_certificate, &web.tls_key];
+    needs.read.extend(read.into_iter().flatten().cloned());
+    needs.read.push(StateDir::new(sections.agent.state_dir.as_deref()).path().to_owned());
+    let kept = [
+        sections.history.enabled.then_some(&sections.history.dir),
+        sections.flight.enabled.then_some(&sections.flight.dir),
+    ];
+    for dir in kept.into_iter().flatten() {
+        // Where it cannot be made, who writes there says so.
+        match DirBuilder::new().recursive(true).mode(0o700).create(dir) {
+            Ok(()) => needs.write.push(dir.clone()),
+            Err(error) => tracing::warn!("cannot make {}: {error}", dir.display()),
+        }
+    }
+    let status = privilege::drop(&sections.privilege, &needs)
+        .context("cannot give up privileges; `drop = false` in [privilege] keeps them")?;
+    let words = status.words();
+    tracing::info!("privileges: {}", words.join("; "));
+    hub.update(|status| status.privileges = words);
+    Ok(())
+}
+
 /// What the loop asks for.
 struct Machine {
     lab: Option<ChildLab>,
-    file: Option<std::path::PathBuf>,
+    site: Site,
+    file: Option<PathBuf>,
     page_bytes: u64,
 }
 
@@ -104,17 +146,29 @@ impl Host for Machine {
         if config.capture.lab.is_some() != self.lab.is_some() {
             return Err("[capture] lab: cannot be changed while the agent runs".to_owned());
         }
-        let options = run::options(&config.capture, self.lab.as_ref(), None);
-        Capture::start(options).map_err(|error| error.to_string())
+        if !privilege::may_load() {
+            return Err(
+                "[capture] is not taken before the next start: [privilege] loading is false".to_owned()
+            );
+        }
+        self.capture(config).map_err(|error| error.to_string())
     }
 
     fn reread(&mut self) -> Result<Option<AgentConfig>, String> {
-        let read = |file: &std::path::PathBuf| AgentConfig::read(file, self.page_bytes);
+        let read = |file: &PathBuf| AgentConfig::read(file, self.page_bytes);
         self.file.as_ref().map(read).transpose().map_err(|error| error.to_string())
     }
 
-    fn follow(&mut self, _config: &AgentConfig) -> Result<(), String> {
-        Ok(())
+    fn follow(&mut self, config: &AgentConfig) -> Result<(), String> {
+        self.site.follow(&config.sections.web).map_err(|error| error.to_string())
+    }
+}
+
+impl Machine {
+    fn capture(&self, config: &AgentConfig) -> Result<Capture, CaptureError> {
+        let options = run::options(&config.capture, self.lab.as_ref(), None);
+        let flight = config.sections.flight.memory_options();
+        Capture::start(Options { flight, ..options })
     }
 }
 

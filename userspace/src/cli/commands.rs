@@ -1,8 +1,8 @@
 //! From the command line to an exit code: one clear line for every failure.
 
 use super::{
-    Cli, Command, Exit, agent, apply, bench, completions, doctor, input, lab, man_page, man_pages, recommend,
-    run, tune, undo,
+    Cli, Command, Exit, agent, apply, bench, completions, doctor, history, input, lab, man_page, man_pages,
+    recommend, run, top, tune, undo,
 };
 use crate::{
     capture::CaptureError,
@@ -132,7 +132,7 @@ fn log(verbosity: u8) {
     };
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(io::stderr)
+        .with_writer(crate::top::stderr)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .without_time()
@@ -154,6 +154,7 @@ fn dispatch(action: Action) -> Result<Exit, Failure> {
             write_report(&snapshot, &output)?;
             Ok(Exit::Ok)
         }
+        Action::Top(top) => top::top(&top),
         Action::Agent { file, capture, page_bytes } => {
             let config = agent::configuration(file.as_deref(), capture, page_bytes)?;
             agent::run(config, page_bytes)
@@ -180,6 +181,7 @@ fn dispatch(action: Action) -> Result<Exit, Failure> {
         Action::Guard { state_dir } => undo::guard(state_dir.as_deref()),
         Action::Recommend { capture, advice } => recommend::advise(&capture, &advice),
         Action::Report { file, output } => report_file(&file, &output),
+        Action::History { args, output } => history::history(&args, &output),
         Action::Doctor { json } => doctor::examine(json),
         Action::Lab { topology, serve: true, .. } => lab::serve(topology),
         Action::Lab { topology, duration, .. } => lab::hold(topology, duration),
@@ -236,10 +238,20 @@ pub(super) fn colorful() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
-fn write_report(snapshot: &Snapshot, output: &Output) -> Result<(), Failure> {
+pub(super) fn write_report(snapshot: &Snapshot, output: &Output) -> Result<(), Failure> {
+    write_text(output, |options| {
+        report::render(snapshot, output.format, options).context("cannot write the report")
+    })
+}
+
+/// Writes what is rendered to where it is to go.
+pub(super) fn write_text(
+    output: &Output,
+    render: impl FnOnce(&report::Options) -> anyhow::Result<String>,
+) -> Result<(), Failure> {
     let color = output.path.is_none() && colorful();
     let options = report::Options { top: output.top, color, ..report::Options::default() };
-    let text = report::render(snapshot, output.format, &options).context("cannot write the report")?;
+    let text = render(&options)?;
     match &output.path {
         Some(path) => {
             fs::write(path, text).with_context(|| format!("cannot write report {}", path.display()))?;

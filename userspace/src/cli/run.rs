@@ -32,11 +32,7 @@ pub(super) fn measure(
     config: &config::Capture,
     record: Option<(PathBuf, WriterOptions)>,
 ) -> Result<Finished, Failure> {
-    let needs = Needs {
-        namespaces: !config.netns.is_empty() || config.lab.is_some(),
-        map_bytes: u64::from(config.ring_bytes) + MAP_BYTES,
-    };
-    preflight::check(&Host, needs)?;
+    preflight::check(&Host, needs(config))?;
     let interrupted = interrupt()?;
     let mut lab = config.lab.map(ChildLab::start).transpose()?;
     let capture = Capture::start(options(config, lab.as_ref(), record))?;
@@ -54,9 +50,26 @@ pub(super) fn measure(
 
 /// A capture that runs until it is stopped, without a lab.
 pub(super) fn start(config: &config::Capture) -> Result<Capture, Failure> {
-    let map_bytes = u64::from(config.ring_bytes) + MAP_BYTES;
-    preflight::check(&Host, Needs { namespaces: !config.netns.is_empty(), map_bytes })?;
+    preflight::check(&Host, needs(config))?;
     Ok(Capture::start(options(config, None, None))?)
+}
+
+/// A capture that runs until it is stopped, with its lab if one was asked for, whose traffic has begun.
+pub(super) fn start_with_lab(config: &config::Capture) -> Result<(Capture, Option<ChildLab>), Failure> {
+    preflight::check(&Host, needs(config))?;
+    let mut lab = config.lab.map(ChildLab::start).transpose()?;
+    let capture = Capture::start(options(config, lab.as_ref(), None))?;
+    if let Some(lab) = &mut lab {
+        lab.run(config.duration.unwrap_or(UNTIL_INTERRUPTED))?;
+    }
+    Ok((capture, lab))
+}
+
+fn needs(config: &config::Capture) -> Needs {
+    Needs {
+        namespaces: !config.netns.is_empty() || config.lab.is_some(),
+        map_bytes: u64::from(config.ring_bytes) + MAP_BYTES,
+    }
 }
 
 /// Namespaces that are measured, without a lab.
@@ -105,6 +118,7 @@ pub(super) fn options(
         filter_text: config.filter_text.clone(),
         lab: lab.is_some(),
         record,
+        flight: None,
     }
 }
 

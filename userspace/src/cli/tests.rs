@@ -34,7 +34,7 @@ fn the_definition_is_sound() {
 #[test]
 fn every_help_ends_with_exit_codes_and_examples() {
     let all = all();
-    assert_eq!(all.len(), 1 + 18 + 9);
+    assert_eq!(all.len(), 1 + 19 + 9);
     for (name, _) in all {
         let line = format!("{name} --help");
         let help = parse(&line).unwrap_err();
@@ -151,6 +151,7 @@ fn there_is_a_manual_page_for_every_command_that_is_shown() {
             "nettrace-config-check.1",
             "nettrace-config.1",
             "nettrace-doctor.1",
+            "nettrace-history.1",
             "nettrace-keep.1",
             "nettrace-lab.1",
             "nettrace-recommend.1",
@@ -159,6 +160,7 @@ fn there_is_a_manual_page_for_every_command_that_is_shown() {
             "nettrace-rollback.1",
             "nettrace-run.1",
             "nettrace-status.1",
+            "nettrace-top.1",
             "nettrace-tune.1",
             "nettrace.1"
         ]

@@ -4,7 +4,15 @@
 //! `nettrace run` under their own names, and their values are checked by the same code.
 
 use super::{Capture, UsageError, capture, units};
-use crate::{agent::BudgetConfig, cli::CaptureArgs};
+use crate::{
+    agent::BudgetConfig,
+    cli::CaptureArgs,
+    export::{MetricsConfig, OtlpConfig},
+    flight::FlightConfig,
+    history::{HistoryConfig, HistoryError},
+    privilege::PrivilegeConfig,
+    web::{WebConfig, WebConfigError},
+};
 use clap::{Args as _, FromArgMatches as _};
 use serde::Deserialize;
 use std::{
@@ -40,8 +48,20 @@ pub struct Sections {
     capture: BTreeMap<String, Spanned<Value>>,
     /// `[agent]`.
     pub agent: AgentSection,
+    /// `[metrics]`.
+    pub metrics: MetricsConfig,
+    /// `[otlp]`.
+    pub otlp: OtlpConfig,
+    /// `[web]`.
+    pub web: WebConfig,
+    /// `[history]`.
+    pub history: HistoryConfig,
+    /// `[flight]`.
+    pub flight: FlightConfig,
     /// `[budget]`.
     pub budget: BudgetConfig,
+    /// `[privilege]`.
+    pub privilege: PrivilegeConfig,
     /// `[log]`.
     pub log: LogConfig,
 }
@@ -125,6 +145,22 @@ pub enum ConfigError {
         /// What was found, and what was expected.
         what: String,
     },
+    /// `[web]` contradicts itself.
+    #[error("{}: {error}", path.display())]
+    Web {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: WebConfigError,
+    },
+    /// `[history]` contradicts itself.
+    #[error("{}: {error}", path.display())]
+    History {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: HistoryError,
+    },
     /// The options of `[capture]` do not go together.
     #[error("{}: [capture] {error}", path.display())]
     Capture {
@@ -168,6 +204,9 @@ impl AgentConfig {
             let what = format!("findings is {findings:?}: expected no less than interval, {interval:?}");
             return Err(wrong(at, what));
         }
+        let owned = || path.to_owned();
+        sections.web.check().map_err(|error| ConfigError::Web { path: owned(), error })?;
+        sections.history.check().map_err(|error| ConfigError::History { path: owned(), error })?;
         let args = capture_args(&sections.capture).map_err(|(at, what)| wrong(at, what))?;
         let capture = capture(args, page_bytes)
             .map_err(|error| ConfigError::Capture { path: path.to_owned(), error })?;

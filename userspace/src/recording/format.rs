@@ -1,21 +1,23 @@
 //! The layout of a recording's files. All integers are little-endian.
 //!
-//! A file is a [`FileHeader`] and then frames. A frame is a [`FrameHeader`] and its payload, LZ4-compressed (block
-//! format) when that is smaller:
+//! A file is a [`FileHeader`] and then frames. A frame is a [`FrameHeader`] and its payload, compressed when that is
+//! smaller: batches, which come fast, by LZ4 (block format), snapshots by DEFLATE (RFC 1951). Segments of
+//! [`crate::history`] are made of the same frames.
 //!
 //! | bytes | field | |
 //! | --- | --- | --- |
 //! | 0..4 | `len` | bytes of the payload as stored |
 //! | 4 | `kind` | a [`Kind`] |
-//! | 5 | `flags` | [`COMPRESSED`], [`COPY`] |
+//! | 5 | `flags` | [`COMPRESSED`], [`COPY`], [`DEFLATED`] |
 //! | 6..8 | `check` | low half of the CRC-32 of the other fields but `crc32`: whether `len` can be trusted |
 //! | 8..12 | `raw_len` | bytes of the payload |
 //! | 12..16 | `crc32` | CRC-32 (IEEE) of `len`, `kind`, `flags`, `raw_len` and the stored payload |
 
+use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
 use nettrace_common::WIRE_VERSION;
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Write as _},
     path::Path,
 };
 
@@ -26,10 +28,12 @@ pub const MAX_PAYLOAD_BYTES: usize = 64 << 20;
 
 /// How a file begins: a byte that no text has, the name, and line ends that a transfer as text would change.
 pub(super) const MAGIC: [u8; 8] = *b"\x89NTREC\r\n";
-/// Flag: the payload is compressed.
+/// Flag: the payload is compressed by LZ4.
 pub(super) const COMPRESSED: u8 = 1;
 /// Flag: a Start frame repeated at the head of a later file.
 pub(super) const COPY: u8 = 2;
+/// Flag: the payload is compressed by DEFLATE.
+pub(crate) const DEFLATED: u8 = 4;
 
 /// What a frame holds.
 #[repr(u8)]
@@ -43,6 +47,8 @@ pub enum Kind {
     Tick = 3,
     /// The kernel side's state at the end (JSON). The last frame; without it the recording is incomplete.
     End = 4,
+    /// A snapshot of a time around what is recorded (JSON). Only in what the flight recorder writes.
+    Snapshot = 5,
 }
 
 impl Kind {
@@ -52,6 +58,7 @@ impl Kind {
             2 => Self::Batch,
             3 => Self::Tick,
             4 => Self::End,
+            5 => Self::Snapshot,
             _ => return None,
         })
     }
@@ -127,20 +134,20 @@ impl FileHeader {
 
 /// The head of every frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FrameHeader {
+pub(crate) struct FrameHeader {
     /// Bytes of the payload as stored.
-    pub(super) len: u32,
-    /// A [`Kind`].
-    pub(super) kind: u8,
-    /// [`COMPRESSED`], [`COPY`].
-    pub(super) flags: u8,
+    pub(crate) len: u32,
+    /// A [`Kind`]; segments of a history have their own.
+    pub(crate) kind: u8,
+    /// [`COMPRESSED`], [`COPY`], [`DEFLATED`].
+    pub(crate) flags: u8,
     /// Bytes of the payload.
-    pub(super) raw_len: u32,
+    pub(crate) raw_len: u32,
 }
 
 impl FrameHeader {
     /// Bytes in a file.
-    pub(super) const LEN: usize = 16;
+    pub(crate) const LEN: usize = 16;
 
     /// CRC-32 of the fields, to be continued with the payload.
     fn hasher(&self) -> crc32fast::Hasher {
@@ -152,7 +159,7 @@ impl FrameHeader {
     }
 
     /// CRC-32 of the fields and the stored payload.
-    pub(super) fn crc32(&self, stored: &[u8]) -> u32 {
+    pub(crate) fn crc32(&self, stored: &[u8]) -> u32 {
         let mut hasher = self.hasher();
         hasher.update(stored);
         hasher.finalize()
@@ -174,36 +181,81 @@ impl FrameHeader {
     }
 
     /// The fields and the `crc32` that goes with them, or none when the header's own check is wrong.
-    pub(super) fn decode(bytes: &[u8; Self::LEN]) -> Option<(Self, u32)> {
+    pub(crate) fn decode(bytes: &[u8; Self::LEN]) -> Option<(Self, u32)> {
         let header =
             Self { len: u32_at(bytes, 0), kind: bytes[4], flags: bytes[5], raw_len: u32_at(bytes, 8) };
         let check = u16::from_le_bytes([bytes[6], bytes[7]]);
         sums_agree(header.check(), check).then(|| (header, u32_at(bytes, 12)))
     }
+
+    /// Whether its lengths agree with its flags, and no payload is larger than [`MAX_PAYLOAD_BYTES`].
+    pub(crate) const fn lengths_fit(&self) -> bool {
+        let fits = if self.is_compressed() { self.len < self.raw_len } else { self.len == self.raw_len };
+        fits && self.raw_len as usize <= MAX_PAYLOAD_BYTES
+    }
+
+    const fn is_compressed(&self) -> bool {
+        self.flags & (COMPRESSED | DEFLATED) != 0
+    }
+
+    /// The payload of what is stored of it; none where it cannot be decompressed to [`Self::raw_len`] bytes, which the caller
+    /// has compared with [`MAX_PAYLOAD_BYTES`].
+    pub(crate) fn unpack(&self, stored: Vec<u8>) -> Option<Vec<u8>> {
+        if !self.is_compressed() {
+            return Some(stored);
+        }
+        let mut raw = vec![0; self.raw_len as usize];
+        if self.flags & DEFLATED == 0 {
+            let len = lz4_flex::block::decompress_into(&stored, &mut raw).ok()?;
+            return (len == raw.len()).then_some(raw);
+        }
+        let mut inflated = DeflateDecoder::new(stored.as_slice());
+        inflated.read_exact(&mut raw).ok()?;
+        // Nothing may follow.
+        matches!(inflated.read(&mut [0]), Ok(0)).then_some(raw)
+    }
 }
 
 /// Whether two checksums are the same. A fuzzer would hardly ever guess one, and what is behind would go untested, so
 /// to a fuzzer all of them are.
-pub(super) fn sums_agree<T: PartialEq + Copy>(a: T, b: T) -> bool {
+pub(crate) fn sums_agree<T: PartialEq + Copy>(a: T, b: T) -> bool {
     cfg!(fuzzing) || a == b
 }
 
-/// Replaces `out` by the frame of a payload, whose length the caller has compared with [`MAX_PAYLOAD_BYTES`].
-pub(super) fn encode_frame(kind: Kind, flags: u8, payload: &[u8], out: &mut Vec<u8>) {
+/// Replaces `out` by the frame of a payload, whose length the caller has compared with [`MAX_PAYLOAD_BYTES`]. With
+/// [`DEFLATED`] among the flags it is deflated, else compressed by LZ4; neither where it would not become smaller.
+pub(crate) fn encode_frame(kind: u8, flags: u8, payload: &[u8], out: &mut Vec<u8>) {
     out.clear();
-    out.resize(FrameHeader::LEN + lz4_flex::block::get_maximum_output_size(payload.len()), 0);
-    let compressed = lz4_flex::block::compress_into(payload, &mut out[FrameHeader::LEN..]);
-    let (flags, len) = match compressed {
-        Ok(len) if len < payload.len() => (flags | COMPRESSED, len),
+    out.resize(FrameHeader::LEN, 0);
+    let packed = if flags & DEFLATED == 0 { lz4(payload, out) } else { deflate(payload, out) };
+    let mut flags = flags & !DEFLATED;
+    match packed {
+        Some(flag) if out.len() - FrameHeader::LEN < payload.len() => flags |= flag,
         _ => {
-            out[FrameHeader::LEN..][..payload.len()].copy_from_slice(payload);
-            (flags, payload.len())
+            out.truncate(FrameHeader::LEN);
+            out.extend_from_slice(payload);
         }
-    };
-    out.truncate(FrameHeader::LEN + len);
-    let header = FrameHeader { len: len as u32, kind: kind as u8, flags, raw_len: payload.len() as u32 };
+    }
+    let len = (out.len() - FrameHeader::LEN) as u32;
+    let header = FrameHeader { len, kind, flags, raw_len: payload.len() as u32 };
     let crc = header.crc32(&out[FrameHeader::LEN..]);
     out[..FrameHeader::LEN].copy_from_slice(&header.encode(crc));
+}
+
+/// Appends the payload, compressed, and yields the flag that says so.
+fn lz4(payload: &[u8], out: &mut Vec<u8>) -> Option<u8> {
+    let at = out.len();
+    out.resize(at + lz4_flex::block::get_maximum_output_size(payload.len()), 0);
+    let len = lz4_flex::block::compress_into(payload, &mut out[at..]).ok()?;
+    out.truncate(at + len);
+    Some(COMPRESSED)
+}
+
+fn deflate(payload: &[u8], out: &mut Vec<u8>) -> Option<u8> {
+    let mut deflated = DeflateEncoder::new(out, Compression::default());
+    deflated.write_all(payload).ok()?;
+    deflated.try_finish().ok()?;
+    Some(DEFLATED)
 }
 
 /// What a file seems to be.
@@ -243,11 +295,11 @@ pub fn sniff_bytes(head: &[u8]) -> FileKind {
 }
 
 /// The integer at `at`; the caller keeps within the array.
-fn u32_at<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+pub(crate) fn u32_at<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-fn u64_at<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
+pub(crate) fn u64_at<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 

@@ -6,8 +6,8 @@
 //! cannot be trusted, and reading goes on with the next file.
 
 use super::format::{
-    COMPRESSED, COPY, FORMAT_VERSION, FileHeader, FileKind, FrameHeader, Kind, MAGIC, MAX_PAYLOAD_BYTES,
-    sniff_bytes, sums_agree,
+    COMPRESSED, COPY, DEFLATED, FORMAT_VERSION, FileHeader, FileKind, FrameHeader, Kind, MAGIC,
+    MAX_PAYLOAD_BYTES, sniff_bytes, sums_agree,
 };
 use super::{rotated_path, rotated_paths};
 use bytes::Bytes;
@@ -152,7 +152,7 @@ pub enum Damage {
     },
     /// A frame that cannot be decompressed; it is skipped.
     #[error("a frame cannot be decompressed to {raw_len} bytes; it is skipped")]
-    Lz4 {
+    Unpack {
         /// Bytes of the payload.
         raw_len: u32,
     },
@@ -294,14 +294,8 @@ impl<R: Read> FrameReader<R> {
         if !sums_agree(header.crc32(&stored), crc) {
             return self.damage(begin, Damage::Checksum { len: header.len });
         }
-        let payload = if header.flags & COMPRESSED == 0 {
-            stored
-        } else {
-            let mut raw = vec![0; header.raw_len as usize];
-            match lz4_flex::block::decompress_into(&stored, &mut raw) {
-                Ok(len) if len == raw.len() => raw,
-                _ => return self.damage(begin, Damage::Lz4 { raw_len: header.raw_len }),
-            }
+        let Some(payload) = header.unpack(stored) else {
+            return self.damage(begin, Damage::Unpack { raw_len: header.raw_len });
         };
         Ok((Frame { kind, payload: payload.into() }, header.flags & COPY != 0))
     }
@@ -506,13 +500,13 @@ impl Iterator for Reader {
 /// The kind of a frame whose header makes sense.
 fn plausible(header: FrameHeader) -> Result<Kind, Damage> {
     let FrameHeader { len, kind, flags, raw_len } = header;
-    let known = Kind::from_u8(kind).filter(|_| flags & !(COMPRESSED | COPY) == 0);
+    let both = COMPRESSED | DEFLATED;
+    let known = Kind::from_u8(kind).filter(|_| flags & !(both | COPY) == 0 && flags & both != both);
     let Some(known) = known else { return Err(Damage::UnknownKind { kind, flags }) };
     if raw_len as usize > MAX_PAYLOAD_BYTES {
         return Err(Damage::TooLarge { raw_len });
     }
-    let fits = if flags & COMPRESSED == 0 { len == raw_len } else { len < raw_len };
-    if fits { Ok(known) } else { Err(Damage::Length { len, raw_len }) }
+    if header.lengths_fit() { Ok(known) } else { Err(Damage::Length { len, raw_len }) }
 }
 
 fn open_file(path: &Path) -> Result<FrameReader<BufReader<File>>, ReadError> {

@@ -24,6 +24,7 @@ fn small() -> Vec<(Kind, Vec<u8>)> {
         (Kind::Batch, (0..60).collect()),
         (Kind::Batch, vec![7; 500]),
         (Kind::Tick, Vec::new()),
+        (Kind::Snapshot, b"{\"schema\":1,\"schema\":1,\"schema\":1,\"schema\":1}".to_vec()),
         (Kind::End, b"{}".to_vec()),
     ]
 }
@@ -175,7 +176,9 @@ fn forged_frames_are_refused_without_taking_memory() {
     assert_eq!(forge(4, 2, 1, 4, b"abcd"), Damage::Length { len: 4, raw_len: 4 });
     assert_eq!(forge(4, 9, 0, 4, b"abcd"), Damage::UnknownKind { kind: 9, flags: 0 });
     assert_eq!(forge(4, 2, 8, 4, b"abcd"), Damage::UnknownKind { kind: 2, flags: 8 });
-    assert_eq!(forge(4, 2, 1, 4000, b"abcd"), Damage::Lz4 { raw_len: 4000 });
+    assert_eq!(forge(4, 2, 5, 9, b"abcd"), Damage::UnknownKind { kind: 2, flags: 5 }, "one or the other");
+    assert_eq!(forge(4, 2, 1, 4000, b"abcd"), Damage::Unpack { raw_len: 4000 });
+    assert_eq!(forge(4, 5, 4, 4000, b"abcd"), Damage::Unpack { raw_len: 4000 });
     assert_eq!(forge(1 << 20, 2, 0, 1 << 20, b"abcd"), Damage::PayloadCutOff { have: 4, want: 1 << 20 });
 }
 
@@ -220,7 +223,7 @@ fn numbers_of_rotated_files_are_exact() {
 }
 
 /// Bytes that neither compress nor repeat (xorshift64).
-pub(super) fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut x = (seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     std::iter::repeat_with(|| {
         x ^= x << 13;
@@ -357,7 +360,7 @@ fn a_link_stays_a_link() {
 }
 
 fn kind_strategy() -> impl Strategy<Value = Kind> {
-    prop_oneof![Just(Kind::Batch), Just(Kind::Tick)]
+    prop_oneof![Just(Kind::Batch), Just(Kind::Tick), Just(Kind::Snapshot)]
 }
 
 proptest! {

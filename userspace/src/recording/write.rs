@@ -3,7 +3,7 @@
 //! Needs a path and [`WriterOptions`]; yields files and [`Stats`]. The first failure (disk full, say) is returned
 //! once with its cause, closes the writer, and what is handed over afterwards is counted as unwritten.
 
-use super::format::{COPY, FileHeader, FileKind, Kind, MAX_PAYLOAD_BYTES, encode_frame, sniff};
+use super::format::{COPY, DEFLATED, FileHeader, FileKind, Kind, MAX_PAYLOAD_BYTES, encode_frame, sniff};
 use super::{rotated_path, rotated_paths};
 use std::{
     collections::VecDeque,
@@ -233,15 +233,16 @@ impl Writer {
             });
         }
         let mut frame = std::mem::take(&mut self.scratch);
-        encode_frame(kind, 0, payload, &mut frame);
+        let packing = if kind == Kind::Snapshot { DEFLATED } else { 0 };
+        encode_frame(kind as u8, packing, payload, &mut frame);
         let written = self.make_room(frame.len() as u64).and_then(|()| self.put(&frame));
         self.scratch = frame;
         written?;
         self.file_frames += 1;
         match kind {
-            Kind::Start => encode_frame(kind, COPY, payload, &mut self.start),
+            Kind::Start => encode_frame(kind as u8, COPY, payload, &mut self.start),
             Kind::Tick => self.flush()?,
-            Kind::Batch | Kind::End => {}
+            Kind::Batch | Kind::End | Kind::Snapshot => {}
         }
         Ok(())
     }

@@ -61,7 +61,13 @@ pub fn percent(share: f64) -> String {
 /// Events a second over a time in ns: `7.13/s`; `-` when no time passed.
 #[must_use]
 pub fn rate(n: u64, ns: u64) -> String {
-    if ns == 0 { "-".to_owned() } else { format!("{}/s", significant(n as f64 * 1e9 / ns as f64)) }
+    if ns == 0 { "-".to_owned() } else { per_second(n as f64 * 1e9 / ns as f64) }
+}
+
+/// A rate that was computed: `7.13/s`; `-` when it is not a number.
+#[must_use]
+pub fn per_second(rate: f64) -> String {
+    if rate.is_finite() { format!("{}/s", significant(rate)) } else { "-".to_owned() }
 }
 
 /// A Unix time as `2026-01-01 00:00:00 UTC`.
@@ -164,6 +170,8 @@ mod tests {
         assert_eq!(percent(f64::NAN), "-");
         assert_eq!(rate(214, 30_000_000_000), "7.13/s");
         assert_eq!(rate(214, 0), "-");
+        assert_eq!(per_second(12_034.4), "12,034/s");
+        assert_eq!(per_second(f64::INFINITY), "-");
     }
 
     #[test]
@@ -177,7 +185,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_number_has_a_short_form_with_a_unit(n: u64, x: f64) {
-            for text in [duration(n), bytes(n), utc(n), rate(n, 1), percent(x), duration_f64(x)] {
+            for text in [duration(n), bytes(n), utc(n), rate(n, 1), per_second(x), percent(x), duration_f64(x)] {
                 prop_assert!(text.is_ascii() && !text.is_empty() && text.len() < 40, "{}", text);
             }
         }

@@ -8,6 +8,7 @@ mod advice;
 mod conntrack;
 mod dns;
 mod drops;
+mod flight;
 mod highlights;
 mod latency;
 mod netfilter;
@@ -267,7 +268,8 @@ pub fn clean(text: &str) -> String {
 /// Builds the view; tables have at most `top` rows.
 #[must_use]
 pub fn build(snapshot: &Snapshot, top: usize) -> View {
-    let mut sections = vec![latency::overall(snapshot)];
+    let mut sections: Vec<_> = flight::section(snapshot).into_iter().collect();
+    sections.push(latency::overall(snapshot));
     sections.extend(latency::by_interface(snapshot, top));
     sections.extend([
         dns::section(snapshot, top),
@@ -338,6 +340,9 @@ fn facts(snapshot: &Snapshot) -> Vec<Fact> {
         },
         Fact { name: "Written by", value: format!("nettrace {}", clean(&meta.version)) },
     ];
+    if let Some(cause) = flight::fact(snapshot) {
+        facts.insert(3, cause);
+    }
     if let Some(rotated) = meta.rotated {
         facts.insert(
             3,

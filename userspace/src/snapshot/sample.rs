@@ -66,6 +66,7 @@ fn meta() -> Meta {
         filter: None,
         lab: false,
         rotated: None,
+        flight: None,
     }
 }
 

@@ -151,19 +151,15 @@ fn fold_scopes(rows: &mut Vec<SignalData>) {
         rows.sort_by_key(place);
         return;
     }
+    if !rows.iter().any(|r| r.scope == OTHER_SCOPE) {
+        let scope = OTHER_SCOPE.to_owned();
+        rows.push(SignalData { scope, hist: Hist::new(), sum_ns: 0, max_ns: 0, ..rows[0].clone() });
+    }
     rows.sort_by_key(|r| (place(r), Reverse(r.hist.count())));
     let rest = cut(rows, MAX_SCOPES as usize);
-    let other = match rows.iter().position(|r| r.scope == OTHER_SCOPE) {
-        Some(at) => &mut rows[at],
-        None => {
-            let at = rows.iter().filter(|r| place(r) == 0).count();
-            let scope = OTHER_SCOPE.to_owned();
-            let empty = SignalData { scope, hist: Hist::new(), sum_ns: 0, max_ns: 0, ..rest[0].clone() };
-            rows.insert(at, empty);
-            &mut rows[at]
-        }
-    };
-    rest.iter().for_each(|row| add_signal(other, row));
+    if let Some(other) = rows.iter_mut().find(|r| r.scope == OTHER_SCOPE) {
+        rest.iter().for_each(|row| add_signal(other, row));
+    }
 }
 
 /// Most first; of more kinds than there are rows for, the rest is counted together.

@@ -296,7 +296,7 @@ fn a_thousand_agents_have_the_quantiles_of_all_their_latencies() {
     assert_eq!(union.meta.hostname, "node-0000, node-0001, node-0002, and 997 more");
     assert_eq!(union.meta.duration_ns, sample::empty().meta.duration_ns);
     assert!(union.tcp.peers.len() <= ROWS && union.conntrack.len() == ROWS + 1);
-    assert!(union.signals.len() <= MAX_SCOPES as usize + 1, "{}", union.signals.len());
+    assert!(union.signals.len() <= MAX_SCOPES as usize, "{}", union.signals.len());
     let scoped = union.signals.iter().filter(|s| s.scope != "all").map(|s| s.hist.count()).sum::<u64>();
     assert_eq!(scoped, all.count(), "scopes add up to all");
     let dropped = |t: &ConntrackTable| t.total().drop.unwrap_or(0);
@@ -365,7 +365,7 @@ fn tables_are_bounded_and_what_is_cut_is_counted_elsewhere() {
     assert_eq!((merged.conntrack.len(), conntrack(&merged)), (ROWS + 1, both(conntrack)));
     let latencies = |s: &Snapshot| s.signals.iter().map(|d| d.hist.count()).sum::<u64>();
     assert_eq!(latencies(&merged), both(latencies));
-    assert!(merged.signals.len() <= MAX_SCOPES as usize + 1);
+    assert!(merged.signals.len() <= MAX_SCOPES as usize);
     // Once full it stays as it is.
     let rows = merged.signals.len() + merged.conntrack.len() + merged.drops.len();
     merged.merge(&full(2_000));
