@@ -92,7 +92,7 @@ impl Agent {
             rss_bytes: pages * rustix::param::page_size() as u64,
             budget_step: sum(&text, "nettrace_budget_step"),
             cpu_seconds: (ticks(11)? + ticks(12)?) / per_second,
-            kernel_seconds: sum(&text, "nettrace_bpf_cpu_seconds_total"),
+            kernel_seconds: sum(&text, "nettrace_cpu_seconds_total{mode=\"kernel_programs\"}"),
         })
     }
 
@@ -100,7 +100,7 @@ impl Agent {
         let text = self.scrape()?.text;
         Ok(Counts {
             packets: sum(&text, "nettrace_packets_total"),
-            events: sum(&text, "nettrace_events_received_total"),
+            events: sum(&text, "nettrace_ring_records_total{result=\"received\"}"),
         })
     }
 

@@ -14,4 +14,5 @@ mod run;
 mod soak;
 mod stream;
 mod top;
+mod whole;
 mod windows;

@@ -5,6 +5,8 @@ use nettrace_tests::program::nettrace;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs::{self, File},
+    io::{Read as _, Write as _},
+    net::TcpStream,
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::Child,
@@ -62,9 +64,38 @@ impl Agent {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Where it listens.
+    pub(super) fn address(&self) -> String {
+        let log = self.log();
+        let said = log.split("listening at ").nth(1).unwrap();
+        said.chars().take_while(|c| c.is_ascii_digit() || ".:".contains(*c)).collect()
+    }
+
+    /// What it answers to a request for a path.
+    pub(super) fn get(&self, path: &str) -> String {
+        self.ask("GET", path)
+    }
+
+    pub(super) fn ask(&self, method: &str, path: &str) -> String {
+        let address = self.address();
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
     /// What it said so far.
     fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Ends it as a lack of memory would.
+    pub(super) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Ends it, and yields what it said.
@@ -85,15 +116,19 @@ impl Drop for Agent {
     }
 }
 
-pub(super) fn config(lab: &Lab, more: &str) -> String {
-    let node = lab.node().netns.name();
-    format!("[agent]\ninterval = '1s'\n[capture]\nnetns = ['{node}']\n{more}\n[log]\nformat = 'json'\n")
+/// Of an agent that measures a lab's node, keeps its files below a directory and listens where the kernel says.
+pub(super) fn config(lab: &Lab, dir: &Path, more: &str) -> String {
+    let (node, dir) = (lab.node().netns.name(), dir.display());
+    format!(
+        "[agent]\ninterval = '1s'\nfindings = '2s'\n[capture]\nnetns = ['{node}']\n{more}\n[log]\nformat = 'json'\n\
+         [web]\nlisten = '127.0.0.1:0'\n[history]\ndir = '{dir}/history'\ninterval = '2s'\n[flight]\ndir = '{dir}/flight'\n"
+    )
 }
 
 #[test]
 fn it_starts_reads_its_configuration_anew_and_ends() {
     let (lab, dir) = (Lab::start(LabConfig::default()).unwrap(), tempfile::tempdir().unwrap());
-    let mut agent = Agent::start(dir.path(), &config(&lab, ""));
+    let mut agent = Agent::start(dir.path(), &config(&lab, dir.path(), ""));
     let ready = agent.wait_for("READY=1");
     assert!(ready.contains("STATUS=") && ready.contains("probes"), "{ready}");
     agent.wait_for("WATCHDOG=1");
@@ -104,7 +139,7 @@ fn it_starts_reads_its_configuration_anew_and_ends() {
     agent.wait_for("READY=1");
     agent.wait_for("STATUS=");
     // One that measures something else.
-    fs::write(dir.path().join("agent.toml"), config(&lab, "signals = ['dns.latency']")).unwrap();
+    fs::write(dir.path().join("agent.toml"), config(&lab, dir.path(), "signals = ['dns.latency']")).unwrap();
     agent.signal(Signal::HUP);
     agent.wait_for("RELOADING=1");
     agent.wait_for("READY=1");

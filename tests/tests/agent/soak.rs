@@ -58,7 +58,7 @@ fn it_holds_no_more_after_long_than_after_a_while() {
     let seconds = env::var("NETTRACE_SOAK_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(40);
     let (lab, dir) = (Lab::start(LabConfig::default()).unwrap(), tempfile::tempdir().unwrap());
     let _server = DnsServer::start(lab.pod(Role::Dns)).unwrap();
-    let mut agent = Agent::start(dir.path(), &config(&lab, "ring_size = '8MiB'"));
+    let mut agent = Agent::start(dir.path(), &config(&lab, dir.path(), "ring_size = '8MiB'"));
     agent.wait_for("READY=1");
     let (stop, churned) = (AtomicBool::new(false), Churned::default());
     let going = || !stop.load(Ordering::Relaxed);
