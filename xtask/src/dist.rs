@@ -159,7 +159,24 @@ fn stage(program: &Path, runs_here: &Path) -> Result<()> {
         fs::write(dir.join("completions").join(name), script)?;
     }
     let changes = fs::read(workspace::root().join("CHANGELOG.md"))?;
-    compress(&changes, &dir.join("CHANGELOG.md.gz"))
+    compress(&changes, &dir.join("CHANGELOG.md.gz"))?;
+    fs::write(dir.join("changelog"), debian_changelog(&version()?, &commit_date()))?;
+    Ok(())
+}
+
+/// Debian wants one of its own form: a version and a date, and where the rest is.
+fn debian_changelog(version: &str, date: &str) -> String {
+    format!(
+        "nettrace ({version}-1) unstable; urgency=medium\n\n  * See /usr/share/doc/nettrace/CHANGELOG.md.gz.\n\n \
+         -- nettrace developers <nettrace@users.noreply.github.com>  {date}\n"
+    )
+}
+
+/// When the sources were as they are, as mails have it; the beginning of time for sources without a history.
+fn commit_date() -> String {
+    let mut git = Command::new("git");
+    let date = process::stdout(git.args(["log", "-1", "--format=%cD"]).current_dir(workspace::root()));
+    date.map_or_else(|_| "Thu, 01 Jan 1970 00:00:00 +0000".to_owned(), |date| date.trim().to_owned())
 }
 
 /// The same bytes each time: no name and no date.

@@ -35,6 +35,8 @@ pub(crate) struct Containerd {
     dir: PathBuf,
     /// The node's network, which is no one else's.
     pub(crate) node: Netns,
+    /// Its part of the control groups.
+    pub(crate) cgroup: String,
 }
 
 impl Containerd {
@@ -57,7 +59,12 @@ impl Containerd {
             .stderr(log);
         // Ctrl-C is for the test, which ends it. It and everything that it starts are in the node's network.
         let child = node.run(|| cmd.process_group(0).spawn())??;
-        let mut containerd = Self { child, dir: dir.to_owned(), node };
+        let mut containerd = Self {
+            child,
+            dir: dir.to_owned(),
+            node,
+            cgroup: format!("nettrace-pods-{}", std::process::id()),
+        };
         let socket = containerd.socket();
         let begun = Instant::now();
         while std::os::unix::net::UnixStream::connect(&socket).is_err() {
@@ -111,6 +118,24 @@ impl Drop for Containerd {
         // What did not end by itself; the rest is waited for already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        remove_groups(&self.cgroup);
+    }
+}
+
+/// Removes empty control groups, of one hierarchy or of each of several.
+fn remove_groups(name: &str) {
+    let base = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(base).into_iter().flatten().flatten().map(|entry| entry.path());
+    for dir in hierarchies.chain([base.to_owned()]).map(|dir| dir.join(name)).filter(|dir| dir.is_dir()) {
+        remove_group(&dir);
+    }
+}
+
+fn remove_group(dir: &Path) {
+    let inner = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    inner.filter(|path| path.is_dir()).for_each(|path| remove_group(&path));
+    if let Err(error) = fs::remove_dir(dir) {
+        println!("{} is still there: {error}", dir.display());
     }
 }
 

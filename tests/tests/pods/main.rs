@@ -39,10 +39,11 @@ fn of_the_daemonset() -> Vec<String> {
 fn pod(name: &str, containerd: &Containerd, network: i32) -> PodConfig {
     let uid = format!("{name}-{}", std::process::id());
     let namespaces = NamespaceOption { network, pid: network, ipc: 0 };
-    let cgroup_parent = format!("/kubepods/besteffort/pod{uid}");
+    let cgroup_parent = format!("/{}/kubepods/besteffort/pod{uid}", containerd.cgroup);
     PodConfig {
         metadata: Some(PodMetadata { name: name.to_owned(), uid, namespace: "test".to_owned() }),
-        hostname: name.to_owned(),
+        // The node's network comes with its name.
+        hostname: if network == NODE { String::new() } else { name.to_owned() },
         log_directory: containerd.logs().display().to_string(),
         labels: [("app".to_owned(), name.to_owned())].into(),
         linux: Some(LinuxPod { cgroup_parent, security: Some(PodSecurity { namespaces: Some(namespaces) }) }),
@@ -135,16 +136,31 @@ fn the_image_measures_pods_with_the_documented_capabilities_alone() {
         println!("not tested: {missing}");
         return;
     }
-    // Short: a socket's path has room for 107 bytes.
-    let dir = env::temp_dir().join(format!("nettrace-cri-{}", std::process::id()));
-    fs::create_dir_all(dir.join("shared")).unwrap();
-    let images = containerd::images(&dir).unwrap();
-    let containerd = Containerd::start(&dir, &images, PAUSE).unwrap();
+    let scratch = Scratch::new();
+    let dir = &scratch.0;
+    let images = containerd::images(dir).unwrap();
+    let containerd = Containerd::start(dir, &images, PAUSE).unwrap();
     let cri = Cri::connect(&containerd.socket()).unwrap();
     measure(&containerd, &cri, &dir.join("shared"));
-    drop(cri);
-    drop(containerd);
-    fs::remove_dir_all(&dir).unwrap();
+}
+
+/// A directory that goes with the test. Its name is short: a socket's path has room for 107 bytes.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        let dir = env::temp_dir().join(format!("nettrace-cri-{}", std::process::id()));
+        fs::create_dir_all(dir.join("shared")).unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            println!("{} is still there: {error}", self.0.display());
+        }
+    }
 }
 
 fn measure(containerd: &Containerd, cri: &Cri, shared: &Path) {

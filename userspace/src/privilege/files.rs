@@ -50,7 +50,7 @@ pub(super) fn ruleset(
         .handle_access(AccessFs::from_all(NEWEST))?
         .create()?;
     let own = needs.read.iter().chain(&config.read).map(PathBuf::as_path);
-    for path in READ.iter().map(Path::new).chain(own) {
+    for path in READ.iter().map(Path::new).chain(own.map(where_it_is)) {
         // What is not there cannot be read anyway, nor can what may not be opened.
         if let Ok(place) = PathFd::new(path) {
             rules = allow(rules, place, path, reading())?;
@@ -67,6 +67,13 @@ pub(super) fn ruleset(
     }
     let what = format!("ABI {abi}, {}", told(&needs.write));
     Ok((rules.into(), Part::On(what)))
+}
+
+/// The directory of a file: a configuration or a token is replaced by another file of its name, which no rule of the old one is
+/// for. The root directory is not one that a file opens.
+fn where_it_is(path: &Path) -> &Path {
+    let narrow = |dir: &&Path| dir.parent().is_some() && dir.is_absolute();
+    if path.is_dir() { path } else { path.parent().filter(narrow).unwrap_or(path) }
 }
 
 /// No execution.
@@ -130,6 +137,15 @@ mod tests {
         assert!(why(libc::ENOSYS).contains("5.13"));
         assert!(why(libc::EOPNOTSUPP).contains("lsm="));
         assert!(why(libc::EPERM).contains("not permitted"));
+    }
+
+    #[test]
+    fn a_file_that_may_be_replaced_is_read_by_its_directory() {
+        let of = |path: &'static str| where_it_is(Path::new(path)).to_str().unwrap();
+        assert_eq!(of("/srv/nettrace/agent.toml"), "/srv/nettrace");
+        assert_eq!(of("/agent.toml"), "/agent.toml");
+        assert_eq!(of("agent.toml"), "agent.toml");
+        assert_eq!(of("/proc"), "/proc");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use std::{
     collections::HashSet,
     fs, io,
-    ptr::{null, null_mut},
+    ptr::null_mut,
     sync::{
         OnceLock,
         atomic::{AtomicI32, AtomicPtr, Ordering},
@@ -156,7 +156,7 @@ extern "C" fn on_signal(_: libc::c_int) {
     // SAFETY: the location of this thread's errno is valid as long as the thread. Whoever was interrupted finds it unchanged.
     let errno = unsafe { *libc::__errno_location() };
     let round: *const Round = ROUND.load(Ordering::Acquire);
-    if round != null() {
+    if !round.is_null() {
         // SAFETY: a round is leaked, so it lives as long as the process, and was complete when it was stored.
         let round = unsafe { &*round };
         let tid = own_tid();
