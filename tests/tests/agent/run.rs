@@ -84,7 +84,11 @@ impl Agent {
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        answer
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        match head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+            true => format!("{head}\r\n\r\n{}", whole(body)),
+            false => answer,
+        }
     }
 
     /// What it said so far.
@@ -106,6 +110,17 @@ impl Agent {
         assert!(status.success(), "{status}: {log}");
         log
     }
+}
+
+/// A body that came in chunks (RFC 9112, 7.1).
+fn whole(mut chunked: &str) -> String {
+    let mut body = String::new();
+    while let Some((length, rest)) = chunked.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).unwrap();
+        body.push_str(&rest[..length]);
+        chunked = &rest[length + 2..];
+    }
+    body
 }
 
 impl Drop for Agent {

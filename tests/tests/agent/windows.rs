@@ -81,7 +81,7 @@ fn dns_is_counted_once_over_windows() {
 /// Each packet is in one window; each window is as long as it took; the ring's books balance in each and over all.
 #[test]
 fn packets_are_in_one_window_each() {
-    const REQUESTS: u32 = 4000;
+    const REQUESTS: u32 = 30_000;
     let lab = Lab::start(LabConfig::default()).unwrap();
     let mut options = options(&lab);
     options.programs.filter = filter::parse("udp and net 10.244.0.0/24").unwrap();
