@@ -263,7 +263,7 @@ impl Store {
             let segment = Segment::open(&path)?;
             let resume = newest == Some(sequence) && segment.is_open() && segment.is_readable();
             if resume {
-                self.resume(path, segment)?;
+                self.resume(path, &segment)?;
             } else {
                 self.ended.push_back(Ended { bytes: segment.size(), summary: segment.summary()?, path });
             }
@@ -272,7 +272,7 @@ impl Store {
     }
 
     /// Goes on writing a segment whose writer was ended.
-    fn resume(&mut self, path: PathBuf, segment: Segment) -> Result<(), HistoryError> {
+    fn resume(&mut self, path: PathBuf, segment: &Segment) -> Result<(), HistoryError> {
         let (size, scanned) = (segment.size(), segment.scanned()?);
         let file = OpenOptions::new()
             .read(true)
