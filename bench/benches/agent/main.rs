@@ -6,6 +6,8 @@
 
 mod http;
 mod process;
+#[path = "../overhead/stats.rs"]
+pub(crate) mod stats;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
@@ -19,9 +21,9 @@ use nettrace_bench::{
         client,
     },
     result::Arm,
-    stats::Spread,
 };
 use process::{Agent, Usage};
+use stats::Spread;
 use std::{
     net::SocketAddr,
     process::ExitCode,
@@ -35,7 +37,7 @@ use std::{
 struct Cli {
     /// Rounds, each of one time idle and one under load
     #[arg(long, value_name = "N", default_value_t = 6)]
-    rounds: usize,
+    rounds: u32,
     /// Length of each
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     seconds: u64,
@@ -67,6 +69,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// What is told of a round.
+type Figure<'a> = &'a dyn Fn(&Round) -> f64;
+
 /// One time idle or under load.
 struct Round {
     under_load: bool,
@@ -79,7 +84,7 @@ fn measure(cli: &Cli) -> Result<()> {
     let pair = Pair::start()?;
     let agent = Agent::start(&pair)?;
     let mut rounds = Vec::new();
-    for arm in Arm::interleaved(cli.rounds, 1) {
+    for (_, arm) in Arm::interleaved(cli.rounds, 1) {
         let under_load = arm == Arm::B;
         eprintln!("{} of {}: {}", rounds.len() + 1, 2 * cli.rounds, if under_load { "load" } else { "idle" });
         rounds.push(round(cli, &pair, &agent, under_load)?);
@@ -95,9 +100,9 @@ fn round(cli: &Cli, pair: &Pair, agent: &Agent, under_load: bool) -> Result<Roun
     let time = Duration::from_secs(cli.seconds);
     let (before, counts_before, began) = (agent.usage()?, agent.counts()?, Instant::now());
     if under_load {
-        load(cli, pair, time)?
+        load(cli, pair, time)?;
     } else {
-        thread::sleep(time)
+        thread::sleep(time);
     }
     // The last window of it.
     thread::sleep(process::INTERVAL * 2);
@@ -136,7 +141,7 @@ fn load(cli: &Cli, pair: &Pair, time: Duration) -> Result<()> {
 }
 
 fn report(rounds: &[Round], scrapes: &[Scrape]) {
-    let of = |under_load: bool, of: &dyn Fn(&Round) -> f64| {
+    let of = |under_load: bool, of: Figure<'_>| {
         Spread::of(rounds.iter().filter(|r| r.under_load == under_load).map(of))
     };
     println!(
@@ -145,7 +150,7 @@ fn report(rounds: &[Round], scrapes: &[Scrape]) {
         rounds.len() / 2
     );
     println!("| | idle | under load | ratio |\n| --- | --- | --- | --- |");
-    let rows: [(&str, &dyn Fn(&Round) -> f64); 6] = [
+    let rows: [(&str, Figure<'_>); 6] = [
         ("packets /s", &|r| r.packets_per_s),
         ("events /s", &|r| r.events_per_s),
         ("own CPU, % of one", &|r| 100.0 * r.usage.own_cpu_share),
@@ -157,10 +162,16 @@ fn report(rounds: &[Round], scrapes: &[Scrape]) {
         let (idle, load) = (of(false, value), of(true, value));
         let ratio =
             if idle.median > 0.0 { format!("{:.2}", load.median / idle.median) } else { "-".to_owned() };
-        println!("| {what} | {idle} | {load} | {ratio} |");
+        println!("| {what} | {} | {} | {ratio} |", told(idle), told(load));
     }
     let ms = Spread::of(scrapes.iter().map(|s| s.seconds * 1e3));
     let kib = Spread::of(scrapes.iter().map(|s| s.bytes as f64 / 1024.0));
     let series = scrapes.iter().map(|s| s.series).max().unwrap_or(0);
-    println!("\nA scrape of {series} series takes {ms} ms and has {kib} KiB.");
+    println!("\nA scrape of {series} series takes {} ms and has {} KiB.", told(ms), told(kib));
+}
+
+/// Median, and the lowest and highest.
+fn told(spread: Spread) -> String {
+    let digits = if spread.max >= 100.0 { 0 } else { 2 };
+    format!("{:.digits$} ({:.digits$} .. {:.digits$})", spread.median, spread.min, spread.max)
 }

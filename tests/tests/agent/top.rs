@@ -142,12 +142,9 @@ fn an_agent_that_goes_is_told_and_found_again() {
 #[test]
 fn it_shows_what_an_agent_sees() {
     let (lab, dir) = (Lab::start(LabConfig::default()).unwrap(), tempfile::tempdir().unwrap());
-    // A port that is free: the agent does not say which one it has.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let page = format!("[web]\nlisten = '127.0.0.1:{port}'");
-    let mut agent = run::Agent::start(dir.path(), &run::config(&lab, &page));
+    let mut agent = run::Agent::start(dir.path(), &run::config(&lab, dir.path(), ""));
     agent.wait_for("READY=1");
-    let url = format!("http://127.0.0.1:{port}");
+    let url = format!("http://{}", agent.address());
     let mut terminal = Terminal::run(top(&["--agent", &url]), 80, 24).unwrap();
     thread::scope(|scope| {
         let traffic = scope.spawn(|| lab.demo_traffic(Duration::from_secs(4)));

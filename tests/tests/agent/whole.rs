@@ -68,13 +68,18 @@ fn page_metrics_history_and_flight_recorder_agree() {
     assert!((transactions() - expected).abs() < 0.5, "{} of {expected}", transactions());
     let text = metrics(&agent);
     assert!((sum(&text, "nettrace_dns_timeouts_total") - mixed.timeouts as f64).abs() < 0.5);
-    assert!(sum(&text, "nettrace_ready") > 0.5 && sum(&text, "nettrace_measurements_lost_total") < 1.0, "{text}");
+    assert!(
+        sum(&text, "nettrace_ready") > 0.5 && sum(&text, "nettrace_measurements_lost_total") < 1.0,
+        "{text}"
+    );
     // A latency of each packet that was forwarded.
     assert!(sum(&text, "nettrace_fwd_host_seconds_count") >= 1000.0, "{text}");
 
     let status: Value = serde_json::from_str(body(&agent.get("/api/status"))).unwrap();
     assert_eq!(status["ready"], true, "{status}");
-    assert!(status["privileges"].as_array().unwrap().iter().any(|w| w.as_str().unwrap().contains("seccomp: ")));
+    assert!(
+        status["privileges"].as_array().unwrap().iter().any(|w| w.as_str().unwrap().contains("seccomp: "))
+    );
     let frames: Value = serde_json::from_str(body(&agent.get("/api/frames"))).unwrap();
     let frames = frames.as_array().or_else(|| frames["frames"].as_array()).unwrap().clone();
     let of_frames: u64 = frames.iter().map(|f| f["dns"]["transactions"].as_u64().unwrap()).sum();
@@ -128,7 +133,8 @@ fn killed_at_random_it_leaves_a_history_and_no_program() {
     let dir = tempfile::tempdir().unwrap();
     let mut frames = 0;
     for n in 0..6_u64 {
-        let mut agent = Agent::start(dir.path(), &config(&lab, dir.path(), "signals = ['dns.latency', 'net.rtt']"));
+        let mut agent =
+            Agent::start(dir.path(), &config(&lab, dir.path(), "signals = ['dns.latency', 'net.rtt']"));
         agent.wait_for("READY=1");
         assert!(attached(&lab) > 0, "it is attached while it runs");
         // Times that have nothing to do with windows: multiples of the golden ratio.

@@ -1,6 +1,7 @@
 //! The image in a real container runtime: with the capabilities that the DaemonSet names, and no others, it measures what two
 //! pods say to each other. And what is in `deploy/kubernetes` renders.
 
+#![expect(clippy::print_stdout, reason = "figures, for who runs it with --nocapture")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 mod containerd;

@@ -184,7 +184,7 @@ impl Capture {
         let (tcp, conntrack) = self.read_counters(&mut kernel);
         // Records that are under way are told of in the next window, with what became of them.
         let told = closed.received() + kernel.loss(Loss::RingFull);
-        let before = std::mem::replace(&mut self.turn.kernel, KernelState::default());
+        let before = std::mem::take(&mut self.turn.kernel);
         self.turn.kernel = told_of(absolute, &before, told);
         self.anchor(before);
         set(&mut kernel.counters, told);
