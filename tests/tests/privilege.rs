@@ -1,11 +1,7 @@
 //! What is left of the agent's privileges: given up by a process of its own, which says what it can still do; and a program
 //! that never had them, because it is nobody's and has file capabilities.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 use nettrace::{
     capture::{Capture, Options},

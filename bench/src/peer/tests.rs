@@ -38,11 +38,20 @@ fn with_server<T>(
     let (stop, events) = (Stop::default(), Mutex::new(Vec::new()));
     let done = thread::scope(|scope| {
         scope.spawn(|| server.run(&stop, |event| events.lock().unwrap().push(event)));
-        let done = work(server.address(), &stop);
-        stop.set();
-        done
+        // Also when the work fails: the server would be waited for without an end.
+        let _ends = Ends(&stop);
+        work(server.address(), &stop)
     });
     (done, events.into_inner().unwrap())
+}
+
+/// Ends a server when it goes.
+struct Ends<'a>(&'a Stop);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.set();
+    }
 }
 
 fn connect(address: SocketAddr) -> Client {
@@ -175,14 +184,22 @@ fn one_experiment_runs_at_a_time() {
         |address, _| {
             thread::scope(|scope| {
                 let mut first = connect(address);
-                let long = profile(KindName::TcpRr, 1.0);
+                let long = profile(KindName::TcpRr, 3.0);
                 let run = scope.spawn(move || first.run(&long, &ClientOptions::default()).unwrap());
-                thread::sleep(Duration::from_millis(300));
+                // Until the first is at it, however busy the machine is.
+                thread::sleep(Duration::from_millis(500));
                 let mut second = connect(address);
                 let busy = second.run(&profile(KindName::TcpRr, 0.1), &ClientOptions::default()).unwrap_err();
                 assert_eq!(run.join().unwrap().partial, None, "the first is not disturbed");
-                // The same client may come again.
-                second.run(&profile(KindName::TcpRr, 0.1), &ClientOptions::default()).unwrap();
+                // The same client may come again, once the server has cleared away.
+                let again = || second.run(&profile(KindName::TcpRr, 0.1), &ClientOptions::default());
+                let tried: Vec<_> = std::iter::repeat_with(again)
+                    .inspect(|_| thread::sleep(Duration::from_millis(100)))
+                    .take(50)
+                    .skip_while(|tried| matches!(tried, Err(PeerError::Busy { .. })))
+                    .take(1)
+                    .collect();
+                assert!(matches!(tried[..], [Ok(_)]), "{tried:?}");
                 busy
             })
         },

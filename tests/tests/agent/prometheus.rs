@@ -69,7 +69,7 @@ impl Endpoint {
                     break;
                 }
                 // A scraper that goes away is none of the test's business.
-                let _ = answer(stream.unwrap(), &metrics);
+                let _ = answer(&stream.unwrap(), &metrics);
             }
         });
         Self { address, stop, thread: Some(thread) }
@@ -86,8 +86,8 @@ impl Drop for Endpoint {
     }
 }
 
-fn answer(stream: TcpStream, metrics: &Metrics) -> std::io::Result<()> {
-    let mut lines = BufReader::new(&stream).lines();
+fn answer(mut stream: &TcpStream, metrics: &Metrics) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream).lines();
     let path = lines.next().transpose()?.unwrap_or_default();
     let head = lines.map_while(Result::ok).take_while(|line| !line.is_empty());
     let head: Vec<_> = head
@@ -101,8 +101,8 @@ fn answer(stream: TcpStream, metrics: &Metrics) -> std::io::Result<()> {
         encoded.content_type,
         encoded.body.len()
     );
-    (&stream).write_all(head.as_bytes())?;
-    (&stream).write_all(&encoded.body)
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(&encoded.body)
 }
 
 /// A server that scrapes both ways: jobs `native` and `classic`.

@@ -56,9 +56,9 @@ fn judged() -> Snapshot {
 impl Agent {
     /// At a port of the kernel's choice, or at one where an agent was before.
     pub(crate) fn start(at: Option<SocketAddr>, token: Option<&str>) -> Self {
-        let listener = TcpListener::bind(at.unwrap_or((Ipv4Addr::LOCALHOST, 0).into())).expect("loopback");
-        let address = listener.local_addr().expect("it is bound");
-        listener.set_nonblocking(true).expect("a socket");
+        let listener = TcpListener::bind(at.unwrap_or((Ipv4Addr::LOCALHOST, 0).into())).unwrap();
+        let address = listener.local_addr().unwrap();
+        listener.set_nonblocking(true).unwrap();
         let shared = Arc::new(Shared {
             token: token.map(str::to_owned),
             over: AtomicBool::new(false),

@@ -12,7 +12,6 @@ use nettrace_tests::{
 use rustix::process::Signal;
 use std::{
     fs,
-    net::TcpListener,
     path::PathBuf,
     process::{Command, Output, Stdio},
     thread,
