@@ -1,7 +1,7 @@
 //! The flight recorder: the last seconds of the event lane in memory, written to a file when something is wrong.
 //!
 //! Needs the batches that the collector copies out of the ring ([`Memory`]) and the agent's windows ([`Triggers`]); yields files
-//! that `nettrace report` reads ([`write`]): recordings of the seconds before, with the snapshots around them and the cause.
+//! that `nettrace report` reads ([`write()`]): recordings of the seconds before, with the snapshots around them and the cause.
 //!
 //! Nothing is copied to keep it: batches are counted references. The memory is bounded by time and by bytes, files by a cooldown,
 //! a number per hour and the size of their directory, of which the oldest go.

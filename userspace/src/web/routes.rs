@@ -1,6 +1,6 @@
 //! What is served: paths, methods, who may ask, and what is answered.
 //!
-//! Needs a request that passed the [`Guard`]; yields its answer. Everything but the page's own files and the two probes
+//! Needs a request that passed the guard (`guard.rs`); yields its answer. Everything but the page's own files and the two probes
 //! wants the token when there is one: the files hold nothing of the node, and without them no browser could ask for it.
 
 use super::{
