@@ -129,8 +129,8 @@ pub enum CaptureError {
     /// A thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
-    /// A thread ended by itself.
-    #[error("the collector thread panicked")]
+    /// A thread ended by itself, or is so far behind that it does not answer.
+    #[error("the collector thread does not answer")]
     Collector,
 }
 

@@ -300,8 +300,7 @@ impl Looked {
             };
         tokio::spawn(connection);
         let mut attached = wire::Attached::new(self.namespace.wire, &self.selection);
-        let listed: Result<Vec<LinkMessage>, _> = handle.link().get().execute().try_collect().await;
-        let links = match listed {
+        let links = match list(&handle).await {
             Ok(links) => links,
             Err(error) => return failed(error.to_string()),
         };
@@ -310,21 +309,39 @@ impl Looked {
             drop(ready.send(Err(error.into())));
             return;
         }
-        let mut links: Vec<Link> = links.iter().filter_map(link_of).collect();
-        // Scopes are few: the node's own interfaces come before the many of its pods.
-        links.sort_by_key(|link| link.kind == Some(InfoKind::Veth));
         links.iter().for_each(|link| self.appeared(inode, link, &mut attached));
         drop(ready.send(Ok(())));
         loop {
             tokio::select! {
                 _ = stopped.changed() => break,
                 message = messages.next() => match message {
+                    Some((message, _)) if matches!(message.payload, NetlinkPayload::Overrun(_)) => {
+                        self.list_anew(inode, &handle, &mut attached).await;
+                    }
                     Some((message, _)) => self.event(inode, message.payload, &mut attached),
                     None => break,
                 },
             }
         }
         attached.detach_all(&handle).await;
+    }
+
+    /// More came and went than the kernel could tell: what is there now is listed, and what is not there went.
+    async fn list_anew(&self, inode: u32, handle: &rtnetlink::Handle, attached: &mut wire::Attached) {
+        match list(handle).await {
+            Ok(links) => {
+                let is_there = |ifindex| links.iter().any(|link| link.ifindex == ifindex);
+                let gone = self.with_table(|t| t.present(inode));
+                for ifindex in gone.into_iter().filter(|ifindex| !is_there(*ifindex)) {
+                    attached.forget(ifindex);
+                    self.with_table(|t| t.remove(inode, ifindex));
+                }
+                links.iter().for_each(|link| self.appeared(inode, link, attached));
+            }
+            Err(error) => {
+                tracing::warn!("interfaces of {} may be missing: {error}", self.namespace.name);
+            }
+        }
     }
 
     fn event(&self, inode: u32, payload: NetlinkPayload<RouteNetlinkMessage>, attached: &mut wire::Attached) {
@@ -380,6 +397,14 @@ impl Looked {
     fn with_table<T>(&self, f: impl FnOnce(&mut Table) -> T) -> T {
         f(&mut lock(&self.table))
     }
+}
+
+/// All interfaces. Scopes are few: the node's own come before the many of its pods.
+async fn list(handle: &rtnetlink::Handle) -> Result<Vec<Link>, rtnetlink::Error> {
+    let messages: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
+    let mut links: Vec<Link> = messages.iter().filter_map(link_of).collect();
+    links.sort_by_key(|link| link.kind == Some(InfoKind::Veth));
+    Ok(links)
 }
 
 /// A lock whose holder panicked is still good: the data are counts and rows.

@@ -97,6 +97,12 @@ impl RingReader {
         unsafe { self.producer.at.cast::<u8>().add(offset) }
     }
 
+    /// Size of the ring, bytes.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.mask + 1
+    }
+
     /// Appends all finished records to `out`, as they stand in the ring (see [`RECORD_HEADER`]), and frees their
     /// room. Returns how many bytes.
     pub fn drain(&mut self, out: &mut BytesMut) -> usize {

@@ -185,6 +185,8 @@ struct Work {
 impl Work {
     fn run(mut self, shared: &Shared) -> Collected {
         let mut ticked = Instant::now();
+        // Taken since it was asked, bytes.
+        let mut behind = 0;
         loop {
             if ticked.elapsed() >= TICK {
                 ticked = Instant::now();
@@ -194,8 +196,10 @@ impl Work {
             let last = shared.stop.load(Ordering::Acquire);
             let asked = shared.asked.load(Ordering::Acquire);
             let bytes = self.look();
-            // After a look that began when the question was there already, and that came to the ring's end.
-            if asked && bytes < MAX_BATCH {
+            behind = if asked { behind + bytes } else { 0 };
+            // After a look that began when the question was there already, and that came to the ring's end; where more comes
+            // than it can take, when it has taken all that there was.
+            if asked && (bytes < MAX_BATCH || behind >= self.ring.capacity()) {
                 shared.asked.store(false, Ordering::Relaxed);
                 self.answer(&mut lock(&shared.talk));
                 shared.answered.notify_all();

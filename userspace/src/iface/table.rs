@@ -59,6 +59,13 @@ impl Table {
         self.rows.iter().any(|r| r.inode == inode && r.shown.ifindex == ifindex && !r.shown.gone)
     }
 
+    /// Indices of a namespace's interfaces that are there.
+    #[must_use]
+    pub fn present(&self, inode: u32) -> Vec<u32> {
+        let there = self.rows.iter().filter(|r| r.inode == inode && !r.shown.gone);
+        there.map(|r| r.shown.ifindex).collect()
+    }
+
     /// Adds an interface; returns the number of its row. When scopes run out, it shares the one called `other`.
     ///
     /// # Errors
