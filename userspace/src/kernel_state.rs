@@ -15,7 +15,7 @@ use aya::{
 };
 use nettrace_common::{
     Books, Counter, Loss, Signal,
-    hist::{BUCKETS, KernelHist},
+    hist::{BUCKETS, HIGHEST_NS, KernelHist},
     probes::{
         drop::DropKey,
         frag::{FragKey, FragState},
@@ -40,19 +40,26 @@ pub struct KernelSignal {
 }
 
 impl KernelSignal {
-    /// What came since; none when nothing did. The maximum is exact where it is the largest of all so far, and that of its
-    /// bucket otherwise.
+    /// What came since; none when nothing did. The maximum is exact where it is the largest of all so far, and the upper end of
+    /// its bucket otherwise.
     fn since(&self, before: &[Self]) -> Option<Self> {
         let Some(before) = before.iter().find(|b| (b.signal, b.scope) == (self.signal, self.scope)) else {
-            return Some(self.clone());
+            return Some(Self { max_ns: largest(self.max_ns, &self.hist), ..self.clone() });
         };
         let hist = self.hist.since(&before.hist);
         if hist.is_empty() {
             return None;
         }
-        let max_ns = if self.max_ns > before.max_ns { self.max_ns } else { hist.max_ns().min(self.max_ns) };
+        let max_ns = largest(self.max_ns, &hist);
         Some(Self { hist, sum_ns: self.sum_ns.saturating_sub(before.sum_ns), max_ns, ..*self })
     }
+}
+
+/// The maximum of what a histogram has: a latency may come between the reading of its buckets and that of the maximum, which then
+/// belongs to the next window. Above the histogram's range only the maximum tells.
+fn largest(max_ns: u64, hist: &Hist) -> u64 {
+    let top_ns = hist.max_ns();
+    if top_ns >= HIGHEST_NS { max_ns } else { max_ns.min(top_ns) }
 }
 
 impl KernelDrop {

@@ -146,9 +146,10 @@ fn it_shows_what_an_agent_sees() {
     let url = format!("http://{}", agent.address());
     let mut terminal = Terminal::run(top(&["--agent", &url]), 80, 24).unwrap();
     thread::scope(|scope| {
-        let traffic = scope.spawn(|| lab.demo_traffic(Duration::from_secs(4)));
+        let traffic = scope.spawn(|| lab.demo_traffic(Duration::from_secs(6)));
+        // The agent looks at the node alone, which forwards what the pods say.
         terminal
-            .wait_for("latencies", |text| text.contains("rx.total") && text.contains("dns.latency"))
+            .wait_for("latencies", |text| text.contains("fwd.host") && text.contains("dns.latency"))
             .unwrap();
         traffic.join().unwrap().unwrap();
     });
