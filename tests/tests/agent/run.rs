@@ -138,7 +138,7 @@ pub(super) fn config(lab: &Lab, dir: &Path, more: &str) -> String {
     let (node, dir) = (lab.node().netns.name(), dir.display());
     format!(
         "[agent]\ninterval = '1s'\nfindings = '2s'\n[capture]\nnetns = ['{node}']\n{more}\n[log]\nformat = 'json'\n\
-         [web]\nlisten = '127.0.0.1:0'\n[history]\ndir = '{dir}/history'\ninterval = '2s'\n[flight]\ndir = '{dir}/flight'\n"
+         [web]\nlisten = '127.0.0.1:0'\n[history]\ndir = '{dir}/history'\ninterval = '2s'\n[flight]\ndir = '{dir}/flight'\nmemory = '4MiB'\n"
     )
 }
 

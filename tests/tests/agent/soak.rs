@@ -18,8 +18,9 @@ use std::{
 
 /// Names asked for in one go.
 const NAMES: u64 = 200;
-/// What the resident set may grow by after the warm-up, bytes: allocators keep some of what is freed.
-const GROWTH: u64 = 6 << 20;
+/// What the resident set may grow by after the warm-up, bytes: frames of windows are kept for hours, some 20 KiB each, and
+/// allocators keep some of what is freed.
+const GROWTH: u64 = 16 << 20;
 
 /// What the agent holds.
 #[derive(Clone, Copy, Debug)]

@@ -73,7 +73,7 @@ impl Recorder {
             tracing::warn!("the flight recorder is off: nothing was kept");
             return;
         };
-        tracing::warn!("the flight recorder writes: {}", cause.what);
+        tracing::warn!("the flight recorder writes: {cause}");
         let (config, hub, windows) = (self.config.clone(), hub.clone(), Vec::from(self.windows.clone()));
         let writing = move || {
             let written = flight::write(&config.dir, &config, cause, &start, &batches, &end, &windows);

@@ -67,7 +67,11 @@ impl Hist {
         let mut since = Self::new();
         for v in self.0.iter_recorded() {
             let value = v.value_iterated_to();
-            since.record_n(value, v.count_at_value().saturating_sub(before.0.count_at(value)));
+            let came = v.count_at_value().saturating_sub(before.0.count_at(value));
+            // None would still raise the maximum.
+            if came > 0 {
+                since.record_n(value, came);
+            }
         }
         since
     }
@@ -208,6 +212,17 @@ mod tests {
 
     proptest! {
         #[test]
+    fn what_came_since_has_its_own_maximum() {
+        let mut before = Hist::new();
+        before.record(5_000_000);
+        let mut now = before.clone();
+        now.record(1000);
+        let since = now.since(&before);
+        assert_eq!((since.count(), since.min_ns() <= 1000), (1, true));
+        assert!((1000..1010).contains(&since.max_ns()), "{}", since.max_ns());
+    }
+
+    #[test]
         fn encoding_loses_nothing(values in prop::collection::vec(0..=2 * HIGHEST_NS, 0..200)) {
             let mut hist = Hist::new();
             values.iter().for_each(|v| hist.record(*v));
