@@ -210,8 +210,7 @@ mod tests {
     use hdrhistogram::serialization::Deserializer;
     use proptest::prelude::*;
 
-    proptest! {
-        #[test]
+    #[test]
     fn what_came_since_has_its_own_maximum() {
         let mut before = Hist::new();
         before.record(5_000_000);
@@ -222,7 +221,8 @@ mod tests {
         assert!((1000..1010).contains(&since.max_ns()), "{}", since.max_ns());
     }
 
-    #[test]
+    proptest! {
+        #[test]
         fn encoding_loses_nothing(values in prop::collection::vec(0..=2 * HIGHEST_NS, 0..200)) {
             let mut hist = Hist::new();
             values.iter().for_each(|v| hist.record(*v));
