@@ -18,6 +18,10 @@ use nettrace::{
     snapshot::Snapshot,
 };
 use nettrace_common::Signal;
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 /// Options for a capture of a lab alone: the machine's own traffic is not measured, and every packet of the lab is timed,
 /// however many come.
@@ -122,6 +126,18 @@ pub fn from_every_rung<T>(
     }
     ensure!(worked > 0, "{probe} is measured from nothing");
     Ok(())
+}
+
+/// Waits until something is so; false when it is not within that time.
+pub fn comes_about(within: Duration, mut done: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + within;
+    while !done() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        sleep(Duration::from_millis(20));
+    }
+    true
 }
 
 /// Latencies of a signal, over all scopes.

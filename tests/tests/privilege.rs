@@ -15,7 +15,7 @@ use nettrace::{
     snapshot::Snapshot,
 };
 use nettrace_common::Signal;
-use nettrace_tests::{count, program::nettrace};
+use nettrace_tests::{comes_about, count, program::nettrace};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -28,7 +28,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 const REQUESTS: u32 = 500;
@@ -48,15 +48,8 @@ struct Found {
 }
 
 /// Waits until something is so; false when it is not within 30 s.
-fn wait_for(mut done: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !done() {
-        if Instant::now() > deadline {
-            return false;
-        }
-        sleep(Duration::from_millis(20));
-    }
-    true
+fn wait_for(done: impl FnMut() -> bool) -> bool {
+    comes_about(Duration::from_secs(30), done)
 }
 
 /// A directory of a test's own, which goes with it.

@@ -170,6 +170,23 @@ fn it_starts_reads_its_configuration_anew_and_ends() {
     }
 }
 
+/// An agent that may load no more programs goes on measuring what it measures.
+#[test]
+fn what_cannot_be_measured_any_more_is_refused_and_the_rest_goes_on() {
+    let (lab, dir) = (Lab::start(LabConfig::default()).unwrap(), tempfile::tempdir().unwrap());
+    let with = |more| config(&lab, dir.path(), more) + "[privilege]\nloading = false\n";
+    let mut agent = Agent::start(dir.path(), &with("signals = ['dns.latency']"));
+    agent.wait_for("READY=1");
+    fs::write(dir.path().join("agent.toml"), with("signals = ['net.rtt']")).unwrap();
+    agent.signal(Signal::HUP);
+    agent.wait_for("RELOADING=1");
+    agent.wait_for("READY=1");
+    let status = agent.wait_for("probes");
+    assert!(status.contains("STATUS=1 probes"), "{status}");
+    assert!(agent.get("/api/status").contains("loading is false"), "{}", agent.get("/api/status"));
+    agent.end();
+}
+
 #[test]
 fn a_wrong_configuration_starts_nothing() {
     let dir = tempfile::tempdir().unwrap();

@@ -7,13 +7,12 @@ use nettrace::lab::{
     dns::{self, DnsServer},
     traffic::udp::{self, RequestResponse},
 };
-use nettrace_tests::program::{nettrace, stdout};
-use serde_json::Value;
-use std::{
-    path::Path,
-    thread::sleep,
-    time::{Duration, Instant},
+use nettrace_tests::{
+    comes_about,
+    program::{nettrace, stdout},
 };
+use serde_json::Value;
+use std::{path::Path, thread::sleep, time::Duration};
 
 /// The body of an answer that went well.
 fn body(answer: &str) -> &str {
@@ -33,12 +32,8 @@ fn metrics(agent: &Agent) -> String {
     body(&answer).to_owned()
 }
 
-fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !so() {
-        assert!(Instant::now() < deadline, "not within 30 s: {what}");
-        sleep(Duration::from_millis(300));
-    }
+fn wait_until(what: &str, so: impl FnMut() -> bool) {
+    assert!(comes_about(Duration::from_secs(30), so), "not within 30 s: {what}");
 }
 
 /// `nettrace history` of all that is in a directory.

@@ -12,7 +12,7 @@ use nettrace::{
     snapshot::Snapshot,
 };
 use nettrace_common::{MAX_SCOPES, Signal};
-use nettrace_tests::{count, options};
+use nettrace_tests::{comes_about, count, options};
 use std::{
     collections::BTreeSet,
     process::Command,
@@ -32,7 +32,7 @@ fn windows<T: Send>(
         while !working.is_finished() {
             capture.tick();
             sleep(every);
-            windows.push(capture.window().unwrap().snapshot);
+            windows.push(capture.window().unwrap());
         }
         working.join().unwrap()
     });
@@ -144,7 +144,7 @@ fn interfaces_that_went_leave_their_scope_to_others() {
         ip(&format!("link del {name}"));
         let gone = || capture.interfaces().iter().all(|row| row.name != name || row.gone);
         assert!(soon(gone), "{name} did not go");
-        let told = capture.window().unwrap().snapshot.interfaces;
+        let told = capture.window().unwrap().interfaces;
         assert!(told.iter().any(|row| row.name == name && row.gone), "the window in which it went tells");
     }
     assert_eq!(scopes.len(), 2 * MAX_SCOPES as usize);
@@ -153,13 +153,6 @@ fn interfaces_that_went_leave_their_scope_to_others() {
 }
 
 /// Whether something is so within 20 s.
-fn soon(mut done: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !done() {
-        if Instant::now() > deadline {
-            return false;
-        }
-        sleep(Duration::from_millis(20));
-    }
-    true
+fn soon(done: impl FnMut() -> bool) -> bool {
+    comes_about(Duration::from_secs(20), done)
 }

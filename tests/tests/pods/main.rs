@@ -14,14 +14,14 @@ use cri::{
 };
 use nettrace::{privilege::CAPABILITIES, snapshot::Snapshot};
 use nettrace_common::Signal;
-use nettrace_tests::count;
+use nettrace_tests::{comes_about, count};
 use std::{
     env, fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 const IMAGE: &str = "localhost/nettrace:test";
@@ -106,15 +106,8 @@ fn said(containerd: &Containerd, name: &str) -> String {
     fs::read_to_string(containerd.logs().join(format!("{name}.log"))).unwrap_or_default()
 }
 
-fn wait_for(mut done: impl FnMut() -> bool) -> bool {
-    let begun = Instant::now();
-    while !done() {
-        if begun.elapsed() > Duration::from_secs(90) {
-            return false;
-        }
-        sleep(Duration::from_millis(100));
-    }
-    true
+fn wait_for(done: impl FnMut() -> bool) -> bool {
+    comes_about(Duration::from_secs(90), done)
 }
 
 /// Sets of capabilities of a container's processes, as `/proc/PID/status` shows them: its own bounding sets.

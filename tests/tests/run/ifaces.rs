@@ -14,25 +14,18 @@ use nettrace::{
     snapshot::Interface,
 };
 use nettrace_common::Signal;
-use nettrace_tests::{captured, count, count_in, options, program::nettrace};
+use nettrace_tests::{captured, comes_about, count, count_in, options, program::nettrace};
 use std::{
     fs,
     net::UdpSocket,
     process::{Command, Stdio},
-    thread::{scope, sleep},
-    time::{Duration, Instant},
+    thread::scope,
+    time::Duration,
 };
 
 /// Waits until something is so; false when it is not within 20 s.
-pub(crate) fn wait_for(mut done: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !done() {
-        if Instant::now() > deadline {
-            return false;
-        }
-        sleep(Duration::from_millis(20));
-    }
-    true
+pub(crate) fn wait_for(done: impl FnMut() -> bool) -> bool {
+    comes_about(Duration::from_secs(20), done)
 }
 
 /// TC programs at the interfaces of a lab's node, as `interface program`.
