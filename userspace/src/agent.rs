@@ -17,4 +17,5 @@ pub use outlets::Outlets;
 pub use site::{Site, SiteError};
 pub use status::{Budget, FlightStatus, HistoryStatus, Status};
 pub(crate) use work::NodeWatch;
+pub(crate) use work::millis;
 pub use work::{AgentError, Host, Work};

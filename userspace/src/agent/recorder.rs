@@ -69,6 +69,13 @@ impl Recorder {
     }
 
     fn write(&mut self, hub: &Arc<Hub>, capture: &Capture, cause: Cause) {
+        // The loop waits for no disk: a cause that comes while a file is being written is told, and has none.
+        if self.writing.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            let why = format!("{cause}: the file before is still being written");
+            tracing::error!("the flight recorder does not write: {why}");
+            hub.update(|status| status.flight.error = Some(why));
+            return;
+        }
         let Some(Stretch { start, end, batches }) = capture.stretch(self.config.seconds) else {
             tracing::warn!("the flight recorder is off: nothing was kept");
             return;
@@ -88,7 +95,6 @@ impl Recorder {
                 }
             });
         };
-        // The cooldown is longer than a file takes; where it is not, one follows the other.
         self.wait();
         match std::thread::Builder::new().name("flight".to_owned()).spawn(writing) {
             Ok(thread) => self.writing = Some(thread),

@@ -13,9 +13,8 @@ use crate::{
     snapshot::Snapshot,
 };
 use std::{
-    path::Path,
     sync::{Arc, mpsc},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::sync::mpsc::Receiver;
 
@@ -32,6 +31,9 @@ pub enum AgentError {
     /// The capture cannot be started anew, or ended.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// Measuring was to begin anew, and neither the new nor the old configuration can be measured.
+    #[error("measuring cannot be begun anew, not even as before: {0}")]
+    Anew(String),
     /// Windows cannot be closed any more.
     #[error("{MOST_FAILED} windows in a row could not be closed, the last because: {0}")]
     Windows(CaptureError),
@@ -39,6 +41,11 @@ pub enum AgentError {
 
 /// What the loop wants done by those who know the command line.
 pub trait Host {
+    /// Whether a capture could be started instead of the one that runs, which goes on until then.
+    ///
+    /// # Errors
+    /// Why not, in one line.
+    fn may_start(&self, config: &AgentConfig) -> Result<(), String>;
     /// Starts a capture.
     ///
     /// # Errors
@@ -71,6 +78,8 @@ pub struct Work<'h> {
     since: Option<Snapshot>,
     findings_due: Instant,
     failed: u32,
+    /// Size and time of the journal of changes when it was last read; none before there is one.
+    journal: Option<(u64, SystemTime)>,
 }
 
 impl<'h> Work<'h> {
@@ -98,6 +107,7 @@ impl<'h> Work<'h> {
             since: None,
             findings_due,
             failed: 0,
+            journal: None,
         }
     }
 
@@ -161,6 +171,7 @@ impl<'h> Work<'h> {
                 self.failed += 1;
                 tracing::error!("a window could not be closed: {error}");
                 self.hub.update(|status| {
+                    status.ready = false;
                     status.failed_windows += 1;
                     status.last_error = Some(error.to_string());
                 });
@@ -168,7 +179,7 @@ impl<'h> Work<'h> {
             }
         };
         self.failed = 0;
-        self.hand_on(&Arc::new(window.snapshot));
+        self.hand_on(&Arc::new(window));
         Ok(())
     }
 
@@ -183,7 +194,7 @@ impl<'h> Work<'h> {
         if Instant::now() >= self.findings_due {
             self.advise();
         }
-        self.hub.put_changes(changes(self.config.sections.agent.state_dir.as_deref()));
+        self.look_at_changes();
         let budget = self.governor.status();
         let first = !self.hub.status().ready;
         self.hub.update(|status| {
@@ -192,6 +203,20 @@ impl<'h> Work<'h> {
         });
         let status = self.in_words(window);
         if first { self.notify.ready(&status) } else { self.notify.status(&status) }
+    }
+
+    /// Reads the journal when it is another than at the last look.
+    fn look_at_changes(&mut self) {
+        let dir = StateDir::new(self.config.sections.agent.state_dir.as_deref());
+        let stamp = dir.journal_stamp();
+        if stamp == self.journal {
+            return;
+        }
+        self.journal = stamp;
+        match Journal::look(&dir) {
+            Ok(entries) => self.hub.put_changes(entries.iter().map(ChangeRow::of).collect()),
+            Err(error) => tracing::warn!("{error}"),
+        }
     }
 
     fn advise(&mut self) {
@@ -227,7 +252,7 @@ impl<'h> Work<'h> {
         self.notify.reloading();
         let outcome = match self.host.reread() {
             Ok(None) => Ok(()),
-            Ok(Some(config)) => self.adopt(config),
+            Ok(Some(config)) => self.adopt(config)?,
             Err(error) => Err(error),
         };
         if let Err(error) = &outcome {
@@ -241,33 +266,40 @@ impl<'h> Work<'h> {
             status.interval_ms = millis(self.config.sections.agent.interval);
         });
         self.notify.ready("the configuration was read anew");
-        match self.capture {
-            Some(_) => Ok(()),
-            // Neither the new nor the old one starts.
-            None => Err(AgentError::Capture(CaptureError::Collector)),
-        }
+        Ok(())
     }
 
-    fn adopt(&mut self, config: AgentConfig) -> Result<(), String> {
-        self.host.follow(&config)?;
-        self.outlets.follow(&config, &self.hub).map_err(|error| error.to_string())?;
+    /// Takes another configuration, or says why not all of it is taken.
+    fn adopt(&mut self, config: AgentConfig) -> Result<Result<(), String>, AgentError> {
+        let is_same = config.measures_as(&self.config);
+        let mut followed = || -> Result<(), String> {
+            if !is_same {
+                self.host.may_start(&config)?;
+            }
+            self.host.follow(&config)?;
+            self.outlets.follow(&config, &self.hub).map_err(|error| error.to_string())
+        };
+        if let Err(error) = followed() {
+            return Ok(Err(error));
+        }
         self.governor.set(config.sections.budget);
         let old = std::mem::replace(&mut self.config, config);
-        if self.config.measures_as(&old) {
-            return Ok(());
+        if is_same {
+            return Ok(Ok(()));
         }
-        self.stop_capture().map_err(|error| error.to_string())?;
-        let outcome = match self.host.start(&self.config) {
+        self.stop_capture()?;
+        match self.host.start(&self.config) {
             Ok(capture) => {
                 self.begin(capture);
-                return Ok(());
+                Ok(Ok(()))
             }
-            Err(error) => Err(error),
-        };
-        self.config.capture = old.capture.clone();
-        let again = self.host.start(&old)?;
-        self.begin(again);
-        outcome
+            Err(error) => {
+                let again = self.host.start(&old).map_err(AgentError::Anew)?;
+                self.begin(again);
+                self.config.measure_as(&old);
+                Ok(Err(error))
+            }
+        }
     }
 
     fn begin(&mut self, mut capture: Capture) {
@@ -352,21 +384,6 @@ impl NodeWatch {
     }
 }
 
-/// What nettrace changed on this node, oldest first. Without a journal, nothing.
-fn changes(state_dir: Option<&Path>) -> Vec<ChangeRow> {
-    let dir = StateDir::new(state_dir);
-    if !dir.has_journal() {
-        return Vec::new();
-    }
-    match Journal::look(&dir) {
-        Ok(entries) => entries.iter().map(ChangeRow::of).collect(),
-        Err(error) => {
-            tracing::warn!("{error}");
-            Vec::new()
-        }
-    }
-}
-
-pub(super) fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

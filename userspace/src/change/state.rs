@@ -6,6 +6,7 @@ use std::{
     fs::DirBuilder,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 /// Where it is unless told otherwise: it outlives a reboot.
@@ -35,6 +36,14 @@ impl StateDir {
     #[must_use]
     pub fn has_journal(&self) -> bool {
         self.journal().exists()
+    }
+
+    /// Size of the journal, bytes, and when it was last written; none where there is none. While both are the same, so is what
+    /// it says.
+    #[must_use]
+    pub fn journal_stamp(&self) -> Option<(u64, SystemTime)> {
+        let metadata = self.journal().metadata().ok()?;
+        Some((metadata.len(), metadata.modified().ok()?))
     }
 
     pub(super) fn journal(&self) -> PathBuf {

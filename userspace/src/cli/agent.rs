@@ -7,7 +7,7 @@ use super::{
     run::{self, MAP_BYTES},
 };
 use crate::{
-    agent::{Event, Host, Hub, Outlets, Site, Status, Work},
+    agent::{Event, Host, Hub, Outlets, Site, Status, Work, millis},
     capture::{self, Capture, CaptureError, Options},
     change::StateDir,
     config::{self, AgentConfig, LogConfig, LogFormat, LogLevel},
@@ -95,7 +95,7 @@ fn status(config: &AgentConfig) -> Status {
         hostname: capture::hostname(),
         kernel: uname.release().to_string_lossy().into_owned(),
         since_unix_ms: capture::unix_ns() / 1_000_000,
-        interval_ms: u64::try_from(config.sections.agent.interval.as_millis()).unwrap_or(u64::MAX),
+        interval_ms: millis(config.sections.agent.interval),
         config: config.file.clone(),
         ..Status::default()
     }
@@ -142,7 +142,7 @@ struct Machine {
 }
 
 impl Host for Machine {
-    fn start(&mut self, config: &AgentConfig) -> Result<Capture, String> {
+    fn may_start(&self, config: &AgentConfig) -> Result<(), String> {
         if config.capture.lab.is_some() != self.lab.is_some() {
             return Err("[capture] lab: cannot be changed while the agent runs".to_owned());
         }
@@ -151,6 +151,10 @@ impl Host for Machine {
                 "[capture] is not taken before the next start: [privilege] loading is false".to_owned()
             );
         }
+        Ok(())
+    }
+
+    fn start(&mut self, config: &AgentConfig) -> Result<Capture, String> {
         self.capture(config).map_err(|error| error.to_string())
     }
 

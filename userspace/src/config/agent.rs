@@ -221,6 +221,12 @@ impl AgentConfig {
         Self { file: None, capture, sections: Sections::default() }
     }
 
+    /// Takes from another what is measured, and how.
+    pub fn measure_as(&mut self, other: &Self) {
+        self.capture = other.capture.clone();
+        self.sections.capture = other.sections.capture.clone();
+    }
+
     /// Whether another configuration measures the same.
     #[must_use]
     pub fn measures_as(&self, other: &Self) -> bool {
@@ -381,7 +387,10 @@ format = 'json'
         let (a, b) =
             (parse("[capture]\nsample = 3").unwrap(), parse("[log]\n[capture]\nsample = 3").unwrap());
         assert!(a.measures_as(&b), "its place is nothing");
-        assert!(!a.measures_as(&parse("[capture]\nsample = 4").unwrap()));
+        let mut c = parse("[capture]\nsample = 4").unwrap();
+        assert!(!a.measures_as(&c));
+        c.measure_as(&a);
+        assert!(a.measures_as(&c) && c.capture.sample_every == 3);
     }
 
     #[test]
