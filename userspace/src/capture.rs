@@ -11,7 +11,7 @@ mod replay;
 mod window;
 
 pub use replay::{ReplayError, Replayed, replay};
-pub use window::{Limits, NodeReader, Seen, Stretch, Window};
+pub use window::{Limits, NodeReader, Seen, Stretch};
 
 use crate::{
     aggregate::{Aggregator, Closing, Finished},
@@ -486,7 +486,7 @@ fn dns_config(timeout: Duration) -> DnsConfig {
 }
 
 /// Whole nanoseconds, saturating after 584 years.
-fn nanos(d: Duration) -> u64 {
+pub(crate) fn nanos(d: Duration) -> u64 {
     u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }
 

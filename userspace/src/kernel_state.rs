@@ -145,8 +145,8 @@ impl KernelState {
         self.counters.get(counter as usize).copied().unwrap_or(0)
     }
 
-    /// What came since `before`, an earlier reading of the same. What is no count (names, the node, what is read besides the
-    /// maps) is as it is now.
+    /// What came since `before`, an earlier reading of the same maps. What is no count there is as it is now, and what is read
+    /// besides the maps is left to who reads it.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let less = |now: &[u64], before: &[u64]| {
@@ -163,7 +163,9 @@ impl KernelState {
             },
             losses: less(&self.losses, &before.losses),
             drops: self.drops.iter().filter_map(|now| now.since(&before.drops)).collect(),
-            ..self.clone()
+            reasons: self.reasons.clone(),
+            incomplete: self.incomplete,
+            ..Self::default()
         }
     }
 

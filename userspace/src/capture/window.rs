@@ -1,7 +1,7 @@
 //! Windows: a capture that runs on, told in pieces. Each is a snapshot of its own time alone, so that tables never fill up
 //! however long the capture runs, and sums over windows are what one long capture would have counted.
 //!
-//! Needs a running [`Capture`]; yields a [`Window`] each time that one ends.
+//! Needs a running [`Capture`]; yields a [`Snapshot`] each time that one ends.
 
 use super::{
     Capture, CaptureError, EndFrame, StartFrame, TcpCounts, conntrack_way, count_tcp, in_use, monotonic_ns,
@@ -77,15 +77,6 @@ pub struct Limits {
 
 /// What is said of probes whose hooks stay away.
 const RESTS: &str = "switched off for the budget";
-
-/// A window that ended.
-#[derive(Debug)]
-pub struct Window {
-    /// What was seen in it.
-    pub snapshot: Snapshot,
-    /// When it ended, CLOCK_MONOTONIC, ns.
-    pub end_ns: u64,
-}
 
 /// Looks at what the node is set to, now and then, beside the capture: that takes a while.
 #[derive(Debug)]
@@ -176,7 +167,7 @@ impl Capture {
     /// # Errors
     /// When the kernel's books cannot be read, or the collector is gone. Of a window that could not be ended nothing is lost:
     /// it goes on.
-    pub fn window(&mut self) -> Result<Window, CaptureError> {
+    pub fn window(&mut self) -> Result<Snapshot, CaptureError> {
         let absolute = kernel_state::read(&lock(&self.loaded))?;
         let closed = self.collector.turn().ok_or(CaptureError::Collector)?;
         let end_ns = monotonic_ns();
@@ -208,7 +199,7 @@ impl Capture {
         probes.iter_mut().filter(dear).for_each(|p| p.reason = Some(RESTS.to_owned()));
         let end = EndFrame { end_ns, kernel, meta, interfaces, scopes, probes, overhead };
         let closing = Closing::of(end, start_ns, u64::from(self.options.programs.ring_bytes));
-        Ok(Window { snapshot: closed.finish(closing).snapshot, end_ns })
+        Ok(closed.finish(closing).snapshot)
     }
 
     /// Keeps the books as the window that ends found them, where the flight recorder may want them.

@@ -4,6 +4,7 @@
 //! without a day is the latest such time that is over, or the first after another.
 
 use super::value;
+use crate::capture::nanos;
 use jiff::{
     Timestamp, ZonedDateTime,
     civil::{DateTime, Time},
@@ -222,10 +223,6 @@ fn timestamp(unix_ns: u64) -> Option<Timestamp> {
 /// None before 1970.
 fn unix_ns(timestamp: Timestamp) -> Option<u64> {
     u64::try_from(timestamp.as_nanosecond()).ok()
-}
-
-fn nanos(d: Duration) -> u64 {
-    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

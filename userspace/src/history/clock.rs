@@ -3,11 +3,9 @@
 //! Needs the kernel's clocks and the id of this boot; yields a [`Stamp`] for each frame, and of two stamps by how much the
 //! clock was set in between.
 
+use crate::capture::{nanos, unix_ns};
 use serde::Serialize;
-use std::{
-    fs,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{fs, time::Duration};
 
 /// A difference of the two clocks that is no step: adjusting a clock moves it by less.
 const TOLERANCE_NS: u64 = 1_000_000_000;
@@ -40,10 +38,9 @@ impl Stamp {
     /// Now, in a boot whose id is known.
     #[must_use]
     pub fn now(boot_id: [u8; 16]) -> Self {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let boot = Duration::new(boot.tv_sec as u64, boot.tv_nsec as u32);
-        Self { unix_ns: nanos(unix), boot_ns: nanos(boot), boot_id }
+        Self { unix_ns: unix_ns(), boot_ns: nanos(boot), boot_id }
     }
 
     /// Whether the clock was set between this stamp and a later one, and by how much. Over a reboot only a clock that went
@@ -71,11 +68,6 @@ pub(super) fn boot_id() -> [u8; 16] {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     u128::from_str_radix(&digits, 16).unwrap_or(0).to_be_bytes()
-}
-
-/// Whole nanoseconds, saturating after 584 years.
-fn nanos(d: Duration) -> u64 {
-    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::{
     segment_paths,
 };
 use crate::{
+    capture::nanos,
     recording::{
         MAX_PAYLOAD_BYTES,
         format::{DEFLATED, encode_frame},
@@ -30,7 +31,6 @@ use std::{
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 /// Segments are as large as this part of the whole, within these bounds, bytes: few files, and little that goes at once.
@@ -471,8 +471,4 @@ fn lock(dir: &Path) -> Result<File, HistoryError> {
     // On a full disk it is held all the same.
     let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
     Ok(file)
-}
-
-fn nanos(d: Duration) -> u64 {
-    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }

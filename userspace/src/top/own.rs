@@ -6,7 +6,7 @@
 use super::{Feed, Update};
 use crate::{
     agent::NodeWatch,
-    capture::{Capture, CaptureError, Window},
+    capture::{Capture, CaptureError},
     live::Frame,
     recommend::{self, Finding, Profile},
     snapshot::Snapshot,
@@ -75,7 +75,7 @@ fn windows(
             capture.put_node(seen);
         }
         let update = match capture.window() {
-            Ok(Window { snapshot, .. }) => {
+            Ok(snapshot) => {
                 let frame = Update::Frame(Box::new(Frame::of(&snapshot)));
                 advisor.add(snapshot);
                 frame
