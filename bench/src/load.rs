@@ -25,7 +25,9 @@ mod protocol;
 pub mod schedule;
 mod server;
 mod service;
+mod socket;
 mod spec;
+mod tick;
 
 pub use error::{Failure, LoadError};
 pub use outcome::{Errors, HIGHEST_NS, Mode, Outcome, Received, SLICE, Served};

@@ -40,7 +40,7 @@ const MOUNTS: [(&str, &str); 10] = [
 ];
 
 const ENVIRONMENT: [(&str, &str); 6] = [
-    ("PATH", "/usr/sbin:/usr/bin"),
+    ("PATH", "/usr/local/bin:/usr/sbin:/usr/bin"),
     ("HOME", "/root"),
     ("TERM", "vt100"),
     ("NETTRACE_BIN", NETTRACE),

@@ -75,8 +75,9 @@ impl Tool {
                 let test = kind.name().to_uppercase();
                 // A connected socket at the client, as ours has: the way is looked up once.
                 let connected = if *kind == KindName::UdpRr { " -n" } else { "" };
+                // Its server's socket is at this address alone, as ours is: each answer then has its source looked up.
                 // With a quantile asked for, it times each transaction, as ours does.
-                let what = format!("-r {bytes},{bytes} -k THROUGHPUT,P50_LATENCY{connected}");
+                let what = format!("-r {bytes},{bytes} -H {server} -k THROUGHPUT,P50_LATENCY{connected}");
                 format!("-4 -H {server} -p {NETPERF} -t {test} -l {seconds} -P 0 -- {what}")
             }
             (Self::Sockperf, KindName::TcpRr) => {

@@ -17,7 +17,8 @@ use super::{
     outcome::Outcome,
     pipe::{Pipe, Waits},
     schedule::Schedule,
-    spec::{Load, Pace, Profile},
+    spec::{Load, Profile},
+    tick::Tick,
 };
 use crate::cpu::{self, Pinned, Pinning, Used};
 use std::{
@@ -46,10 +47,14 @@ struct Task<'a> {
 
 /// What it has got ready before the start.
 enum Ready {
-    /// A connection that stays, in a closed or an open loop.
-    Pipe(Pipe),
-    /// Nothing: each request has a connection of its own.
-    Each,
+    /// A connection that stays, in a closed loop.
+    Closed(Pipe, Tick),
+    /// The same in an open loop.
+    Open(Pipe, Schedule),
+    /// Nothing but the tick: each request has a connection of its own.
+    EachClosed(Option<Tick>),
+    /// The same in an open loop.
+    EachOpen(Schedule),
     /// Where there are no answers.
     OneWay(one_way::Sender),
 }
@@ -151,24 +156,36 @@ impl Task<'_> {
         if kind.is_one_way() {
             return one_way::Sender::connect(self.load, self.address).map(Ready::OneWay);
         }
-        if kind.connects_each() {
-            return Ok(Ready::Each);
-        }
-        let waits = match self.load.pace {
-            Pace::Closed => Waits::UpToLimit,
-            Pace::Open { .. } => Waits::Never,
+        let tick = || {
+            Tick::for_limit(self.load.times.limit)
+                .map_err(|source| LoadError::System { action: "make a timer for a client's thread", source })
         };
-        Pipe::connect(self.load, self.address, self.connection, waits).map(Ready::Pipe)
+        let connect = |waits: Waits<'_>| Pipe::connect(self.load, self.address, self.connection, waits);
+        Ok(match (Schedule::of(self.load, self.connection), kind.connects_each()) {
+            (None, false) => {
+                let tick = tick()?;
+                Ready::Closed(connect(Waits::Ticked(&tick))?, tick)
+            }
+            (Some(schedule), false) => Ready::Open(connect(Waits::Never)?, schedule),
+            // Data that goes with a SYN cannot be told to be sent or not when the call is interrupted.
+            (None, true) if self.load.each.fast_open => Ready::EachClosed(None),
+            (None, true) => Ready::EachClosed(Some(tick()?)),
+            (Some(schedule), true) => Ready::EachOpen(schedule),
+        })
     }
 
     fn ask(&self, ready: Ready, books: &mut Books, clock: Clock) {
-        let schedule = Schedule::of(self.load, self.connection);
-        match (ready, schedule) {
-            (Ready::OneWay(sender), schedule) => one_way::run(self, sender, schedule, books, clock),
-            (Ready::Pipe(pipe), None) => closed::run(self, pipe, books, clock),
-            (Ready::Pipe(pipe), Some(schedule)) => open::run(self, pipe, schedule, books, clock),
-            (Ready::Each, None) => closed::run_connecting(self, books, clock),
-            (Ready::Each, Some(schedule)) => connecting::run(self, schedule, books, clock),
+        match ready {
+            Ready::OneWay(sender) => {
+                one_way::run(self, sender, Schedule::of(self.load, self.connection), books, clock);
+            }
+            Ready::Closed(pipe, tick) => closed::run(self, pipe, Waits::Ticked(&tick), books, clock),
+            Ready::Open(pipe, schedule) => open::run(self, pipe, schedule, books, clock),
+            Ready::EachClosed(tick) => {
+                let waits = tick.as_ref().map_or(Waits::Timed, Waits::Ticked);
+                closed::run_connecting(self, waits, books, clock);
+            }
+            Ready::EachOpen(schedule) => connecting::run(self, schedule, books, clock),
         }
     }
 }

@@ -5,17 +5,23 @@
 
 use super::{
     LoadError,
+    clock::{nanos, wait},
     error::Failure,
     ports::Ports,
     protocol::{Caller, Reader, Requests, Verdict},
+    socket::{receive, send},
     spec::{Kind, Load},
+    tick::Tick,
 };
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, socket_with, sockopt};
+use rustix::{
+    event::PollFlags,
+    net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, socket_with, sockopt},
+};
 use std::{
-    io::{self, Read as _, Write as _},
+    io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Room for answers of one read, bytes.
@@ -65,13 +71,25 @@ pub(super) struct Datagrams {
     ports: Option<Ports>,
 }
 
-/// Whether a pipe's calls wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Waits {
-    /// Up to the load's limit.
-    UpToLimit,
+/// Whether the calls of a socket wait.
+#[derive(Clone, Copy)]
+pub(super) enum Waits<'a> {
+    /// Up to the load's limit, by a tick: the fastest.
+    Ticked(&'a Tick),
+    /// Up to the load's limit, by timeouts of the socket.
+    Timed,
     /// Not at all.
     Never,
+}
+
+impl Waits<'_> {
+    /// Makes a call that may be begun again when it is interrupted.
+    pub(super) fn within<T>(self, limit: Duration, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Self::Ticked(tick) => tick.within(limit, call),
+            Self::Timed | Self::Never => call(),
+        }
+    }
 }
 
 impl Pipe {
@@ -80,7 +98,7 @@ impl Pipe {
         load: &Load,
         address: SocketAddr,
         connection: u32,
-        waits: Waits,
+        waits: Waits<'_>,
     ) -> Result<Self, LoadError> {
         let failed = |source| LoadError::Connect { load: load.name.clone(), address, source };
         let buffer = vec![0; READ_BYTES];
@@ -105,7 +123,7 @@ impl Pipe {
     }
 
     /// A new connection after a failed one, or a new socket where each request has one; datagrams need none else.
-    pub(super) fn reconnect(&mut self, load: &Load, address: SocketAddr, waits: Waits) -> io::Result<()> {
+    pub(super) fn reconnect(&mut self, load: &Load, address: SocketAddr, waits: Waits<'_>) -> io::Result<()> {
         let stream = match self {
             Self::Stream(stream) => stream,
             Self::Datagrams(datagrams) => {
@@ -121,8 +139,8 @@ impl Pipe {
         Ok(())
     }
 
-    /// Sends a request. Yields its payload, bytes. After [`io::ErrorKind::WouldBlock`] the same is to be sent again, which
-    /// goes on where it stopped.
+    /// Sends a request. Yields its payload, bytes. After [`io::ErrorKind::WouldBlock`] and [`io::ErrorKind::Interrupted`] the
+    /// same is to be sent again, which goes on where it stopped.
     pub(super) fn send(&mut self, number: u64) -> io::Result<u64> {
         match self {
             Self::Stream(stream) => {
@@ -130,19 +148,13 @@ impl Pipe {
                     stream.requests.prepare(number);
                 }
                 let request = stream.requests.present();
-                while stream.sent < request.len() {
-                    match stream.socket.write(&request[stream.sent..]) {
-                        Ok(n) => stream.sent += n,
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                        Err(error) => return Err(error),
-                    }
-                }
+                send_rest(&stream.socket, request, &mut stream.sent)?;
                 stream.sent = 0;
                 Ok(request.len() as u64)
             }
             Self::Datagrams(datagrams) => {
                 let request = datagrams.caller.prepare(number);
-                datagrams.socket.send(request).map(|n| n as u64)
+                send(&datagrams.socket, request).map(|n| n as u64)
             }
         }
     }
@@ -152,7 +164,7 @@ impl Pipe {
         match self {
             Self::Stream(stream) => stream.receive(),
             Self::Datagrams(datagrams) => {
-                let len = datagrams.socket.recv(&mut datagrams.buffer)?;
+                let len = receive(&datagrams.socket, &mut datagrams.buffer)?;
                 let read = datagrams.caller.read(&datagrams.buffer[..len]);
                 Ok(read.map(|(id, verdict)| Answer { id: Some(id), verdict, bytes: len as u64 }))
             }
@@ -177,7 +189,7 @@ impl AsFd for Pipe {
 impl Stream {
     fn receive(&mut self) -> io::Result<Option<Answer>> {
         if self.unread.is_empty() {
-            let len = self.socket.read(&mut self.buffer)?;
+            let len = receive(&self.socket, &mut self.buffer)?;
             if len == 0 {
                 let ended = self.reader.closed().ok_or(io::ErrorKind::UnexpectedEof)?;
                 return Ok(Some(self.answer(ended)));
@@ -200,23 +212,52 @@ impl Stream {
     }
 }
 
+/// Sends what of a message is not sent yet; how much is, is told also after an error.
+pub(super) fn send_rest(socket: &TcpStream, message: &[u8], sent: &mut usize) -> io::Result<()> {
+    while let Some(rest) = message.get(*sent..).filter(|rest| !rest.is_empty()) {
+        *sent += send(socket, rest)?;
+    }
+    Ok(())
+}
+
 /// A connected TCP socket that sends each request at once. In as few calls as can be: some loads make one for each request.
-pub(super) fn stream_socket(load: &Load, address: SocketAddr, waits: Waits) -> io::Result<TcpStream> {
+pub(super) fn stream_socket(load: &Load, address: SocketAddr, waits: Waits<'_>) -> io::Result<TcpStream> {
     let limit = load.times.limit;
     let socket = unconnected(address, SocketFlags::CLOEXEC)?;
     // It bounds the time of connect(2), too (socket(7)).
-    let of_connect = if waits == Waits::Never { limit.min(LONGEST_CONNECT) } else { limit };
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(of_connect))?;
+    let bound = |most| sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(limit.min(most)));
+    match waits {
+        Waits::Never => bound(LONGEST_CONNECT)?,
+        Waits::Timed => bound(Duration::MAX)?,
+        Waits::Ticked(_) => {}
+    }
     match rustix::net::connect(&socket, &address) {
         Err(rustix::io::Errno::INPROGRESS) => return Err(io::ErrorKind::TimedOut.into()),
+        // The handshake goes on (connect(2)).
+        Err(rustix::io::Errno::INTR) => handshake(&socket, limit)?,
         other => other?,
     }
     let socket = TcpStream::from(socket);
     match waits {
         Waits::Never => socket.set_nonblocking(true)?,
-        Waits::UpToLimit => socket.set_read_timeout(Some(limit))?,
+        Waits::Timed => socket.set_read_timeout(Some(limit))?,
+        Waits::Ticked(_) => {}
     }
     Ok(socket)
+}
+
+/// Waits for the end of a handshake that was not waited for.
+fn handshake(socket: &OwnedFd, limit: Duration) -> io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        let left = limit.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        if !wait(socket, PollFlags::OUT, nanos(left))?.is_empty() {
+            return Ok(sockopt::socket_error(socket)??);
+        }
+    }
 }
 
 /// A TCP socket that has sent its first bytes: with its SYN where the kernel lets it (RFC 7413), else after the handshake.
@@ -230,14 +271,14 @@ pub(super) fn stream_socket_with(load: &Load, address: SocketAddr, first: &[u8])
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(limit.min(LONGEST_CONNECT)))?;
     match rustix::net::sendto(&socket, first, MSG_FASTOPEN, &address) {
         Ok(sent) => {
-            let mut stream = TcpStream::from(socket);
-            stream.write_all(first.get(sent..).unwrap_or_default())?;
+            let stream = TcpStream::from(socket);
+            send_rest(&stream, first, &mut { sent })?;
             Ok(stream)
         }
         // The kernel is set to not do it (`net.ipv4.tcp_fastopen`).
         Err(rustix::io::Errno::OPNOTSUPP) => {
-            let mut stream = stream_socket(load, address, Waits::UpToLimit)?;
-            stream.write_all(first)?;
+            let stream = stream_socket(load, address, Waits::Timed)?;
+            send_rest(&stream, first, &mut 0)?;
             Ok(stream)
         }
         // A handshake that takes too long.
@@ -267,7 +308,7 @@ pub(super) fn datagram_socket(
     load: &Load,
     address: SocketAddr,
     ports: Option<&mut Ports>,
-    waits: Waits,
+    waits: Waits<'_>,
 ) -> io::Result<UdpSocket> {
     let any = match address {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
@@ -280,7 +321,8 @@ pub(super) fn datagram_socket(
     socket.connect(address)?;
     match waits {
         Waits::Never => socket.set_nonblocking(true)?,
-        Waits::UpToLimit => socket.set_read_timeout(Some(load.times.limit))?,
+        Waits::Timed => socket.set_read_timeout(Some(load.times.limit))?,
+        Waits::Ticked(_) => {}
     }
     Ok(socket)
 }

@@ -1,7 +1,8 @@
 //! The servers of a load: a few threads that answer, or that take what comes.
 //!
 //! Needs an address of the calling thread's network namespace. Yields a server that runs until it is stopped, and then what it
-//! saw. Its threads never wait for longer than [`LOOK`], so that it stops within that.
+//! saw. Its threads never wait for longer than [`LOOK`], so that it stops within that: those that answer are interrupted by a
+//! [`Tick`], which costs an answer nothing; those that take what comes have timeouts, since silence tells them that all came.
 
 mod datagram;
 mod sink;
@@ -13,6 +14,7 @@ use super::{
     outcome::Served,
     service::Thinker,
     spec::{Kind, Load, Pace, Profile},
+    tick::Tick,
 };
 use crate::cpu::{self, Pinned, Pinning, Used};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
@@ -20,6 +22,7 @@ use sink::{Origin, Sink};
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    os::fd::AsFd as _,
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -87,6 +90,24 @@ enum Bound {
     Datagrams(Arc<UdpSocket>),
 }
 
+impl Bound {
+    /// Has the calling thread's calls end every [`LOOK`].
+    fn look(&self, load: &Load) -> Option<Tick> {
+        let tick = if load.kind.is_one_way() { None } else { Tick::every(LOOK).ok() };
+        if tick.is_none() {
+            let fd = match self {
+                Self::Stream(listener) => listener.as_fd(),
+                Self::Datagrams(socket) => socket.as_fd(),
+            };
+            for which in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
+                // What a listener is set to, its connections are. It cannot fail: the socket is one, and the time is no 0.
+                let _ = sockopt::set_socket_timeout(fd, which, Some(LOOK));
+            }
+        }
+        tick
+    }
+}
+
 impl Server {
     /// Starts one at an address; port 0 is any that is free.
     ///
@@ -111,6 +132,7 @@ impl Server {
             let bound = bound.clone();
             let run = move || {
                 let not_pinned = pinned.apply(number as usize);
+                let _tick = bound.look(&shared.load);
                 let before = cpu::thread_time();
                 let (served, sink) = match &bound {
                     Bound::Stream(listener) => stream::serve(listener, &shared, number),
@@ -227,7 +249,6 @@ fn threads(load: &Load) -> u32 {
 fn bind(load: &Load, address: SocketAddr) -> io::Result<(Bound, SocketAddr)> {
     if load.kind.is_datagram() {
         let socket = UdpSocket::bind(address)?;
-        socket.set_read_timeout(Some(LOOK))?;
         if load.kind == Kind::UdpFlood {
             // Beyond net.core.rmem_max where the rights are there, up to it where not.
             sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)
@@ -239,10 +260,8 @@ fn bind(load: &Load, address: SocketAddr) -> io::Result<(Bound, SocketAddr)> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
-    // What a listener is set to, its connections are: that saves three calls for each.
+    // What a listener is set to, its connections are: that saves a call for each.
     sockopt::set_tcp_nodelay(&socket, true)?;
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(LOOK))?;
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(LOOK))?;
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, i32::try_from(load.backlog).unwrap_or(i32::MAX))?;
     let listener = TcpListener::from(socket);

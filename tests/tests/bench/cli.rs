@@ -15,7 +15,7 @@ use std::{
 
 const ADDRESS_PORT: u16 = 7432;
 
-fn directory(name: &str) -> PathBuf {
+pub(super) fn directory(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("nettrace-bench-{}-{name}", std::process::id()));
     let _ = fs::remove_dir_all(&path);
     fs::create_dir_all(&path).unwrap();
@@ -132,7 +132,7 @@ fn what_was_stopped_is_kept_and_marked() {
 }
 
 /// The program in a namespace: another node, as far as it can tell.
-fn on(netns: &Netns, dir: &Path, args: &[&str]) -> Command {
+pub(super) fn on(netns: &Netns, dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new("ip");
     let program = nettrace().unwrap().get_program().to_owned();
     command.args(["netns", "exec", netns.name()]).arg(program).args(args);
@@ -140,12 +140,13 @@ fn on(netns: &Netns, dir: &Path, args: &[&str]) -> Command {
     command
 }
 
-struct Server {
+/// The server of a benchmark, which ends with this.
+pub(super) struct Server {
     child: Child,
 }
 
 impl Server {
-    fn start(netns: &Netns, dir: &Path, listen: &str) -> Self {
+    pub(super) fn start(netns: &Netns, dir: &Path, listen: &str) -> Self {
         let args = ["bench", "server", "--listen", listen, "--token-file", "token"];
         let mut child = on(netns, dir, &args).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();

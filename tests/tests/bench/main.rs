@@ -7,4 +7,5 @@ mod cli;
 mod delay;
 mod experiment;
 mod load;
+mod peers;
 mod scenarios;

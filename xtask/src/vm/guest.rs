@@ -34,6 +34,8 @@ const TOOLS: &[&str] = &[
     "setpriv",
     "sysctl",
     "bpftool",
+    "netperf",
+    "netserver",
 ];
 /// Files that tools read.
 const TREES: &[&str] =

@@ -5,32 +5,30 @@ use super::{
         books::Books,
         clock::Clock,
         error::Failure,
-        pipe::{Pipe, READ_BYTES, Waits, stream_socket, stream_socket_with},
+        pipe::{Pipe, READ_BYTES, Waits, send_rest, stream_socket, stream_socket_with},
         protocol::{Reader, Requests, Verdict},
+        socket::receive,
         spec::Kind,
     },
     Task,
 };
-use std::{
-    io::{self, Read as _, Write as _},
-    thread,
-    time::Duration,
-};
+use std::{io, thread, time::Duration};
 
 /// Pause after a request that failed, so that a server that is gone is not asked as fast as it goes.
 pub(super) const RETRY: Duration = Duration::from_millis(10);
 
 /// Over a connection that stays.
-pub(super) fn run(task: &Task<'_>, mut pipe: Pipe, books: &mut Books, clock: Clock) {
+pub(super) fn run(task: &Task<'_>, mut pipe: Pipe, waits: Waits<'_>, books: &mut Books, clock: Clock) {
     let (mut number, mut connected) = (0, true);
     let stays = task.load.kind != Kind::UdpNew;
+    let limit = task.load.times.limit;
     let mut before_ns = clock.now_ns();
     while before_ns < books.end_ns && !task.stop.is_set() {
         let asked = match connected {
-            true => ask(&mut pipe, number),
+            true => ask(&mut pipe, number, waits, limit),
             false => pipe
-                .reconnect(task.load, task.address, Waits::UpToLimit)
-                .and_then(|()| ask(&mut pipe, number)),
+                .reconnect(task.load, task.address, waits)
+                .and_then(|()| ask(&mut pipe, number, waits, limit)),
         };
         let mut now_ns = clock.now_ns();
         connected = count(books, before_ns, now_ns, asked);
@@ -69,22 +67,24 @@ struct Asked {
     verdict: Verdict,
 }
 
-fn ask(pipe: &mut Pipe, number: u64) -> io::Result<Asked> {
-    let sent_bytes = pipe.send(number)?;
+fn ask(pipe: &mut Pipe, number: u64, waits: Waits<'_>, limit: Duration) -> io::Result<Asked> {
+    let sent_bytes = waits.within(limit, || pipe.send(number))?;
     let wanted = pipe.ids().map(|ids| number % ids);
-    loop {
-        match pipe.receive()? {
-            // An answer to one that was given up is none to this.
-            Some(answer) if answer.id == wanted => {
-                return Ok(Asked { sent_bytes, received_bytes: answer.bytes, verdict: answer.verdict });
+    waits.within(limit, || {
+        loop {
+            match pipe.receive()? {
+                // An answer to one that was given up is none to this.
+                Some(answer) if answer.id == wanted => {
+                    return Ok(Asked { sent_bytes, received_bytes: answer.bytes, verdict: answer.verdict });
+                }
+                _ => {}
             }
-            _ => {}
         }
-    }
+    })
 }
 
 /// A connection for each request.
-pub(super) fn run_connecting(task: &Task<'_>, books: &mut Books, clock: Clock) {
+pub(super) fn run_connecting(task: &Task<'_>, waits: Waits<'_>, books: &mut Books, clock: Clock) {
     let Ok(mut requests) = Requests::of(task.load) else { return };
     let mut reader = Reader::of(task.load);
     let mut buffer = vec![0; READ_BYTES];
@@ -93,7 +93,7 @@ pub(super) fn run_connecting(task: &Task<'_>, books: &mut Books, clock: Clock) {
     while before_ns < books.end_ns && !task.stop.is_set() {
         requests.prepare(number);
         reader.reset();
-        let asked = ask_once(task, &requests, &mut reader, &mut buffer);
+        let asked = ask_once(task, waits, &requests, &mut reader, &mut buffer);
         let now_ns = clock.now_ns();
         if !count(books, before_ns, now_ns, asked) {
             thread::sleep(RETRY);
@@ -105,21 +105,24 @@ pub(super) fn run_connecting(task: &Task<'_>, books: &mut Books, clock: Clock) {
 
 fn ask_once(
     task: &Task<'_>,
+    waits: Waits<'_>,
     requests: &Requests,
     reader: &mut Reader,
     buffer: &mut [u8],
 ) -> io::Result<Asked> {
-    let mut socket = match task.load.each.fast_open {
+    let limit = task.load.times.limit;
+    let socket = match task.load.each.fast_open {
         true => stream_socket_with(task.load, task.address, requests.present())?,
         false => {
-            let mut socket = stream_socket(task.load, task.address, Waits::UpToLimit)?;
-            socket.write_all(requests.present())?;
+            let socket = stream_socket(task.load, task.address, waits)?;
+            let mut sent = 0;
+            waits.within(limit, || send_rest(&socket, requests.present(), &mut sent))?;
             socket
         }
     };
     let (mut received_bytes, mut verdict) = (0, None);
     loop {
-        let len = socket.read(buffer)?;
+        let len = waits.within(limit, || receive(&socket, buffer))?;
         if len == 0 {
             // The server closes after its answer: only now the exchange is over.
             let verdict = verdict.or_else(|| reader.closed()).ok_or(io::ErrorKind::UnexpectedEof)?;

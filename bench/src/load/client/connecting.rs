@@ -12,6 +12,7 @@ use super::{
         pipe::{READ_BYTES, connecting},
         protocol::{Reader, Requests, Verdict},
         schedule::Schedule,
+        socket::{receive, send},
         spec::Load,
     },
     Task,
@@ -21,11 +22,7 @@ use rustix::{
     buffer::spare_capacity,
     event::{PollFlags, Timespec, epoll},
 };
-use std::{
-    io::{self, Read as _, Write as _},
-    net::TcpStream,
-    os::fd::OwnedFd,
-};
+use std::{io, net::TcpStream, os::fd::OwnedFd};
 
 /// Events that are handled before the schedule is looked at again.
 const TURN: usize = 64;
@@ -213,9 +210,9 @@ impl Flights {
 /// Sends and reads what can be. Yields how the request went when the server has closed the connection.
 fn advance(slot: &mut Flight, request: &[u8], buffer: &mut [u8]) -> io::Result<Option<Verdict>> {
     // Events may come late for a place that has changed hands.
-    let Some(socket) = &mut slot.socket else { return Ok(None) };
+    let Some(socket) = &slot.socket else { return Ok(None) };
     while slot.sent < request.len() {
-        match socket.write(&request[slot.sent..]) {
+        match send(socket, &request[slot.sent..]) {
             Ok(n) => slot.sent += n,
             // Also of a connection that is not made yet.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
@@ -224,7 +221,7 @@ fn advance(slot: &mut Flight, request: &[u8], buffer: &mut [u8]) -> io::Result<O
         }
     }
     loop {
-        let len = match socket.read(buffer) {
+        let len = match receive(socket, buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             other => other?,

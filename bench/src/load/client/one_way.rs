@@ -8,13 +8,14 @@ use super::{
         error::Failure,
         pipe::{Waits, datagram_socket, stream_socket},
         schedule::Schedule,
+        socket::send,
         spec::Load,
     },
     Task,
     closed::RETRY,
 };
 use std::{
-    io::{self, Write as _},
+    io,
     net::{SocketAddr, TcpStream, UdpSocket},
     thread,
     time::Duration,
@@ -45,9 +46,9 @@ impl Sender {
 
 fn open(load: &Load, address: SocketAddr) -> io::Result<Socket> {
     if load.kind.is_datagram() {
-        return Ok(Socket::Datagrams(datagram_socket(load, address, None, Waits::UpToLimit)?));
+        return Ok(Socket::Datagrams(datagram_socket(load, address, None, Waits::Timed)?));
     }
-    let socket = stream_socket(load, address, Waits::UpToLimit)?;
+    let socket = stream_socket(load, address, Waits::Timed)?;
     socket.set_write_timeout(Some(LOOK))?;
     Ok(Socket::Stream(socket))
 }
@@ -101,7 +102,7 @@ impl Sender {
         until_ns: u64,
     ) -> io::Result<()> {
         let sent = match &mut self.socket {
-            Socket::Datagrams(socket) => socket.send(&self.payload),
+            Socket::Datagrams(socket) => send(socket, &self.payload),
             Socket::Stream(socket) => write(socket, &self.payload, task, clock, until_ns),
         };
         match sent {
@@ -125,7 +126,7 @@ fn write(
 ) -> io::Result<usize> {
     let mut written = 0;
     while written < payload.len() {
-        match socket.write(&payload[written..]) {
+        match send(socket, &payload[written..]) {
             Ok(n) => written += n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

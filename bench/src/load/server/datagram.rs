@@ -5,13 +5,15 @@ use super::{
         dns,
         outcome::Served,
         protocol::MARK_BYTES,
+        socket::{receive_from, send_to},
         spec::{Kind, Load},
     },
     DRAIN, Shared,
     sink::Sink,
 };
 use std::{
-    net::UdpSocket,
+    io,
+    net::{SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -32,7 +34,7 @@ pub(super) fn serve(socket: &UdpSocket, shared: &Shared, number: u32) -> (Served
         if shared.stop.is_set() && stopped.get_or_insert_with(Instant::now).elapsed() >= drain {
             return (served, sink);
         }
-        let (len, from) = match socket.recv_from(&mut buffer) {
+        let (len, from) = match receive_from(socket, &mut buffer) {
             Ok(received) => received,
             Err(_) if shared.stop.is_set() => return (served, sink),
             // Nothing for now.
@@ -50,12 +52,22 @@ pub(super) fn serve(socket: &UdpSocket, shared: &Shared, number: u32) -> (Served
             continue;
         }
         thinker.think();
-        match answers.to(&buffer[..len]).map(|answer| socket.send_to(answer, from)) {
+        match answers.to(&buffer[..len]).map(|response| answer(socket, response, from)) {
             Some(Ok(bytes)) => {
                 served.requests += 1;
                 served.sent_bytes += bytes as u64;
             }
             Some(Err(_)) | None => served.failed += 1,
+        }
+    }
+}
+
+/// Sends an answer, also when the call is interrupted while it waits for room.
+fn answer(socket: &UdpSocket, answer: &[u8], to: SocketAddr) -> io::Result<usize> {
+    loop {
+        match send_to(socket, answer, to) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
         }
     }
 }

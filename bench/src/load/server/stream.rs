@@ -1,13 +1,20 @@
 //! A server's thread over TCP: takes a connection, serves it to its end, and takes the next.
 
 use super::{
-    super::{error::Failure, outcome::Served, protocol::Answerer, service::Thinker},
+    super::{
+        error::Failure,
+        outcome::Served,
+        protocol::Answerer,
+        service::Thinker,
+        socket::{receive, send},
+    },
     DRAIN, Shared,
     sink::Sink,
 };
+use rustix::net::{SocketFlags, acceptfrom_with};
 use std::{
-    io::{self, ErrorKind, Read, Write},
-    net::{TcpListener, TcpStream},
+    io::{self, ErrorKind},
+    net::{SocketAddr, TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
 };
@@ -31,13 +38,13 @@ pub(super) fn serve(listener: &TcpListener, shared: &Shared, number: u32) -> (Se
         buffer: vec![0; if one_way { SINK_BYTES } else { READ_BYTES }],
     };
     while !shared.stop.is_set() {
-        match listener.accept() {
+        match accept(listener) {
             Ok((_, address)) if !shared.serves(address) => thread.served.strangers += 1,
-            Ok((mut stream, _)) => {
+            Ok((stream, _)) => {
                 thread.served.connections += 1;
                 match &mut thread.sink {
-                    Some(_) => thread.take(&mut stream),
-                    None => thread.answer(&mut stream),
+                    Some(_) => thread.take(&stream),
+                    None => thread.answer(&stream),
                 }
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
@@ -45,6 +52,13 @@ pub(super) fn serve(listener: &TcpListener, shared: &Shared, number: u32) -> (Se
         }
     }
     (thread.served, thread.sink)
+}
+
+/// A connection and whose it is. Unlike [`TcpListener::accept`] it ends when it is interrupted.
+fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, address) = acceptfrom_with(listener, SocketFlags::CLOEXEC)?;
+    let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+    Ok((stream.into(), address.ok_or(ErrorKind::ConnectionAborted)?))
 }
 
 struct Thread<'a> {
@@ -58,10 +72,10 @@ struct Thread<'a> {
 
 impl Thread<'_> {
     /// Answers until the client closes, or the answer does.
-    fn answer(&mut self, stream: &mut TcpStream) {
+    fn answer(&mut self, stream: &TcpStream) {
         self.answerer.reset();
         while !self.shared.stop.is_set() {
-            let len = match stream.read(&mut self.buffer) {
+            let len = match receive(stream, &mut self.buffer) {
                 Ok(0) => return,
                 Ok(len) => len,
                 Err(error) if is_pause(&error) => continue,
@@ -81,7 +95,7 @@ impl Thread<'_> {
     }
 
     /// Answers what requests there are in what was read. Yields whether the connection is to be closed.
-    fn answer_all(&mut self, stream: &mut TcpStream, len: usize) -> Result<bool, Failure> {
+    fn answer_all(&mut self, stream: &TcpStream, len: usize) -> Result<bool, Failure> {
         let mut from = 0;
         while from < len {
             let (used, whole) = self.answerer.feed(&self.buffer[from..len])?;
@@ -102,13 +116,13 @@ impl Thread<'_> {
     }
 
     /// Takes what comes until the client closes; a stopped server takes what is under way.
-    fn take(&mut self, stream: &mut TcpStream) {
+    fn take(&mut self, stream: &TcpStream) {
         let mut stopped: Option<Instant> = None;
         loop {
             if self.shared.stop.is_set() && stopped.get_or_insert_with(Instant::now).elapsed() > DRAIN {
                 return;
             }
-            match stream.read(&mut self.buffer) {
+            match receive(stream, &mut self.buffer) {
                 Ok(0) => return,
                 Ok(len) => {
                     self.served.requests += 1;
@@ -131,9 +145,9 @@ fn is_pause(error: &io::Error) -> bool {
 }
 
 /// Writes all of it, unless the server is stopped.
-fn write_all(stream: &mut impl Write, mut bytes: &[u8], shared: &Shared) -> io::Result<()> {
+fn write_all(stream: &TcpStream, mut bytes: &[u8], shared: &Shared) -> io::Result<()> {
     while !bytes.is_empty() {
-        match stream.write(bytes) {
+        match send(stream, bytes) {
             Ok(n) => bytes = &bytes[n..],
             Err(error) if is_pause(&error) && !shared.stop.is_set() => {}
             Err(error) => return Err(error),

@@ -1,0 +1,87 @@
+//! The generators beside those of others, where time is the instructions that are carried out: what a round trip takes there is
+//! the work of the kernel and of the two programs, to a thousandth. On a machine that others use, too, `--bench peers` compares
+//! by the clock.
+
+use super::cli::{Server, directory, on};
+use nettrace::lab::Pair;
+use nettrace_bench::result::RunResult;
+use nettrace_tests::{in_guest, program::stderr};
+use std::{
+    fs,
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+struct Theirs(Child);
+
+impl Drop for Theirs {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whether the tool is there; it is told when it is not.
+fn has(tool: &str) -> bool {
+    let found =
+        Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    if !found {
+        eprintln!("skipped: what {tool} is compared with: there is no {tool}");
+    }
+    found
+}
+
+/// Transactions a second of ours, over one connection.
+fn ours(pair: &Pair, kind: &str, bytes: &str) -> f64 {
+    let dir = directory(&format!("peers-{kind}"));
+    let address = SocketAddr::from((pair.server().ipv4, 7432)).to_string();
+    let server = Server::start(&pair.server().netns, &dir, &address);
+    let load = ["--kind", kind, "--request-bytes", bytes, "--response-bytes", bytes, "--connections", "1"];
+    let length = ["--seconds", "1", "--warm-up-seconds", "0.1", "-o", "run.json"];
+    let peer = ["--peer", &address, "--token-file", "token"];
+    let args = [&["bench", "client"], &load[..], &length, &peer].concat();
+    let output = on(&pair.client().netns, &dir, &args).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let result = RunResult::read(&dir.join("run.json")).unwrap();
+    let outcome = &result.rounds[0].loads[kind];
+    assert_eq!(outcome.error_count(), 0, "{outcome:?}");
+    drop(server);
+    fs::remove_dir_all(dir).unwrap();
+    outcome.per_second()
+}
+
+#[test]
+fn one_connection_is_as_fast_as_that_of_netperf() {
+    if !in_guest() {
+        eprintln!(
+            "skipped: what a clock of a shared machine tells is told by `cargo bench -p nettrace-bench --bench peers`"
+        );
+        return;
+    }
+    if !has("netperf") {
+        return;
+    }
+    let pair = Pair::start().unwrap();
+    let server = pair.server().ipv4.to_string();
+    let start = || Command::new("netserver").args(["-D", "-4", "-L", &server]).stdout(Stdio::null()).spawn();
+    let _theirs = Theirs(pair.server().netns.run(start).unwrap().unwrap());
+    thread::sleep(Duration::from_millis(500));
+    // By UDP the kernel counts who uses a socket twice for each answer, since ours has threads.
+    for (kind, more, least) in [("tcp_rr", "", 1.0), ("tcp_crr", "", 1.0), ("udp_rr", "-n", 0.97)] {
+        // Its server's socket is at this address alone, as ours is. With a quantile asked for it times each transaction.
+        let test = kind.to_uppercase();
+        let args = ["-4", "-H", &server, "-t", &test, "-l", "1", "-P", "0", "--"];
+        let what = ["-r", "1,1", "-H", &server, "-k", "THROUGHPUT,P50_LATENCY", more];
+        let ask =
+            || Command::new("netperf").args(args).args(what.iter().filter(|arg| !arg.is_empty())).output();
+        let output = pair.client().netns.run(ask).unwrap().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let rate = text.lines().find_map(|line| line.strip_prefix("THROUGHPUT=")?.trim().parse().ok());
+        let theirs: f64 = rate.unwrap_or_else(|| panic!("{text}{}", stderr(&output)));
+        let ours = ours(&pair, kind, "1");
+        eprintln!("{kind}: {ours:.0} /s, netperf {theirs:.0} /s: {:.3}", ours / theirs);
+        assert!(ours >= theirs * least, "{kind}: {ours} /s, and netperf {theirs}");
+    }
+}
