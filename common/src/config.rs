@@ -295,7 +295,7 @@ pub mod state {
 }
 
 /// Buckets of the interface table; a power of two.
-pub const IFACE_SLOTS: u32 = 4096;
+pub const IFACE_SLOTS: u32 = 1 << 15;
 
 /// One interface that has a scope of its own.
 #[repr(C)]
@@ -321,12 +321,18 @@ pub mod iface_flag {
     pub const HOST_END: u32 = 4;
 }
 
-/// Slot of an interface in the interface table. `ifindex` 0 stands for the sockets of a namespace, `netns` 0 for the
-/// interfaces that TC and XDP programs see, whose context does not tell the namespace.
+/// Slots that an interface may have: where one is taken by another interface it has another one. All of them are looked at, so
+/// that they may be left empty in any order.
+pub const IFACE_WAYS: u32 = 3;
+
+/// Slot of an interface in the interface table, the `way`th of [`IFACE_WAYS`]. `ifindex` 0 stands for the sockets of a namespace,
+/// `netns` 0 for the interfaces that TC and XDP programs see, whose context does not tell the namespace.
 #[inline(always)]
 #[must_use]
-pub const fn iface_slot(netns: u32, ifindex: u32) -> u32 {
-    (ifindex ^ netns.wrapping_mul(0x9E37_79B1) >> 16) & (IFACE_SLOTS - 1)
+pub const fn iface_slot(netns: u32, ifindex: u32, way: u32) -> u32 {
+    // Both count up from a common start: multiplied by odd numbers they are spread, and by another turn of the sum for each way.
+    let mixed = netns.wrapping_mul(0x9E37_79B1) ^ ifindex.wrapping_mul(0x85EB_CA6B);
+    (mixed ^ mixed >> 15).rotate_left(way * 11) & (IFACE_SLOTS - 1)
 }
 
 #[cfg(feature = "user")]

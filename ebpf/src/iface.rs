@@ -2,7 +2,7 @@
 
 use nettrace_common::{
     SCOPE_IGNORED,
-    config::{IfaceSlot, iface_slot},
+    config::{IFACE_WAYS, IfaceSlot, iface_slot},
 };
 
 use crate::{
@@ -82,6 +82,11 @@ fn scope_of(netns: u32, ifindex: u32) -> u16 {
 /// The table's entry for an interface, if it has one.
 #[inline(always)]
 pub fn slot(netns: u32, ifindex: u32) -> Option<&'static IfaceSlot> {
-    let s = IFACES.get(iface_slot(netns, ifindex))?;
-    if s.ifindex == ifindex && s.netns == netns && s.scope != 0 { Some(s) } else { None }
+    for way in 0..IFACE_WAYS {
+        let s = IFACES.get(iface_slot(netns, ifindex, way))?;
+        if s.ifindex == ifindex && s.netns == netns && s.scope != 0 {
+            return Some(s);
+        }
+    }
+    None
 }

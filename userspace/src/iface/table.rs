@@ -5,9 +5,13 @@ use crate::snapshot::Interface;
 use aya::maps::{Array, MapData, MapError};
 use nettrace_common::{
     SCOPE_OTHER,
-    config::{IfaceSlot, iface_flag, iface_slot},
+    config::{IFACE_WAYS, IfaceSlot, iface_flag, iface_slot},
 };
 use std::collections::BTreeMap;
+
+/// Said of what found no place.
+const NO_SLOT: &str = "its slots in the kernel's table are others': it is counted as `other`, or not at all where only some \
+                       namespaces are measured";
 
 /// The kernel's table refused an entry.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +54,10 @@ impl Table {
     /// When the kernel refuses the entry.
     pub fn add_namespace(&mut self, name: &str, inode: u32) -> Result<(), TableError> {
         let slot = IfaceSlot { netns: inode, ifindex: 0, scope: u32::from(SCOPE_OTHER), flags: 0 };
-        self.set(&slot, name)
+        if !self.set(&slot, name)? {
+            tracing::warn!("{name}: {NO_SLOT}");
+        }
+        Ok(())
     }
 
     /// Whether an interface has a row and is there.
@@ -81,10 +88,10 @@ impl Table {
             flags |= iface_flag::HOST_END;
         }
         let slot = IfaceSlot { netns: inode, ifindex: link.ifindex, scope: u32::from(scope), flags };
-        self.set(&slot, &label)?;
+        let mut has_slot = self.set(&slot, &label)?;
         if wire {
             let scope = self.wire_scope(link.ifindex, slot.scope);
-            self.set(&IfaceSlot { netns: 0, scope, ..slot }, &label)?;
+            has_slot &= self.set(&IfaceSlot { netns: 0, scope, ..slot }, &label)?;
         }
         let shown = Interface {
             name: link.name.clone(),
@@ -92,7 +99,7 @@ impl Table {
             netns: netns.to_owned(),
             scope: self.names.get(&scope).cloned().unwrap_or_default(),
             attached: Vec::new(),
-            error: None,
+            error: (!has_slot).then(|| NO_SLOT.to_owned()),
             gone: false,
         };
         let id = self.added;
@@ -103,12 +110,8 @@ impl Table {
 
     /// TC and XDP programs cannot tell the namespace: interfaces of two namespaces with the same index share `other`.
     fn wire_scope(&self, ifindex: u32, wanted: u32) -> u32 {
-        match self.map.get(&iface_slot(0, ifindex), 0) {
-            Ok(there)
-                if there.netns == 0 && there.ifindex == ifindex && ![0, wanted].contains(&there.scope) =>
-            {
-                u32::from(SCOPE_OTHER)
-            }
+        match self.slot_of(0, ifindex) {
+            Ok(Some((_, there))) if there.scope != wanted => u32::from(SCOPE_OTHER),
             _ => wanted,
         }
     }
@@ -141,33 +144,43 @@ impl Table {
         let gone = |r: &&mut Row| r.inode == inode && r.shown.ifindex == ifindex && !r.shown.gone;
         let Some(row) = self.rows.iter_mut().find(gone) else { return };
         row.shown.gone = true;
-        let (scope, label) = (row.scope, row.shown.name.clone());
-        for netns in [inode, 0] {
-            let index = iface_slot(netns, ifindex);
-            let mine =
-                |s: &IfaceSlot| s.netns == netns && s.ifindex == ifindex && s.scope == u32::from(scope);
-            if self.map.get(&index, 0).is_ok_and(|s| mine(&s)) {
-                let empty = IfaceSlot::default();
-                if let Err(error) = self.map.set(index, empty, 0) {
-                    tracing::warn!("{}", TableError { what: label.clone(), error });
-                }
+        let label = row.shown.name.clone();
+        // One of another namespace may have the same index, and with it the entry of none.
+        let is_shared = self.rows.iter().any(|r| r.shown.ifindex == ifindex && !r.shown.gone);
+        for netns in [inode, 0].into_iter().filter(|netns| *netns != 0 || !is_shared) {
+            let forgotten = match self.slot_of(netns, ifindex) {
+                Ok(Some((index, _))) => self.map.set(index, IfaceSlot::default(), 0),
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = forgotten {
+                tracing::warn!("{}", TableError { what: label.clone(), error });
             }
         }
     }
 
-    /// Two interfaces whose slots collide: the later one goes without a scope of its own.
-    fn set(&mut self, slot: &IfaceSlot, label: &str) -> Result<(), TableError> {
-        let refused = |error| TableError { what: label.to_owned(), error };
-        let index = iface_slot(slot.netns, slot.ifindex);
-        let there = self.map.get(&index, 0).map_err(refused)?;
-        let taken = there.scope != 0 && (there.netns, there.ifindex) != (slot.netns, slot.ifindex);
-        if taken {
-            tracing::warn!(
-                "{label} shares a slot of the interface table with another and is counted as `other`"
-            );
-            return Ok(());
+    /// Where an interface is in the kernel's table, if it is there.
+    fn slot_of(&self, netns: u32, ifindex: u32) -> Result<Option<(u32, IfaceSlot)>, MapError> {
+        for index in (0..IFACE_WAYS).map(|way| iface_slot(netns, ifindex, way)) {
+            let slot = self.map.get(&index, 0)?;
+            if slot.scope != 0 && (slot.netns, slot.ifindex) == (netns, ifindex) {
+                return Ok(Some((index, slot)));
+            }
         }
-        self.map.set(index, slot, 0).map_err(refused)
+        Ok(None)
+    }
+
+    /// Puts an interface into its slot, or the first that is free. False when all of them are another's.
+    fn set(&mut self, slot: &IfaceSlot, label: &str) -> Result<bool, TableError> {
+        let refused = |error| TableError { what: label.to_owned(), error };
+        let mut index = self.slot_of(slot.netns, slot.ifindex).map_err(refused)?.map(|(index, _)| index);
+        for free in (0..IFACE_WAYS).map(|way| iface_slot(slot.netns, slot.ifindex, way)) {
+            if index.is_none() && self.map.get(&free, 0).map_err(refused)?.scope == 0 {
+                index = Some(free);
+            }
+        }
+        let Some(index) = index else { return Ok(false) };
+        self.map.set(index, slot, 0).map_err(refused).map(|()| true)
     }
 
     /// Ends a window: rows and names for its report. Interfaces that an earlier window told to be gone are forgotten, and
@@ -191,5 +204,33 @@ impl Table {
     #[must_use]
     pub fn scopes(&self) -> BTreeMap<u16, String> {
         self.names.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    /// How many of these find no slot.
+    fn without_slot(keys: &[(u32, u32)]) -> usize {
+        let mut taken = HashSet::new();
+        let mut place = |(netns, ifindex): (u32, u32)| {
+            (0..IFACE_WAYS).any(|way| taken.insert(iface_slot(netns, ifindex, way)))
+        };
+        keys.iter().filter(|key| !place(**key)).count()
+    }
+
+    #[test]
+    fn a_full_node_has_a_slot_for_each_interface() {
+        // As kernels number them: inodes from F0000000 on, some for each pod's other namespaces; indices at the host one for each
+        // pod, in a pod lo and eth0.
+        let host = 0xF000_0000;
+        let mut keys = vec![(host, 0), (host, 1), (host, 2), (0, 2)];
+        for pod in 0..250 {
+            let netns = 0xF000_0100 + 6 * pod;
+            keys.extend([(netns, 0), (netns, 1), (netns, 2), (host, 3 + pod), (0, 3 + pod)]);
+        }
+        assert_eq!((keys.len(), without_slot(&keys)), (1254, 0));
     }
 }
