@@ -7,7 +7,6 @@
 mod assets;
 mod body;
 mod config;
-mod counts;
 mod feed;
 mod gate;
 mod guard;
@@ -18,8 +17,8 @@ mod server;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use crate::agent::{Counts, Refusal};
 pub use config::{WebConfig, WebConfigError};
-pub use counts::{Counts, Refusal, Totals};
 pub use secrets::SecretError;
 
 use crate::{agent::Hub, snapshot::Snapshot};
@@ -162,8 +161,10 @@ pub async fn serve(
     let listener = server::bind(config.listen)?;
     let address = listener.local_addr().map_err(|error| WebError::bind(config.listen, error))?;
     let (tell, end) = watch::channel(false);
-    let counts = Arc::new(Counts::default());
-    let site = routes::Site::new(&config, sources.into(), secrets.clone(), end.clone());
+    let sources = sources.into();
+    // The agent's, so that they go on when one server follows another.
+    let counts = sources.hub.counts();
+    let site = routes::Site::new(&config, sources, secrets.clone(), end.clone());
     let server = Server::new(config, site, counts.clone());
     tokio::spawn(async move {
         shutdown.await;

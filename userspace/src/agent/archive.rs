@@ -1,9 +1,9 @@
 //! Windows on their way to disk: those of an interval are merged, and written by a thread of its own, so that a slow disk holds
 //! nobody up.
 
-use super::{Hub, work::millis};
+use super::{HistoryStatus, Hub, work::millis};
 use crate::{
-    history::{HistoryConfig, HistoryError, Store},
+    history::{self, HistoryConfig, HistoryError, Store},
     snapshot::Snapshot,
 };
 use std::{
@@ -36,7 +36,7 @@ impl Archive {
         let store = Store::open(config)?;
         hub.update(|status| {
             status.history.dir = Some(store.dir().to_owned());
-            status.history.size_bytes = store.stats().size_bytes;
+            tell(&mut status.history, &store.stats());
         });
         let (sender, snapshots) = sync_channel::<Box<Snapshot>>(WAITING);
         let writing = move || write(store, &hub, &snapshots);
@@ -89,15 +89,24 @@ fn write(mut store: Store, hub: &Hub, snapshots: &std::sync::mpsc::Receiver<Box<
             failed(hub, error.to_string());
             continue;
         }
-        let size_bytes = store.stats().size_bytes;
+        let stats = store.stats();
         hub.update(|status| {
             let history = &mut status.history;
             if history.error.take().is_some() {
                 tracing::info!("the history is written again");
             }
-            (history.written, history.size_bytes) = (history.written + 1, size_bytes);
+            history.written += 1;
+            tell(history, &stats);
         });
     }
+}
+
+/// What is on disk.
+fn tell(history: &mut HistoryStatus, stats: &history::Stats) {
+    history.size_bytes = stats.size_bytes;
+    history.dropped = stats.dropped_frames;
+    history.damaged = stats.damaged;
+    history.clock_steps = stats.clock_steps;
 }
 
 /// Said once, until it is another reason or it goes well again.

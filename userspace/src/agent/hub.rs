@@ -1,6 +1,6 @@
 //! What the agent knows, for those who ask: one writer, the agent's loop, and many readers, the page and the metrics.
 
-use super::Status;
+use super::{Counts, Status};
 use crate::{
     change::{Entry, Step},
     live::Frame,
@@ -80,6 +80,7 @@ pub struct Hub {
     findings: Mutex<Arc<Vec<Finding>>>,
     changes: Mutex<Arc<Vec<ChangeRow>>>,
     status: Mutex<Arc<Status>>,
+    counts: Arc<Counts>,
     requests: mpsc::Sender<Event>,
 }
 
@@ -102,6 +103,7 @@ impl Hub {
             findings: Mutex::default(),
             changes: Mutex::default(),
             status: Mutex::new(Arc::new(status)),
+            counts: Arc::default(),
             requests,
         };
         Arc::new(hub)
@@ -142,6 +144,12 @@ impl Hub {
     #[must_use]
     pub fn status(&self) -> Arc<Status> {
         held(&self.status).clone()
+    }
+
+    /// What the web server does.
+    #[must_use]
+    pub fn counts(&self) -> Arc<Counts> {
+        self.counts.clone()
     }
 
     /// Asks for something. False when too much waits already, or the agent is ending.

@@ -54,6 +54,8 @@ impl Outlets {
             archive.add(window, hub);
         }
         self.recorder.window(hub, capture, window);
+        let web = hub.counts().totals();
+        hub.update(|status| status.web = web);
         let mut metrics = held(&self.metrics);
         metrics.observe(window);
         metrics.set_status(&hub.status());

@@ -4,7 +4,7 @@
 use super::Hub;
 use crate::{
     capture::{Capture, Stretch},
-    flight::{self, FlightConfig, Triggers},
+    flight::{self, FlightConfig, Memory, Triggers},
     snapshot::{Cause, Snapshot},
 };
 use std::{collections::VecDeque, sync::Arc, thread::JoinHandle};
@@ -50,7 +50,13 @@ impl Recorder {
         }
         let cause = self.triggers.look(window);
         let suppressed = self.triggers.stats().suppressed;
-        hub.update(|status| status.flight.suppressed = suppressed);
+        let held = capture.and_then(Capture::flight).map(Memory::stats);
+        hub.update(|status| {
+            status.flight.suppressed = suppressed;
+            if let Some(held) = held {
+                (status.flight.held_bytes, status.flight.let_go) = (held.bytes, held.let_go_batches);
+            }
+        });
         if let (Some(cause), Some(capture)) = (cause, capture) {
             self.write(hub, capture, cause);
         }

@@ -1,5 +1,6 @@
 //! How the agent is doing: what `/api/status`, `/readyz` and the page show.
 
+use super::Totals;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -36,6 +37,8 @@ pub struct Status {
     pub history: HistoryStatus,
     /// What the flight recorder wrote.
     pub flight: FlightStatus,
+    /// What its web server did.
+    pub web: Totals,
     /// What privileges it runs with, in words.
     pub privileges: Vec<String>,
 }
@@ -72,6 +75,12 @@ pub struct HistoryStatus {
     pub error: Option<String>,
     /// Size on disk, bytes.
     pub size_bytes: u64,
+    /// Snapshots that went since the start, for size or age.
+    pub dropped: u64,
+    /// Places on disk where snapshots are damaged.
+    pub damaged: u64,
+    /// Times that the clock was seen to be set since the start.
+    pub clock_steps: u64,
 }
 
 /// What the flight recorder wrote.
@@ -79,6 +88,10 @@ pub struct HistoryStatus {
 pub struct FlightStatus {
     /// Events that it holds, s; none when it is off.
     pub seconds: Option<u64>,
+    /// What it holds, bytes.
+    pub held_bytes: u64,
+    /// Batches of events that it let go before their time, because there was no room.
+    pub let_go: u64,
     /// Files written since the start.
     pub written: u64,
     /// Causes that came too soon after another, and were not written.

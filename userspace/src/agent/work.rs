@@ -3,13 +3,12 @@
 //! Needs a running [`Capture`]; fills the [`Hub`]. One thread: what takes long (looking at the node) has a thread of its own,
 //! and nobody waits for it.
 
-use super::{ChangeRow, Event, Governor, Hub, Outlets, notify::Notify};
+use super::{Advisor, ChangeRow, Event, Governor, Hub, Outlets, notify::Notify};
 use crate::{
     capture::{Capture, CaptureError, NodeReader, Seen},
     change::{Journal, StateDir},
     config::AgentConfig,
     live::Cost,
-    recommend::{self, Profile},
     snapshot::Snapshot,
 };
 use std::{
@@ -74,9 +73,7 @@ pub struct Work<'h> {
     outlets: Outlets,
     notify: Notify,
     node: NodeWatch,
-    /// Windows since the last findings.
-    since: Option<Snapshot>,
-    findings_due: Instant,
+    advisor: Advisor,
     failed: u32,
     /// Size and time of the journal of changes when it was last read; none before there is one.
     journal: Option<(u64, SystemTime)>,
@@ -94,7 +91,7 @@ impl<'h> Work<'h> {
     ) -> Self {
         let governor = Governor::new(config.sections.budget);
         let node = NodeWatch::start(capture.node_reader());
-        let findings_due = Instant::now() + config.sections.agent.findings;
+        let advisor = Advisor::new(Instant::now(), config.sections.agent.findings);
         Self {
             host,
             hub,
@@ -104,8 +101,7 @@ impl<'h> Work<'h> {
             outlets,
             notify: Notify::new(),
             node,
-            since: None,
-            findings_due,
+            advisor,
             failed: 0,
             journal: None,
         }
@@ -187,12 +183,10 @@ impl<'h> Work<'h> {
         self.hub.put_window(window.clone());
         self.keep_to_budget(window);
         self.outlets.window(&self.hub, self.capture.as_ref(), window);
-        match &mut self.since {
-            Some(since) => since.merge(window),
-            None => self.since = Some((**window).clone()),
-        }
-        if Instant::now() >= self.findings_due {
-            self.advise();
+        self.advisor.add(window);
+        if let Some(findings) = self.advisor.advise(Instant::now()) {
+            self.outlets.findings(&findings);
+            self.hub.put_findings(findings);
         }
         self.look_at_changes();
         let budget = self.governor.status();
@@ -216,15 +210,6 @@ impl<'h> Work<'h> {
         match Journal::look(&dir) {
             Ok(entries) => self.hub.put_changes(entries.iter().map(ChangeRow::of).collect()),
             Err(error) => tracing::warn!("{error}"),
-        }
-    }
-
-    fn advise(&mut self) {
-        self.findings_due = Instant::now() + self.config.sections.agent.findings;
-        if let Some(since) = self.since.take() {
-            let findings = recommend::advise(&since, Profile::default());
-            self.outlets.findings(&findings);
-            self.hub.put_findings(findings);
         }
     }
 
@@ -283,6 +268,7 @@ impl<'h> Work<'h> {
             return Ok(Err(error));
         }
         self.governor.set(config.sections.budget);
+        self.advisor.set_span(Instant::now(), config.sections.agent.findings);
         let old = std::mem::replace(&mut self.config, config);
         if is_same {
             return Ok(Ok(()));

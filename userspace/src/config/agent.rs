@@ -73,7 +73,7 @@ pub struct AgentSection {
     /// Length of a window: how old what is shown may be.
     #[serde(deserialize_with = "units::duration")]
     pub interval: Duration,
-    /// How often findings are made, of the windows since.
+    /// Findings are of the windows of so long, and made anew ten times in it.
     #[serde(deserialize_with = "units::duration")]
     pub findings: Duration,
     /// Directory of the journal of changes; none for the usual one.

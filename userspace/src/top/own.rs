@@ -5,14 +5,11 @@
 
 use super::{Feed, Update};
 use crate::{
-    agent::NodeWatch,
+    agent::{Advisor, NodeWatch},
     capture::{Capture, CaptureError},
     live::Frame,
-    recommend::{self, Finding, Profile},
-    snapshot::Snapshot,
 };
 use std::{
-    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,11 +20,8 @@ use std::{
 
 /// How often the capture's books are looked after, and whether it is to end.
 const TICK: Duration = Duration::from_millis(50);
-/// Advice is of so many parts of the time, each as long as the time between two of them.
-const PARTS: usize = 10;
-const ADVICE_EVERY: Duration = Duration::from_secs(30);
-/// The first comes sooner, so that there is something to see.
-const FIRST_ADVICE: Duration = Duration::from_secs(6);
+/// Advice is of so long.
+const ADVICE: Duration = Duration::from_secs(300);
 
 /// Lets a capture run, and closes a window every `interval`. `beside` is kept until the capture has ended: a lab.
 ///
@@ -58,7 +52,7 @@ fn windows(
     updates: &Sender<Update>,
     stop: &AtomicBool,
 ) -> Result<(), CaptureError> {
-    let mut advisor = Advisor::new(Instant::now());
+    let mut advisor = Advisor::new(Instant::now(), ADVICE);
     let mut node = NodeWatch::start(capture.node_reader());
     let mut next = Instant::now() + interval;
     let mut listened_to = true;
@@ -77,7 +71,7 @@ fn windows(
         let update = match capture.window() {
             Ok(snapshot) => {
                 let frame = Update::Frame(Box::new(Frame::of(&snapshot)));
-                advisor.add(snapshot);
+                advisor.add(&snapshot);
                 frame
             }
             Err(error) => Update::Lost(error.to_string()),
@@ -88,65 +82,4 @@ fn windows(
         }
     }
     capture.stop().map(drop)
-}
-
-/// What is to be changed, of the last minutes.
-struct Advisor {
-    /// Oldest first; the last one grows.
-    parts: VecDeque<Snapshot>,
-    due: Instant,
-}
-
-impl Advisor {
-    fn new(now: Instant) -> Self {
-        Self { parts: VecDeque::new(), due: now + FIRST_ADVICE }
-    }
-
-    fn add(&mut self, window: Snapshot) {
-        match self.parts.back_mut() {
-            Some(part) if u128::from(part.meta.duration_ns) < ADVICE_EVERY.as_nanos() => part.merge(&window),
-            _ => self.parts.push_back(window),
-        }
-        if self.parts.len() > PARTS {
-            self.parts.pop_front();
-        }
-    }
-
-    /// When it is time again.
-    fn advise(&mut self, now: Instant) -> Option<Vec<Finding>> {
-        if now < self.due {
-            return None;
-        }
-        let mut parts = self.parts.iter();
-        let mut all = parts.next()?.clone();
-        parts.for_each(|later| all.merge(later));
-        self.due = now + ADVICE_EVERY;
-        Some(recommend::advise(&all, Profile::default()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::snapshot::sample;
-
-    #[test]
-    fn advice_is_of_the_last_minutes() {
-        let start = Instant::now();
-        let mut advisor = Advisor::new(start);
-        assert_eq!(advisor.advise(start + FIRST_ADVICE), None, "nothing was measured");
-        let mut window = sample::rich();
-        window.meta.duration_ns = 10_000_000_000;
-        for _ in 0..100 {
-            advisor.add(window.clone());
-        }
-        assert_eq!(advisor.parts.len(), PARTS);
-        assert_eq!(advisor.parts[0].meta.duration_ns, 30_000_000_000, "three windows are a part");
-        assert_eq!(advisor.parts[0].dns.transactions, 3 * window.dns.transactions);
-        assert_eq!(advisor.advise(start), None, "it is not time yet");
-        let findings = advisor.advise(start + FIRST_ADVICE).unwrap();
-        assert_eq!(findings.len(), recommend::ids().count());
-        assert_eq!(advisor.advise(start + FIRST_ADVICE), None);
-        assert!(advisor.advise(start + FIRST_ADVICE + ADVICE_EVERY).is_some());
-    }
 }

@@ -294,9 +294,19 @@ pub(super) fn status(store: &mut Store, status: &Status) {
     }
     store.count(Id::HistorySnapshots, &["written"], status.history.written);
     store.count(Id::HistorySnapshots, &["failed"], status.history.failed);
+    store.count(Id::HistorySnapshots, &["dropped"], status.history.dropped);
     store.set(Id::HistorySize, &[], status.history.size_bytes as f64);
+    store.set(Id::HistoryDamaged, &[], status.history.damaged as f64);
+    store.count(Id::ClockSteps, &[], status.history.clock_steps);
     store.count(Id::FlightFiles, &["written"], status.flight.written);
     store.count(Id::FlightFiles, &["suppressed"], status.flight.suppressed);
+    store.set(Id::FlightHeld, &[], status.flight.held_bytes as f64);
+    store.count(Id::FlightLetGo, &[], status.flight.let_go);
+    store.count(Id::HttpConnections, &[], status.web.connections);
+    store.count(Id::HttpRequests, &[], status.web.requests);
+    for (reason, count) in &status.web.refused {
+        store.count(Id::HttpRefused, &[reason], *count);
+    }
 }
 
 pub(super) fn findings(store: &mut Store, findings: &[Finding]) {

@@ -238,9 +238,16 @@ metrics! {
     BudgetCpuUsed Gauge Ratio "nettrace_budget_cpu_used" [] 0 1 "CPU time that it takes, kernel programs included, of one CPU";
     BudgetMemoryLimit Gauge Bytes "nettrace_budget_memory_limit" [] 0 1 "memory that the agent may take";
     BudgetMemoryUsed Gauge Bytes "nettrace_budget_memory_used" [] 0 1 "memory that it takes, kernel maps included";
-    HistorySnapshots Counter None "nettrace_history_snapshots" ["result"] 0 2 "snapshots for the history on disk: written, and failed";
+    HistorySnapshots Counter None "nettrace_history_snapshots" ["result"] 0 3 "snapshots for the history on disk: written, failed, and dropped for size or age";
     HistorySize Gauge Bytes "nettrace_history_size" [] 0 1 "size of the history on disk";
+    HistoryDamaged Gauge None "nettrace_history_damaged" [] 0 1 "places of the history on disk that cannot be read";
+    ClockSteps Counter None "nettrace_clock_steps" [] 0 1 "times that the node's clock was seen to be set";
     FlightFiles Counter None "nettrace_flight_files" ["result"] 0 2 "files of the flight recorder: written, and suppressed because they came too soon";
+    FlightHeld Gauge Bytes "nettrace_flight_held" [] 0 1 "events that the flight recorder holds";
+    FlightLetGo Counter None "nettrace_flight_let_go" [] 0 1 "batches of events that the flight recorder let go before their time, because there was no room";
+    HttpConnections Counter None "nettrace_http_connections" [] 0 1 "connections to the agent's web server";
+    HttpRequests Counter None "nettrace_http_requests" [] 0 1 "requests to it, refused ones included";
+    HttpRefused Counter None "nettrace_http_refused" ["reason"] 0 20 "connections and requests that it refused";
     OtlpExports Counter None "nettrace_otlp_exports" ["result"] 0 3 "exports by OTLP: sent, failed for good, and dropped because the queue was full";
 
     Findings Gauge None "nettrace_finding" ["rule" "verdict"] 0 80 "1 for what is said of each rule now, see docs/rules.md";

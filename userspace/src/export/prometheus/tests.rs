@@ -47,6 +47,7 @@ fn all() -> Metrics {
             memory_bytes: Some(1 << 26),
             ..Default::default()
         },
+        web: crate::agent::Counts::default().totals(),
         ..Status::default()
     });
     metrics.set_findings(&advise(&window, Profile::Balanced));

@@ -1,4 +1,4 @@
-//! What was served and what was refused, by reason.
+//! What the web server served and refused, by reason.
 //!
 //! Needs to be told; yields counts that only grow, for metrics and the page.
 
@@ -120,15 +120,15 @@ pub struct Totals {
 }
 
 impl Counts {
-    pub(super) fn connection(&self) {
+    pub(crate) fn connection(&self) {
         self.connections.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn request(&self) {
+    pub(crate) fn request(&self) {
         self.requests.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn refuse(&self, why: Refusal) {
+    pub(crate) fn refuse(&self, why: Refusal) {
         self.refused[why as usize].fetch_add(1, Relaxed);
     }
 
