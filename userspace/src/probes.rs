@@ -445,6 +445,16 @@ fn programs() -> impl Iterator<Item = &'static Program> {
     PROBES.iter().flat_map(|p| p.sources).flat_map(Source::programs)
 }
 
+/// Whether what a probe measures is measured for a share of the time, from each of its sources.
+#[must_use]
+pub fn is_shared(probe: &str) -> bool {
+    let shared = |program: &Program| matches!(program.stay, Stay::Share(_));
+    PROBES
+        .iter()
+        .filter(|p| p.name == probe)
+        .any(|p| p.sources.iter().all(|source| source.programs().iter().any(shared)))
+}
+
 /// The hook of a program.
 #[must_use]
 pub fn hook_of(program: &str) -> Option<Hook> {
@@ -515,6 +525,13 @@ pub fn select(names: &[String]) -> Vec<&'static Probe> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_costs_at_each_packet_is_measured_for_a_share_of_the_time() {
+        let shared: Vec<_> = PROBES.iter().map(|p| p.name).filter(|name| is_shared(name)).collect();
+        assert_eq!(shared, ["rx.softirq", "nf.hook", "ct.in", "ct.confirm"]);
+        assert!(!is_shared("no.such"));
+    }
 
     #[test]
     fn every_signal_has_one_probe_and_names_do_not_repeat() {

@@ -15,11 +15,11 @@ use crate::{
     kernel_state::{self, KernelState},
     node::{Before, Node},
     path_mtu::Learnt,
-    probes::{PATH_MTU, TCP_COUNTERS},
+    probes::{self, PATH_MTU, TCP_COUNTERS},
     snapshot::{Meta, Overhead, Probe, Snapshot},
 };
 use bytes::Bytes;
-use nettrace_common::{Counter, Loss, Signal};
+use nettrace_common::{Counter, Loss};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 /// What is known when a window begins.
@@ -195,7 +195,8 @@ impl Capture {
         let start_ns = std::mem::replace(&mut self.start_ns, end_ns);
         self.meta.start_unix_ns = unix_ns();
         let mut probes = self.attached.probes.clone();
-        let dear = |p: &&mut Probe| self.limits.without_dear && p.source.is_some() && is_dear(&p.name);
+        let dear =
+            |p: &&mut Probe| self.limits.without_dear && p.source.is_some() && probes::is_shared(&p.name);
         probes.iter_mut().filter(dear).for_each(|p| p.reason = Some(RESTS.to_owned()));
         let end = EndFrame { end_ns, kernel, meta, interfaces, scopes, probes, overhead };
         let closing = Closing::of(end, start_ns, u64::from(self.options.programs.ring_bytes));
@@ -268,12 +269,6 @@ impl Capture {
         });
         (tcp, conntrack)
     }
-}
-
-/// Whether a probe's hooks are attached for a share of the time.
-fn is_dear(probe: &str) -> bool {
-    let signals = [Signal::RxSoftirq, Signal::NfHook, Signal::CtIn, Signal::CtConfirm];
-    signals.iter().any(|signal| signal.name() == probe)
 }
 
 /// The kernel's books for the next window to begin with: records that were emitted and not told of yet belong to it.
