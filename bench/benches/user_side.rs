@@ -153,7 +153,8 @@ fn parsing(c: &mut Criterion) {
 /// A window of a node with so many pods that its metrics are ten thousand series, a histogram counting for 17.
 fn many_series() -> Metrics {
     const SERIES: usize = 10_000;
-    let mut metrics = Metrics::new(&MetricsConfig { max_series: SERIES, ..MetricsConfig::default() });
+    // Some are kept for what is told of the agent itself.
+    let mut metrics = Metrics::new(&MetricsConfig { max_series: SERIES + 400, ..MetricsConfig::default() });
     let mut window = sample::rich();
     let all = window.signals.iter().find(|row| row.signal == Signal::FwdHost.name()).unwrap().clone();
     window.signals.retain(|row| row.signal != all.signal);
@@ -161,7 +162,7 @@ fn many_series() -> Metrics {
     window.signals.extend(pods.take(600));
     window.signals.push(all);
     metrics.observe(&window);
-    assert!((SERIES - 100..=SERIES).contains(&metrics.series()), "{}", metrics.series());
+    assert!(metrics.series() >= SERIES, "{}", metrics.series());
     metrics
 }
 

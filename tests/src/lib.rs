@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod devtools;
+pub mod http;
 pub mod matrix;
 pub mod program;
 pub mod pty;

@@ -1,12 +1,10 @@
 //! The agent as a process: it starts, reads its configuration anew, tells its service manager, and leaves nothing behind.
 
 use nettrace::lab::{Lab, LabConfig};
-use nettrace_tests::program::nettrace;
+use nettrace_tests::{http, program::nettrace};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs::{self, File},
-    io::{Read as _, Write as _},
-    net::TcpStream,
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::Child,
@@ -77,20 +75,7 @@ impl Agent {
     }
 
     pub(super) fn ask(&self, method: &str, path: &str) -> String {
-        let address = self.address();
-        let mut stream = TcpStream::connect(&address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        match head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
-            true => format!("{head}\r\n\r\n{}", whole(body)),
-            false => answer,
-        }
+        http::ask(&self.address(), method, path).unwrap()
     }
 
     /// What it said so far.
@@ -112,17 +97,6 @@ impl Agent {
         assert!(status.success(), "{status}: {log}");
         log
     }
-}
-
-/// A body that came in chunks (RFC 9112, 7.1).
-fn whole(mut chunked: &str) -> String {
-    let mut body = String::new();
-    while let Some((length, rest)) = chunked.split_once("\r\n") {
-        let length = usize::from_str_radix(length, 16).unwrap();
-        body.push_str(&rest[..length]);
-        chunked = &rest[length + 2..];
-    }
-    body
 }
 
 impl Drop for Agent {

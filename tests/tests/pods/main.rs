@@ -14,7 +14,7 @@ use cri::{
 };
 use nettrace::{privilege::CAPABILITIES, snapshot::Snapshot};
 use nettrace_common::Signal;
-use nettrace_tests::{comes_about, count};
+use nettrace_tests::{comes_about, count, http};
 use std::{
     env, fs,
     os::unix::fs::PermissionsExt as _,
@@ -174,8 +174,9 @@ fn measure(containerd: &Containerd, cri: &Cri, shared: &Path) {
     let mask =
         capabilities.iter().map(|name| format!("CAP_{name}").parse::<caps::Capability>().unwrap().bitmask());
     let mask: u64 = mask.sum();
+    let served = start_agent(containerd, cri, &agent_pod, &agent, shared);
     let run = ["run", "-d", "15s", "--quiet", "--format", "json", "-o", "/shared/run.json"];
-    let config = container("agent", &run, shared, capabilities, NODE);
+    let config = container("run", &run, shared, capabilities, NODE);
     let measuring = cri.start(&agent_pod, &agent, config).unwrap();
     assert!(wait_for(|| !bounding_sets(&measuring).is_empty()), "{}", containerd.log());
     assert_eq!(bounding_sets(&measuring), [mask]);
@@ -206,7 +207,7 @@ fn measure(containerd: &Containerd, cri: &Cri, shared: &Path) {
     assert!(wait_for(|| ended(&load).is_some()), "the load does not end");
     assert_eq!(ended(&load), Some(0), "{}", said(containerd, "client"));
     assert!(wait_for(|| ended(&measuring).is_some()), "measuring does not end");
-    assert_eq!(ended(&measuring), Some(0), "{}", said(containerd, "agent"));
+    assert_eq!(ended(&measuring), Some(0), "{}", said(containerd, "run"));
 
     let snapshot = Snapshot::from_json(&fs::read(shared.join("run.json")).unwrap()).unwrap();
     let veths = snapshot.interfaces.iter().filter(|row| row.name.starts_with("veth") && row.error.is_none());
@@ -219,6 +220,50 @@ fn measure(containerd: &Containerd, cri: &Cri, shared: &Path) {
         !snapshot.overhead.programs.is_empty(),
         "what run-time statistics need is among the capabilities"
     );
+    let counted = || total(&ask(containerd, "/metrics"), "nettrace_fwd_host_seconds_count") > 1000.0;
+    assert!(wait_for(counted), "the agent counts no packets of pods: {}", said(containerd, "agent"));
+    let kept = bounding_sets(&served);
+    assert!(
+        kept.iter().all(|set| set & !mask == 0 && *set != mask),
+        "it gives up what it needs no more: {kept:x?}"
+    );
+    let history = fs::read_dir(shared.join("state/history")).unwrap().count();
+    assert!(history > 0, "no history: {}", ask(containerd, "/api/status"));
+}
+
+/// What the agent answers, in the node's network.
+fn ask(containerd: &Containerd, path: &str) -> String {
+    let asked = containerd.node.run(|| http::ask("127.0.0.1:9464", "GET", path)).unwrap();
+    asked.unwrap_or_else(|error| error.to_string())
+}
+
+/// The sum of a metric's series.
+fn total(text: &str, name: &str) -> f64 {
+    let of = |line: &str| {
+        line.strip_prefix(name)?
+            .split('#')
+            .next()?
+            .rsplit(' ')
+            .find(|word| !word.is_empty())?
+            .parse::<f64>()
+            .ok()
+    };
+    text.lines().filter_map(of).sum::<f64>()
+}
+
+/// The agent as the DaemonSet runs it: with its configuration and its capabilities. Yields its container, once it is ready.
+fn start_agent(containerd: &Containerd, cri: &Cri, pod: &str, config: &PodConfig, shared: &Path) -> String {
+    fs::copy(deploy("kubernetes/base/agent.toml"), shared.join("agent.toml")).unwrap();
+    let state = shared.join("state");
+    fs::create_dir_all(&state).unwrap();
+    let args = ["agent", "--config", "/shared/agent.toml"];
+    let mut agent = container("agent", &args, shared, of_the_daemonset(), NODE);
+    let host_path = state.display().to_string();
+    agent.mounts.push(Mount { container_path: "/var/lib/nettrace".to_owned(), host_path, readonly: false });
+    let id = cri.start(pod, config, agent).unwrap();
+    let is_ready = || ask(containerd, "/readyz").starts_with("HTTP/1.1 200");
+    assert!(wait_for(is_ready), "the agent is not ready: {}", said(containerd, "agent"));
+    id
 }
 
 /// What is documented is what the DaemonSet and the unit ask for.
