@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// The architecture [default: this machine's]
     #[arg(long, value_enum)]
     arch: Option<Arch>,
+    /// Package this program, which is linked statically, instead of building one
+    #[arg(long, value_name = "FILE", conflicts_with = "no_build")]
+    binary: Option<PathBuf>,
     /// Then install, upgrade, remove and purge both in directories of their own, as root
     #[arg(long)]
     check: bool,
@@ -57,7 +60,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let arch = args.arch.map_or_else(Arch::host, Ok)?;
     let packages = Packages::of(arch)?;
     if !args.no_build {
-        packages.build(arch)?;
+        packages.build(arch, args.binary.as_deref())?;
     }
     for package in [&packages.deb, &packages.rpm] {
         let bytes = fs::metadata(package).with_context(|| package.display().to_string())?.len();
@@ -87,7 +90,7 @@ impl Packages {
         })
     }
 
-    fn build(&self, arch: Arch) -> Result<()> {
+    fn build(&self, arch: Arch, binary: Option<&Path>) -> Result<()> {
         let missing: Vec<_> = ["cargo-deb", "cargo-generate-rpm"]
             .into_iter()
             .filter(|tool| process::find(tool).is_none())
@@ -98,7 +101,13 @@ impl Packages {
                 missing.join(" and no ")
             );
         }
-        let program = release::build(arch)?;
+        let program = match binary {
+            Some(binary) => {
+                release::check_static(binary)?;
+                binary.to_owned()
+            }
+            None => release::build(arch)?,
+        };
         // What it says of itself is the same on all architectures.
         let runs_here = if arch == Arch::host()? { program.clone() } else { release::build(Arch::host()?)? };
         stage(&program, &runs_here)?;
