@@ -12,8 +12,7 @@ use super::{
     sink::Sink,
 };
 use std::{
-    io,
-    net::{SocketAddr, UdpSocket},
+    net::UdpSocket,
     time::{Duration, Instant},
 };
 
@@ -52,22 +51,12 @@ pub(super) fn serve(socket: &UdpSocket, shared: &Shared, number: u32) -> (Served
             continue;
         }
         thinker.think();
-        match answers.to(&buffer[..len]).map(|response| answer(socket, response, from)) {
+        match answers.to(&buffer[..len]).map(|answer| send_to(socket, answer, from)) {
             Some(Ok(bytes)) => {
                 served.requests += 1;
                 served.sent_bytes += bytes as u64;
             }
             Some(Err(_)) | None => served.failed += 1,
-        }
-    }
-}
-
-/// Sends an answer, also when the call is interrupted while it waits for room.
-fn answer(socket: &UdpSocket, answer: &[u8], to: SocketAddr) -> io::Result<usize> {
-    loop {
-        match send_to(socket, answer, to) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other,
         }
     }
 }
