@@ -107,7 +107,6 @@ impl WebError {
 /// A server that listens.
 pub struct Serving {
     address: SocketAddr,
-    counts: Arc<Counts>,
     secrets: Arc<Secrets>,
     task: JoinHandle<()>,
 }
@@ -124,12 +123,6 @@ impl Serving {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// What was served and refused so far.
-    #[must_use]
-    pub fn counts(&self) -> Arc<Counts> {
-        self.counts.clone()
     }
 
     /// Reads token and certificate anew, for connections and requests from now on.
@@ -165,13 +158,13 @@ pub async fn serve(
     // The agent's, so that they go on when one server follows another.
     let counts = sources.hub.counts();
     let site = routes::Site::new(&config, sources, secrets.clone(), end.clone());
-    let server = Server::new(config, site, counts.clone());
+    let server = Server::new(config, site, counts);
     tokio::spawn(async move {
         shutdown.await;
         tell.send_replace(true);
     });
     let task = tokio::spawn(server.run(listener, end));
-    Ok(Serving { address, counts, secrets, task })
+    Ok(Serving { address, secrets, task })
 }
 
 /// Waits until the server is told to end, or whoever would tell it is gone.

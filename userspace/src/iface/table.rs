@@ -170,15 +170,23 @@ impl Table {
         Ok(None)
     }
 
+    /// The first of an interface's slots that nobody has.
+    fn free_slot(&self, netns: u32, ifindex: u32) -> Result<Option<u32>, MapError> {
+        for index in (0..IFACE_WAYS).map(|way| iface_slot(netns, ifindex, way)) {
+            if self.map.get(&index, 0)?.scope == 0 {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
+
     /// Puts an interface into its slot, or the first that is free. False when all of them are another's.
     fn set(&mut self, slot: &IfaceSlot, label: &str) -> Result<bool, TableError> {
         let refused = |error| TableError { what: label.to_owned(), error };
-        let mut index = self.slot_of(slot.netns, slot.ifindex).map_err(refused)?.map(|(index, _)| index);
-        for free in (0..IFACE_WAYS).map(|way| iface_slot(slot.netns, slot.ifindex, way)) {
-            if index.is_none() && self.map.get(&free, 0).map_err(refused)?.scope == 0 {
-                index = Some(free);
-            }
-        }
+        let index = match self.slot_of(slot.netns, slot.ifindex).map_err(refused)? {
+            Some((index, _)) => Some(index),
+            None => self.free_slot(slot.netns, slot.ifindex).map_err(refused)?,
+        };
         let Some(index) = index else { return Ok(false) };
         self.map.set(index, slot, 0).map_err(refused).map(|()| true)
     }

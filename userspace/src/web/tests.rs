@@ -58,7 +58,7 @@ impl Site {
     }
 
     fn counts(&self) -> Arc<Counts> {
-        self.serving.counts()
+        self.hub.counts()
     }
 
     async fn connect(&self) -> TcpStream {
