@@ -30,6 +30,16 @@ pub fn ask(address: &str, method: &str, path: &str) -> Result<String> {
     }
 }
 
+/// The sum of a metric's series in what `/metrics` answers, exemplars left out.
+#[must_use]
+pub fn sum(metrics: &str, name: &str) -> f64 {
+    let value = |line: &str| {
+        let rest = line.strip_prefix(name)?.split(" # ").next()?;
+        rest.rsplit(' ').next()?.parse::<f64>().ok()
+    };
+    metrics.lines().filter_map(value).sum()
+}
+
 /// A body that came in chunks (RFC 9112, 7.1).
 fn whole(mut chunked: &str) -> Result<String> {
     let mut body = String::new();

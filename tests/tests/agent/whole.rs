@@ -9,6 +9,7 @@ use nettrace::lab::{
 };
 use nettrace_tests::{
     comes_about,
+    http::sum,
     program::{nettrace, stdout},
 };
 use serde_json::Value;
@@ -18,12 +19,6 @@ use std::{path::Path, thread::sleep, time::Duration};
 fn body(answer: &str) -> &str {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     answer.split_once("\r\n\r\n").unwrap().1
-}
-
-/// The sum of all series of a metric that begin so.
-fn sum(metrics: &str, series: &str) -> f64 {
-    let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
-    metrics.lines().filter(|line| line.starts_with(series)).map(value).sum()
 }
 
 fn metrics(agent: &Agent) -> String {

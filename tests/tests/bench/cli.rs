@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-const ADDRESS_PORT: u16 = 7432;
+pub(super) const ADDRESS_PORT: u16 = 7432;
 
 pub(super) fn directory(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("nettrace-bench-{}-{name}", std::process::id()));

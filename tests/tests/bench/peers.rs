@@ -2,26 +2,17 @@
 //! the work of the kernel and of the two programs, to a thousandth. On a machine that others use, too, `--bench peers` compares
 //! by the clock.
 
-use super::cli::{Server, directory, on};
+use super::cli::{ADDRESS_PORT, Server, directory, on};
 use nettrace::lab::Pair;
 use nettrace_bench::result::RunResult;
-use nettrace_tests::{in_guest, program::stderr};
+use nettrace_tests::{in_guest, program::stderr, truth::Running};
 use std::{
     fs,
     net::SocketAddr,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::Duration,
 };
-
-struct Theirs(Child);
-
-impl Drop for Theirs {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// Whether the tool is there; it is told when it is not.
 fn has(tool: &str) -> bool {
@@ -36,7 +27,7 @@ fn has(tool: &str) -> bool {
 /// Transactions a second of ours, over one connection.
 fn ours(pair: &Pair, kind: &str, bytes: &str) -> f64 {
     let dir = directory(&format!("peers-{kind}"));
-    let address = SocketAddr::from((pair.server().ipv4, 7432)).to_string();
+    let address = SocketAddr::from((pair.server().ipv4, ADDRESS_PORT)).to_string();
     let server = Server::start(&pair.server().netns, &dir, &address);
     let load = ["--kind", kind, "--request-bytes", bytes, "--response-bytes", bytes, "--connections", "1"];
     let length = ["--seconds", "1", "--warm-up-seconds", "0.1", "-o", "run.json"];
@@ -65,11 +56,11 @@ fn one_connection_is_as_fast_as_that_of_netperf() {
     }
     let pair = Pair::start().unwrap();
     let server = pair.server().ipv4.to_string();
-    let start = || Command::new("netserver").args(["-D", "-4", "-L", &server]).stdout(Stdio::null()).spawn();
-    let _theirs = Theirs(pair.server().netns.run(start).unwrap().unwrap());
+    let args = ["-D", "-4", "-L", &server];
+    let _theirs = Running::start(&pair.server().netns, "netserver", "netperf", &args).unwrap();
     thread::sleep(Duration::from_millis(500));
-    // The kernel counts the users of a socket at each call of a process with threads, which theirs is not: some 1 % by TCP, 2 % by
-    // UDP. Which of both a kernel's scheduler favours, on one CPU, comes on top.
+    // Below 1, because the kernel counts the users of a socket at each call of a process with threads, which theirs is not: some 1 %
+    // in a profile.
     for (kind, more, least) in [("tcp_rr", "", 0.98), ("tcp_crr", "", 0.98), ("udp_rr", "-n", 0.97)] {
         // Its server's socket is at this address alone, as ours is. With a quantile asked for it times each transaction.
         let test = kind.to_uppercase();
