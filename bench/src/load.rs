@@ -15,6 +15,7 @@ pub mod args;
 mod books;
 pub mod client;
 mod clock;
+mod descriptors;
 mod dns;
 mod error;
 mod http;

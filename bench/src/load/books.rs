@@ -69,6 +69,7 @@ impl Books {
     }
 
     /// A request went out.
+    #[inline]
     pub(super) fn sent(&mut self, intended_ns: u64, sent_ns: u64, bytes: u64) {
         if self.measures(intended_ns) {
             self.begun += 1;
@@ -80,6 +81,7 @@ impl Books {
     }
 
     /// An answer came, to one that was sent.
+    #[inline]
     pub(super) fn answered(&mut self, intended_ns: u64, sent_ns: u64, now_ns: u64, bytes: u64) {
         self.all += 1;
         if self.measures(intended_ns) {
@@ -101,6 +103,7 @@ impl Books {
         }
     }
 
+    #[inline]
     fn done(&mut self, now_ns: u64) {
         self.answered += 1;
         self.last_ns = self.last_ns.max(now_ns);

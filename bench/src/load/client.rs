@@ -14,6 +14,7 @@ use super::{
     LoadError, Stop,
     books::Books,
     clock::{Clock, Line, exact_timers},
+    descriptors,
     outcome::Outcome,
     pipe::{Pipe, Waits},
     schedule::Schedule,
@@ -138,6 +139,7 @@ impl Task<'_> {
     fn run(&self, line: &Line, abort: &Stop, pinned: &Pinned, nth: usize) -> Result<Done, LoadError> {
         let not_pinned = pinned.apply(nth);
         exact_timers();
+        descriptors::leave();
         let ready = self.prepare().and_then(|ready| Ok((ready, Books::new(self.load)?)));
         if ready.is_err() {
             abort.set();

@@ -1,27 +1,32 @@
 //! The time of a run: ns since its start, the same for all of its threads.
 
 use super::Stop;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    time::{ClockId, clock_gettime},
+};
 use std::{
     io,
     num::NonZeroU64,
     os::fd::AsFd,
     sync::{Barrier, OnceLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// When a run started.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clock(Instant);
+pub(super) struct Clock {
+    start_ns: u64,
+}
 
 impl Clock {
     pub(super) fn start() -> Self {
-        Self(Instant::now())
+        Self { start_ns: monotonic_ns() }
     }
 
     /// Since the start, ns; 0 before it.
     pub(super) fn now_ns(self) -> u64 {
-        nanos(Instant::now().saturating_duration_since(self.0))
+        monotonic_ns().saturating_sub(self.start_ns)
     }
 
     /// Sleeps until then; at most for a while, so that who stops is heard.
@@ -35,6 +40,13 @@ impl Clock {
             std::thread::sleep(Duration::from_nanos(left_ns.min(NAP_NS)));
         }
     }
+}
+
+/// Of CLOCK_MONOTONIC, ns. A plain number: the arithmetic of [`std::time::Instant`] takes longer than the reading.
+fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    // Since some time before now, so that neither is negative; in ns it lasts for centuries.
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// Where the threads of a run wait for each other, connected, so that all start at the same time.

@@ -84,6 +84,7 @@ pub(super) enum Waits<'a> {
 
 impl Waits<'_> {
     /// Makes a call that may be begun again when it is interrupted.
+    #[inline]
     pub(super) fn within<T>(self, limit: Duration, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         match self {
             Self::Ticked(tick) => tick.within(limit, call),

@@ -128,6 +128,27 @@ pub(super) enum Caller {
 /// Bytes of a datagram that hold its number.
 pub(super) const MARK_BYTES: usize = 2;
 
+/// Writes as much of a mark as there is room for. Copies of a length that is not known beforehand would be calls, which is why
+/// the lengths are written out.
+#[inline]
+pub(super) fn put_mark(to: &mut [u8], mark: [u8; MARK_BYTES]) {
+    match to {
+        [] => {}
+        [first] => *first = mark[0],
+        [first, second, ..] => [*first, *second] = mark,
+    }
+}
+
+/// The mark that these bytes begin with, as much of it as there is.
+#[inline]
+pub(super) fn mark_of(bytes: &[u8]) -> [u8; MARK_BYTES] {
+    match *bytes {
+        [] => [0, 0],
+        [first] => [first, 0],
+        [first, second, ..] => [first, second],
+    }
+}
+
 impl Caller {
     /// Of a load by UDP.
     pub(super) fn of(load: &Load) -> Result<Self, LoadError> {
@@ -152,7 +173,7 @@ impl Caller {
     pub(super) fn prepare(&mut self, number: u64) -> &[u8] {
         match self {
             Self::Fixed { request, marked } => {
-                request[..*marked].copy_from_slice(&number.to_le_bytes()[..*marked]);
+                put_mark(&mut request[..*marked], (number as u16).to_le_bytes());
                 request
             }
             Self::Dns { questions, now } => {
@@ -167,9 +188,8 @@ impl Caller {
     pub(super) fn read(&self, datagram: &[u8]) -> Option<(u64, Verdict)> {
         match self {
             Self::Fixed { marked, .. } => {
-                let mut number = [0; 8];
-                number[..*marked].copy_from_slice(datagram.get(..*marked)?);
-                Some((u64::from_le_bytes(number), Verdict::Answered))
+                let number = u16::from_le_bytes(mark_of(datagram.get(..*marked)?));
+                Some((number.into(), Verdict::Answered))
             }
             Self::Dns { .. } => Some((dns::id(datagram)?.into(), dns::verdict(datagram))),
         }

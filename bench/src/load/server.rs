@@ -1,8 +1,8 @@
 //! The servers of a load: a few threads that answer, or that take what comes.
 //!
 //! Needs an address of the calling thread's network namespace. Yields a server that runs until it is stopped, and then what it
-//! saw. Its threads never wait for longer than [`LOOK`], so that it stops within that: those that answer are interrupted by a
-//! [`Tick`], which costs an answer nothing; those that take what comes have timeouts, since silence tells them that all came.
+//! saw. Its threads wait for as long as nothing comes, and are interrupted when they are to stop, which costs an answer nothing;
+//! those that take what comes have timeouts, since silence tells them that all came.
 
 mod datagram;
 mod sink;
@@ -11,10 +11,11 @@ mod stream;
 use super::{
     LoadError, Stop,
     clock::Clock,
+    descriptors,
     outcome::Served,
     service::Thinker,
     spec::{Kind, Load, Pace, Profile},
-    tick::Tick,
+    tick,
 };
 use crate::cpu::{self, Pinned, Pinning, Used};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
@@ -22,7 +23,7 @@ use sink::{Origin, Sink};
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
-    os::fd::AsFd as _,
+    os::fd::{AsFd, BorrowedFd},
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -30,6 +31,8 @@ use std::{
 
 /// How long a thread waits for the network before it looks whether it is to stop.
 const LOOK: Duration = Duration::from_millis(20);
+/// Pause between interruptions of a thread that is to stop.
+const STOP: Duration = Duration::from_millis(1);
 /// How long a server that is stopped goes on taking what is under way.
 const DRAIN: Duration = Duration::from_secs(1);
 /// Room at a receiver of datagrams, bytes, so that a turn of the sender fits.
@@ -78,6 +81,8 @@ struct Thread {
 pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
+    /// Its threads have copies in tables of their own, so that the last of it must go here.
+    bound: Bound,
     threads: Vec<JoinHandle<Thread>>,
     started: Instant,
     pinned: Pinned,
@@ -90,22 +95,35 @@ enum Bound {
     Datagrams(Arc<UdpSocket>),
 }
 
-impl Bound {
-    /// Has the calling thread's calls end every [`LOOK`].
-    fn look(&self, load: &Load) -> Option<Tick> {
-        let tick = if load.kind.is_one_way() { None } else { Tick::every(LOOK).ok() };
-        if tick.is_none() {
-            let fd = match self {
-                Self::Stream(listener) => listener.as_fd(),
-                Self::Datagrams(socket) => socket.as_fd(),
-            };
-            for which in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
-                // What a listener is set to, its connections are. It cannot fail: the socket is one, and the time is no 0.
-                let _ = sockopt::set_socket_timeout(fd, which, Some(LOOK));
-            }
+impl AsFd for Bound {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Stream(listener) => listener.as_fd(),
+            Self::Datagrams(socket) => socket.as_fd(),
         }
-        tick
     }
+}
+
+impl Bound {
+    /// Has the calls at it end every [`LOOK`] where silence tells something, or nothing else ends them.
+    fn look(&self, load: &Load) {
+        if !load.kind.is_one_way() && tick::prepare().is_ok() {
+            return;
+        }
+        for which in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
+            // What a listener is set to, its connections are. It cannot fail: the socket is one, and the time is no 0.
+            let _ = sockopt::set_socket_timeout(self, which, Some(LOOK));
+        }
+    }
+}
+
+/// Waits for a thread that is to stop. One that takes what comes is not interrupted: it hears by itself that all came.
+fn join<T>(thread: JoinHandle<T>, load: &Load) -> thread::Result<T> {
+    while !load.kind.is_one_way() && !thread.is_finished() {
+        tick::interrupt(&thread);
+        thread::sleep(STOP);
+    }
+    thread.join()
 }
 
 impl Server {
@@ -125,14 +143,16 @@ impl Server {
             origin: Origin::default(),
         });
         let pinned = options.pinning.resolve();
+        bound.look(load);
+        let started = Instant::now();
         let mut server =
-            Self { address, shared, threads: Vec::new(), started: Instant::now(), pinned: pinned.clone() };
+            Self { address, shared, bound, threads: Vec::new(), started, pinned: pinned.clone() };
         for number in 0..threads(load) {
             let (shared, pinned) = (Arc::clone(&server.shared), pinned.clone());
-            let bound = bound.clone();
+            let bound = server.bound.clone();
             let run = move || {
                 let not_pinned = pinned.apply(number as usize);
-                let _tick = bound.look(&shared.load);
+                descriptors::leave_with(bound.as_fd());
                 let before = cpu::thread_time();
                 let (served, sink) = match &bound {
                     Bound::Stream(listener) => stream::serve(listener, &shared, number),
@@ -165,7 +185,7 @@ impl Server {
         let (mut sinks, mut busy) = (Vec::new(), Duration::ZERO);
         let load = &self.shared.load;
         for thread in self.threads.drain(..) {
-            let thread = thread.join().map_err(|_| LoadError::Panicked { load: load.name.clone() })?;
+            let thread = join(thread, load).map_err(|_| LoadError::Panicked { load: load.name.clone() })?;
             sum.connections += thread.served.connections;
             sum.requests += thread.served.requests;
             sum.received_bytes += thread.served.received_bytes;
@@ -190,7 +210,7 @@ impl Drop for Server {
         self.shared.stop.set();
         for thread in self.threads.drain(..) {
             // Its panic has been printed; there is nobody to tell.
-            let _ = thread.join();
+            let _ = join(thread, &self.shared.load);
         }
     }
 }

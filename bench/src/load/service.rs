@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 /// One thread of a server, before it answers.
 pub(super) struct Thinker {
     service: Service,
+    /// Whether there is anything to do.
+    thinks: bool,
     every_ns: u64,
     stall_ns: u64,
     clock: Clock,
@@ -21,11 +23,20 @@ impl Thinker {
     pub(super) fn new(service: Service, clock: Clock, seed_of_load: u64, thread: u32) -> Self {
         let (every_ns, stall_ns) = (nanos(service.stall_every), nanos(service.stall));
         let random = fastrand::Rng::with_seed(seed(!seed_of_load, thread));
-        Self { service, every_ns, stall_ns, clock, random }
+        let thinks = !service.think.is_zero() || service.slow_share > 0.0 || stall_ns > 0;
+        Self { service, thinks, every_ns, stall_ns, clock, random }
     }
 
     /// Does what is to be done before a request is answered.
+    #[inline]
     pub(super) fn think(&mut self) {
+        // Most servers only answer.
+        if self.thinks {
+            self.think_some();
+        }
+    }
+
+    fn think_some(&mut self) {
         let mut think = self.service.think;
         if self.service.slow_share > 0.0 && self.random.f64() < self.service.slow_share {
             think += self.service.slow;
@@ -33,7 +44,7 @@ impl Thinker {
         if !think.is_zero() {
             sleep_exactly(think);
         }
-        // Of most servers: the clock is not worth a look then.
+        // The clock is not worth a look then.
         if self.stall_ns == 0 {
             return;
         }

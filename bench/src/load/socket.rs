@@ -6,9 +6,9 @@
 
 use rustix::{
     io::retry_on_intr,
-    net::{RecvFlags, SendFlags, recv, recvfrom, send as send_some, sendto},
+    net::{RecvFlags, SendFlags, SocketAddrAny, recv, recvfrom, send as send_some, sendto},
 };
-use std::{io, net::SocketAddr, os::fd::AsFd};
+use std::{io, os::fd::AsFd};
 
 /// What came, bytes; 0 when a stream is over.
 pub(super) fn receive(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
@@ -16,10 +16,10 @@ pub(super) fn receive(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize
     Ok(len)
 }
 
-/// A datagram, and whose it is.
-pub(super) fn receive_from(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+/// A datagram, and whose it is: as the kernel writes it, since most are only answered.
+#[inline]
+pub(super) fn receive_from(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, SocketAddrAny)> {
     let (len, _, from) = recvfrom(socket, buffer, RecvFlags::empty())?;
-    let from = from.and_then(|from| SocketAddr::try_from(from).ok());
     Ok((len, from.ok_or(io::ErrorKind::InvalidData)?))
 }
 
@@ -29,6 +29,6 @@ pub(super) fn send(socket: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
 }
 
 /// Sends a datagram, again when the call is interrupted while it waits for room.
-pub(super) fn send_to(socket: &impl AsFd, bytes: &[u8], to: SocketAddr) -> io::Result<usize> {
-    Ok(retry_on_intr(|| sendto(socket, bytes, SendFlags::NOSIGNAL, &to))?)
+pub(super) fn send_to(socket: &impl AsFd, bytes: &[u8], to: &SocketAddrAny) -> io::Result<usize> {
+    Ok(retry_on_intr(|| sendto(socket, bytes, SendFlags::NOSIGNAL, to))?)
 }

@@ -7,8 +7,10 @@ use std::{
     io,
     marker::PhantomData,
     mem::MaybeUninit,
+    os::unix::thread::JoinHandleExt as _,
     ptr,
     sync::OnceLock,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -17,7 +19,7 @@ const SIGNAL: libc::c_int = libc::SIGURG;
 const SHARE_OF_LIMIT: u32 = 16;
 /// So that a long limit is held to some ms, and a short one takes no time of its own.
 const SHORTEST: Duration = Duration::from_millis(1);
-const LONGEST: Duration = Duration::from_millis(20);
+const LONGEST: Duration = Duration::from_millis(100);
 
 /// Interrupts the thread that made it, until it is dropped: its blocking calls fail with [`io::ErrorKind::Interrupted`].
 pub(super) struct Tick {
@@ -32,15 +34,8 @@ impl Tick {
     /// # Errors
     /// When the kernel has no timer left (RLIMIT_SIGPENDING, `timer_create(2)`).
     pub(super) fn for_limit(limit: Duration) -> io::Result<Self> {
-        Self::every((limit / SHARE_OF_LIMIT).clamp(SHORTEST, LONGEST))
-    }
-
-    /// One of a period.
-    ///
-    /// # Errors
-    /// As [`Self::for_limit`].
-    pub(super) fn every(period: Duration) -> io::Result<Self> {
-        handle()?;
+        prepare()?;
+        let period = (limit / SHARE_OF_LIMIT).clamp(SHORTEST, LONGEST);
         // SAFETY: all-zero is a valid `sigevent`; the fields that matter are set below.
         let mut event: libc::sigevent = unsafe { MaybeUninit::zeroed().assume_init() };
         event.sigev_notify = libc::SIGEV_THREAD_ID;
@@ -70,6 +65,7 @@ impl Tick {
     ///
     /// # Errors
     /// Those of the call, and [`io::ErrorKind::TimedOut`].
+    #[inline]
     pub(super) fn within<T>(
         &self,
         limit: Duration,
@@ -96,8 +92,18 @@ impl Drop for Tick {
     }
 }
 
+/// Interrupts what a thread waits in, once: it may be about to wait, and so is to be interrupted until it has ended. None where
+/// [`prepare`] has failed.
+pub(super) fn interrupt<T>(thread: &JoinHandle<T>) {
+    // SAFETY: a thread that has not been joined is one, whether it has ended or not (`pthread_kill(3)`).
+    unsafe { libc::pthread_kill(thread.as_pthread_t(), SIGNAL) };
+}
+
 /// Has the signal do nothing but interrupt: without SA_RESTART calls return instead of going on (`signal(7)`).
-fn handle() -> io::Result<()> {
+///
+/// # Errors
+/// Those of `sigaction(2)`, of which there are none.
+pub(super) fn prepare() -> io::Result<()> {
     extern "C" fn nothing(_: libc::c_int) {}
     static DONE: OnceLock<Result<(), i32>> = OnceLock::new();
     let done = DONE.get_or_init(|| {

@@ -43,6 +43,7 @@ pub(super) fn run(task: &Task<'_>, mut pipe: Pipe, waits: Waits<'_>, books: &mut
 }
 
 /// Enters a request and how it went. Yields whether the connection is good for another.
+#[inline]
 fn count(books: &mut Books, before_ns: u64, now_ns: u64, asked: io::Result<Asked>) -> bool {
     match asked {
         Ok(Asked { sent_bytes, received_bytes, verdict }) => {

@@ -4,15 +4,16 @@ use super::{
     super::{
         dns,
         outcome::Served,
-        protocol::MARK_BYTES,
+        protocol::{MARK_BYTES, mark_of, put_mark},
         socket::{receive_from, send_to},
         spec::{Kind, Load},
     },
     DRAIN, Shared,
     sink::Sink,
 };
+use rustix::net::SocketAddrAny;
 use std::{
-    net::UdpSocket,
+    net::{SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -39,7 +40,7 @@ pub(super) fn serve(socket: &UdpSocket, shared: &Shared, number: u32) -> (Served
             // Nothing for now.
             Err(_) => continue,
         };
-        if !shared.serves(from) {
+        if !serves(shared, &from) {
             served.strangers += 1;
             continue;
         }
@@ -51,7 +52,7 @@ pub(super) fn serve(socket: &UdpSocket, shared: &Shared, number: u32) -> (Served
             continue;
         }
         thinker.think();
-        match answers.to(&buffer[..len]).map(|answer| send_to(socket, answer, from)) {
+        match answers.to(&buffer[..len]).map(|answer| send_to(socket, answer, &from)) {
             Some(Ok(bytes)) => {
                 served.requests += 1;
                 served.sent_bytes += bytes as u64;
@@ -59,6 +60,11 @@ pub(super) fn serve(socket: &UdpSocket, shared: &Shared, number: u32) -> (Served
             Some(Err(_)) | None => served.failed += 1,
         }
     }
+}
+
+/// Whether an address, as the kernel writes it, may be served.
+fn serves(shared: &Shared, address: &SocketAddrAny) -> bool {
+    shared.only.is_none() || SocketAddr::try_from(address.clone()).is_ok_and(|address| shared.serves(address))
 }
 
 /// What is answered.
@@ -82,7 +88,7 @@ impl Answers {
         match self {
             Self::Fixed { response, marked } => {
                 let marked = (*marked).min(request.len());
-                response[..marked].copy_from_slice(&request[..marked]);
+                put_mark(&mut response[..marked], mark_of(request));
                 Some(response)
             }
             Self::Dns(response) => {
