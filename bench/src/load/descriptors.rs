@@ -16,7 +16,7 @@ const FIRST: libc::c_uint = 3;
 /// Has the calling thread leave the table of its process, with nothing in its own but the three streams. Where the kernel does
 /// not (before 5.9, or forbidden), the thread stays where it is, and nothing else differs.
 pub(super) fn leave() {
-    let _ = close_range(FIRST, libc::c_uint::MAX);
+    close_range(FIRST, libc::c_uint::MAX);
 }
 
 /// The same, with one more that stays.

@@ -59,7 +59,7 @@ fn one_connection_is_as_fast_as_that_of_netperf() {
     let args = ["-D", "-4", "-L", &server];
     let _theirs = Running::start(&pair.server().netns, "netserver", "netperf", &args).unwrap();
     thread::sleep(Duration::from_millis(500));
-    // By UDP below 1: our server keeps the address of any family that an answer goes to, some 90 instructions.
+    // By UDP below 1: our server takes some 90 instructions more between its two calls (docs/measured.md).
     for (kind, more, least) in [("tcp_rr", "", 1.0), ("tcp_crr", "", 1.0), ("udp_rr", "-n", 0.99)] {
         // Its server's socket is at this address alone, as ours is. With a quantile asked for it times each transaction.
         let test = kind.to_uppercase();
