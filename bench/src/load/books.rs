@@ -94,6 +94,19 @@ impl Books {
         }
     }
 
+    /// A request of a closed loop went out when it was to, and its answer came.
+    #[inline(always)]
+    pub(super) fn exchanged(&mut self, sent_ns: u64, now_ns: u64, sent_bytes: u64, received_bytes: u64) {
+        self.all += 1;
+        if self.measures(sent_ns) {
+            self.begun += 1;
+            self.sent_bytes += sent_bytes;
+            self.received_bytes += received_bytes;
+            self.latency.saturating_record(now_ns.saturating_sub(sent_ns));
+            self.done(now_ns);
+        }
+    }
+
     /// The kernel took one that has no answer.
     pub(super) fn passed_on(&mut self, intended_ns: u64, now_ns: u64, bytes: u64) {
         self.all += 1;
@@ -103,7 +116,7 @@ impl Books {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn done(&mut self, now_ns: u64) {
         self.answered += 1;
         self.last_ns = self.last_ns.max(now_ns);

@@ -109,6 +109,7 @@ pub(super) fn id(message: &[u8]) -> Option<u16> {
 }
 
 /// Whether a message answers, and what.
+#[inline(never)]
 pub(super) fn verdict(message: &[u8]) -> Verdict {
     const NXDOMAIN: u8 = 3;
     match message.get(2..4) {
@@ -188,6 +189,7 @@ impl Framed {
     }
 
     /// Takes what was received. Yields how much of it belongs to the first message, and the message if it is whole.
+    #[inline(never)]
     pub(super) fn feed(&mut self, bytes: &[u8]) -> (usize, Option<&[u8]>) {
         let mut used = 0;
         loop {

@@ -59,6 +59,7 @@ impl Head {
     ///
     /// # Errors
     /// When it is too long.
+    #[inline(never)]
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(usize, Option<&[u8]>), Failure> {
         let before = self.len;
         let taken = bytes.len().min(LONGEST_HEAD - before);
@@ -105,6 +106,7 @@ impl Response {
     }
 
     /// Takes what was received. Yields how much of it belongs to the response, and how that went if it is whole.
+    #[inline(never)]
     pub(super) fn feed(&mut self, bytes: &[u8]) -> (usize, Option<Verdict>) {
         let mut used = 0;
         let (verdict, body) = match self.body {

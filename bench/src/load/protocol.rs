@@ -1,5 +1,8 @@
 //! What is said over a connection: how a request is written, where an answer ends, and what the server makes of it.
 //!
+//! What a message of known length takes is some instructions, which a call would double: it is inlined always, and what is parsed
+//! is not.
+//!
 //! Both sides take bytes as they come, in pieces or several messages at once, and hold what they need of the last piece.
 
 use super::{
@@ -18,6 +21,36 @@ pub(super) enum Verdict {
     Answered,
     /// It was answered, but not with what was asked for. Only after [`Failure::Rejected`] can the connection be used again.
     Failed(Failure),
+}
+
+/// Messages of known length, one after the other in a stream.
+pub(super) struct Fixed {
+    bytes: usize,
+    /// Of the present one.
+    left: usize,
+}
+
+impl Fixed {
+    fn new(bytes: u32) -> Self {
+        let bytes = bytes as usize;
+        Self { bytes, left: bytes }
+    }
+
+    /// Takes what was received. Yields how much of it belongs to the present message, and whether that is whole.
+    #[inline]
+    fn feed(&mut self, bytes: &[u8]) -> (usize, bool) {
+        let used = bytes.len().min(self.left);
+        self.left -= used;
+        let whole = self.left == 0;
+        if whole {
+            self.left = self.bytes;
+        }
+        (used, whole)
+    }
+
+    const fn reset(&mut self) {
+        self.left = self.bytes;
+    }
 }
 
 /// The client's requests over a stream.
@@ -61,7 +94,7 @@ impl Requests {
 /// The client's answers over a stream, as they come.
 pub(super) enum Reader {
     /// Messages of known length.
-    Fixed { response_bytes: usize, left: usize },
+    Fixed(Fixed),
     /// HTTP/1.1.
     Http(http::Response),
     /// DNS over TCP.
@@ -71,31 +104,26 @@ pub(super) enum Reader {
 impl Reader {
     /// Of a load over TCP.
     pub(super) fn of(load: &Load) -> Self {
-        let response_bytes = load.response_bytes as usize;
         match &load.kind {
             Kind::HttpRr | Kind::HttpCrr => Self::Http(http::Response::default()),
             Kind::Dns(_) => Self::Dns(dns::Framed::default()),
-            _ => Self::Fixed { response_bytes, left: response_bytes },
+            _ => Self::Fixed(Fixed::new(load.response_bytes)),
         }
     }
 
     /// Takes what was received. Yields how much of it belongs to the first answer, and how that went if it is whole.
+    #[inline(always)]
     pub(super) fn feed(&mut self, bytes: &[u8]) -> (usize, Option<Verdict>) {
         match self {
-            Self::Fixed { response_bytes, left } => {
-                let used = bytes.len().min(*left);
-                *left -= used;
-                if *left > 0 {
-                    return (used, None);
-                }
-                *left = *response_bytes;
-                (used, Some(Verdict::Answered))
+            Self::Fixed(message) => {
+                let (used, whole) = message.feed(bytes);
+                (used, whole.then_some(Verdict::Answered))
             }
             Self::Http(response) => response.feed(bytes),
-            Self::Dns(message) => match message.feed(bytes) {
-                (used, None) => (used, None),
-                (used, Some(message)) => (used, Some(dns::verdict(message))),
-            },
+            Self::Dns(message) => {
+                let (used, message) = message.feed(bytes);
+                (used, message.map(dns::verdict))
+            }
         }
     }
 
@@ -103,14 +131,14 @@ impl Reader {
     pub(super) fn closed(&mut self) -> Option<Verdict> {
         match self {
             Self::Http(response) => response.closed(),
-            Self::Fixed { .. } | Self::Dns(_) => None,
+            Self::Fixed(_) | Self::Dns(_) => None,
         }
     }
 
     /// A new connection begins.
     pub(super) fn reset(&mut self) {
         match self {
-            Self::Fixed { response_bytes, left } => *left = *response_bytes,
+            Self::Fixed(message) => message.reset(),
             Self::Http(response) => response.reset(),
             Self::Dns(message) => message.reset(),
         }
@@ -203,7 +231,7 @@ fn questions(load: &str, dns: &Dns) -> Result<Vec<Question>, LoadError> {
 /// The server's side of a stream.
 pub(super) enum Answerer {
     /// Messages of known length.
-    Fixed { request_bytes: usize, left: usize, response: Arc<[u8]>, closes: bool },
+    Fixed { request: Fixed, response: Arc<[u8]>, closes: bool },
     /// HTTP/1.1.
     Http { head: http::Head, response: Arc<[u8]>, closes: bool },
     /// DNS over TCP.
@@ -225,8 +253,7 @@ impl Answerer {
                 response: Vec::with_capacity(dns::LONGEST_FRAME),
             },
             _ => Self::Fixed {
-                request_bytes: load.request_bytes as usize,
-                left: load.request_bytes as usize,
+                request: Fixed::new(load.request_bytes),
                 response: vec![b'r'; load.response_bytes as usize].into(),
                 closes,
             },
@@ -235,32 +262,12 @@ impl Answerer {
 
     /// Takes what was received. Yields how much of it belongs to the first request, and whether that is whole; an error when
     /// it cannot be one.
+    #[inline(always)]
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(usize, bool), Failure> {
         match self {
-            Self::Fixed { request_bytes, left, .. } => {
-                let used = bytes.len().min(*left);
-                *left -= used;
-                let whole = *left == 0;
-                if whole {
-                    *left = *request_bytes;
-                }
-                Ok((used, whole))
-            }
-            Self::Http { head, .. } => match head.feed(bytes)? {
-                (used, Some(_)) => Ok((used, true)),
-                (used, None) => Ok((used, false)),
-            },
-            Self::Dns { message, response } => match message.feed(bytes) {
-                (used, None) => Ok((used, false)),
-                (used, Some(query)) => {
-                    response.clear();
-                    response.extend_from_slice(&[0, 0]);
-                    dns::answer(query, response).ok_or(Failure::Malformed)?;
-                    let length = u16::try_from(response.len() - 2).map_err(|_| Failure::Malformed)?;
-                    response[..2].copy_from_slice(&length.to_be_bytes());
-                    Ok((used, true))
-                }
-            },
+            Self::Fixed { request, .. } => Ok(request.feed(bytes)),
+            Self::Http { head, .. } => head.feed(bytes).map(|(used, head)| (used, head.is_some())),
+            Self::Dns { message, response } => answer_framed(message, response, bytes),
         }
     }
 
@@ -283,9 +290,25 @@ impl Answerer {
     /// A new connection begins.
     pub(super) fn reset(&mut self) {
         match self {
-            Self::Fixed { request_bytes, left, .. } => *left = *request_bytes,
+            Self::Fixed { request, .. } => request.reset(),
             Self::Http { head, .. } => head.reset(),
             Self::Dns { message, .. } => message.reset(),
         }
     }
+}
+
+/// Writes the framed answer to a query over TCP when all of that came.
+fn answer_framed(
+    message: &mut dns::Framed,
+    response: &mut Vec<u8>,
+    bytes: &[u8],
+) -> Result<(usize, bool), Failure> {
+    let (used, query) = message.feed(bytes);
+    let Some(query) = query else { return Ok((used, false)) };
+    response.clear();
+    response.extend_from_slice(&[0, 0]);
+    dns::answer(query, response).ok_or(Failure::Malformed)?;
+    let length = u16::try_from(response.len() - 2).map_err(|_| Failure::Malformed)?;
+    response[..2].copy_from_slice(&length.to_be_bytes());
+    Ok((used, true))
 }

@@ -43,6 +43,15 @@ fn ours(pair: &Pair, kind: &str, bytes: &str) -> f64 {
     outcome.per_second()
 }
 
+/// Has the calling thread, and the programs that it starts, not take the CPU from each other by waking up: with one CPU for both
+/// ends it differs with what each has used of late whether a server answers before its client waits, which saves a switch.
+fn wait_in_turn() {
+    let param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the parameters are read, and are of this frame.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const param) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
 #[test]
 fn one_connection_is_as_fast_as_that_of_netperf() {
     if !in_guest() {
@@ -54,13 +63,13 @@ fn one_connection_is_as_fast_as_that_of_netperf() {
     if !has("netperf") {
         return;
     }
+    wait_in_turn();
     let pair = Pair::start().unwrap();
     let server = pair.server().ipv4.to_string();
     let args = ["-D", "-4", "-L", &server];
     let _theirs = Running::start(&pair.server().netns, "netserver", "netperf", &args).unwrap();
     thread::sleep(Duration::from_millis(500));
-    // By UDP below 1: our server takes some 90 instructions more between its two calls (docs/measured.md).
-    for (kind, more, least) in [("tcp_rr", "", 1.0), ("tcp_crr", "", 1.0), ("udp_rr", "-n", 0.99)] {
+    for (kind, more) in [("tcp_rr", ""), ("tcp_crr", ""), ("udp_rr", "-n")] {
         // Its server's socket is at this address alone, as ours is. With a quantile asked for it times each transaction.
         let test = kind.to_uppercase();
         let args = ["-4", "-H", &server, "-t", &test, "-l", "1", "-P", "0", "--"];
@@ -73,6 +82,6 @@ fn one_connection_is_as_fast_as_that_of_netperf() {
         let theirs: f64 = rate.unwrap_or_else(|| panic!("{text}{}", stderr(&output)));
         let ours = ours(&pair, kind, "1");
         eprintln!("{kind}: {ours:.0} /s, netperf {theirs:.0} /s: {:.3}", ours / theirs);
-        assert!(ours >= theirs * least, "{kind}: {ours} /s, and netperf {theirs}");
+        assert!(ours >= theirs, "{kind}: {ours} /s, and netperf {theirs}");
     }
 }

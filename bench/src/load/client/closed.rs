@@ -43,14 +43,16 @@ pub(super) fn run(task: &Task<'_>, mut pipe: Pipe, waits: Waits<'_>, books: &mut
 }
 
 /// Enters a request and how it went. Yields whether the connection is good for another.
-#[inline]
+#[inline(always)]
 fn count(books: &mut Books, before_ns: u64, now_ns: u64, asked: io::Result<Asked>) -> bool {
     match asked {
         Ok(Asked { sent_bytes, received_bytes, verdict }) => {
-            books.sent(before_ns, before_ns, sent_bytes);
             match verdict {
-                Verdict::Answered => books.answered(before_ns, before_ns, now_ns, received_bytes),
-                Verdict::Failed(failure) => books.failed(before_ns, now_ns, failure),
+                Verdict::Answered => books.exchanged(before_ns, now_ns, sent_bytes, received_bytes),
+                Verdict::Failed(failure) => {
+                    books.sent(before_ns, before_ns, sent_bytes);
+                    books.failed(before_ns, now_ns, failure);
+                }
             }
             true
         }

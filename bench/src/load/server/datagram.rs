@@ -5,15 +5,14 @@ use super::{
         dns,
         outcome::Served,
         protocol::{MARK_BYTES, mark_of, put_mark},
-        socket::{receive_from, send_to},
+        socket::{Address, receive_from, send_to},
         spec::{Kind, Load},
     },
     DRAIN, Shared,
     sink::Sink,
 };
-use rustix::net::SocketAddrAny;
 use std::{
-    net::{SocketAddr, UdpSocket},
+    net::UdpSocket,
     time::{Duration, Instant},
 };
 
@@ -26,7 +25,7 @@ pub(super) fn serve(socket: &UdpSocket, shared: &Shared, number: u32) -> (Served
     let mut sink = shared.load.kind.is_one_way().then(|| Sink::new(&shared.load));
     let mut thinker = shared.thinker(number);
     let mut answers = Answers::of(&shared.load);
-    let mut buffer = vec![0; READ_BYTES];
+    let (mut buffer, mut from) = (vec![0; READ_BYTES], Address::none());
     let mut stopped: Option<Instant> = None;
     loop {
         // What was sent one way is still under way when its sender is done.
@@ -34,13 +33,13 @@ pub(super) fn serve(socket: &UdpSocket, shared: &Shared, number: u32) -> (Served
         if shared.stop.is_set() && stopped.get_or_insert_with(Instant::now).elapsed() >= drain {
             return (served, sink);
         }
-        let (len, from) = match receive_from(socket, &mut buffer) {
-            Ok(received) => received,
+        let len = match receive_from(socket, &mut buffer, &mut from) {
+            Ok(len) => len,
             Err(_) if shared.stop.is_set() => return (served, sink),
             // Nothing for now.
             Err(_) => continue,
         };
-        if !serves(shared, &from) {
+        if shared.only.is_some() && !from.get().is_some_and(|from| shared.serves(from)) {
             served.strangers += 1;
             continue;
         }
@@ -60,11 +59,6 @@ pub(super) fn serve(socket: &UdpSocket, shared: &Shared, number: u32) -> (Served
             Some(Err(_)) | None => served.failed += 1,
         }
     }
-}
-
-/// Whether an address, as the kernel writes it, may be served.
-fn serves(shared: &Shared, address: &SocketAddrAny) -> bool {
-    shared.only.is_none() || SocketAddr::try_from(address.clone()).is_ok_and(|address| shared.serves(address))
 }
 
 /// What is answered.
