@@ -88,7 +88,7 @@ fn packets_are_counted_at_each_hook() {
     const FLOWS: u64 = 30;
     let mut worked = std::collections::BTreeSet::new();
     for rung in probes::rungs(Signal::NfHook.name()) {
-        let (finished, ()) = captured(
+        let (finished, tracked) = captured(
             routed(),
             |options| {
                 options.always = true;
@@ -104,7 +104,8 @@ fn packets_are_counted_at_each_hook() {
                 let rules = &["ct state established accept"];
                 truth::nft(&lab.node().netns, &truth::Nft { hook, rules })?;
                 translate(lab)?;
-                flows(lab, FLOWS)
+                flows(lab, FLOWS)?;
+                truth::output(&lab.node().netns, "conntrack", "conntrack", &["-S"])
             },
         )
         .unwrap();
@@ -121,7 +122,11 @@ fn packets_are_counted_at_each_hook() {
             .iter()
             .zip(expected)
             .all(|(n, expected)| (expected.saturating_sub(missed)..=expected).contains(n));
-        assert!(agrees, "{rung}: {counts:?} of {expected:?}");
+        let Snapshot { conntrack_entered, losses, .. } = &finished.snapshot;
+        assert!(
+            agrees,
+            "{rung}: {counts:?} of {expected:?}; {conntrack_entered:?}, {losses:?}, the kernel itself: {tracked}"
+        );
         if let Some(entered) = finished.snapshot.conntrack_entered {
             let ConntrackEntered { connections, source_nat, destination_nat } = entered;
             assert!((FLOWS - missed..=FLOWS).contains(&connections), "{entered:?}");
