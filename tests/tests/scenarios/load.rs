@@ -62,8 +62,13 @@ pub(crate) enum Load {
     Burst { backlog: i32, attempts: u32 },
     /// Connections of which the last segment of the handshake never comes.
     HalfOpen { backlog: i32, attempts: u32 },
-    /// A transfer to an application that does not read for a time.
-    SlowReader { bytes: usize, pause_ms: u64 },
+    /// Transfers, one after the other, to an application that does not read for a time.
+    SlowReader {
+        bytes: usize,
+        pause_ms: u64,
+        #[serde(default = "one")]
+        transfers: u32,
+    },
     /// Connections that the client closes first, each from a port of its own, held until none is left.
     ShortConnections { count: u32 },
     /// Connections whose client asks for fast open, one after the other.
@@ -90,6 +95,10 @@ pub(crate) enum Load {
     Services { count: u32 },
     /// Rules.
     Nft { pod: Place, hook: String, rules: Vec<String> },
+}
+
+const fn one() -> u32 {
+    1
 }
 
 /// Where in the lab.
@@ -174,8 +183,10 @@ impl Load {
             }
             Self::Burst { backlog, attempts } => return burst(&path, *backlog, *attempts).map(Some),
             Self::HalfOpen { backlog, attempts } => half_open(&path, *backlog, *attempts)?,
-            Self::SlowReader { bytes, pause_ms } => {
-                slow_reader(&path, *bytes, Duration::from_millis(*pause_ms))?;
+            Self::SlowReader { bytes, pause_ms, transfers } => {
+                for _ in 0..*transfers {
+                    slow_reader(&path, *bytes, Duration::from_millis(*pause_ms))?;
+                }
             }
             Self::ShortConnections { count } => short_connections(&path, *count)?,
             Self::FastOpen { connections } => fast_open(&path, *connections)?,
