@@ -69,7 +69,6 @@ impl Books {
     }
 
     /// A request went out.
-    #[inline]
     pub(super) fn sent(&mut self, intended_ns: u64, sent_ns: u64, bytes: u64) {
         if self.measures(intended_ns) {
             self.begun += 1;
@@ -81,7 +80,6 @@ impl Books {
     }
 
     /// An answer came, to one that was sent.
-    #[inline]
     pub(super) fn answered(&mut self, intended_ns: u64, sent_ns: u64, now_ns: u64, bytes: u64) {
         self.all += 1;
         if self.measures(intended_ns) {
@@ -94,7 +92,8 @@ impl Books {
         }
     }
 
-    /// A request of a closed loop went out when it was to, and its answer came.
+    /// A request of a closed loop went out when it was to, and its answer came: both at once, with one look at the time that is
+    /// measured, and inlined, since the next request waits for it.
     #[inline(always)]
     pub(super) fn exchanged(&mut self, sent_ns: u64, now_ns: u64, sent_bytes: u64, received_bytes: u64) {
         self.all += 1;

@@ -1,9 +1,9 @@
 //! What is said over a connection: how a request is written, where an answer ends, and what the server makes of it.
 //!
+//! Both sides take bytes as they come, in pieces or several messages at once, and hold what they need of the last piece.
+//!
 //! What a message of known length takes is some instructions, which a call would double: it is inlined always, and what is parsed
 //! is not.
-//!
-//! Both sides take bytes as they come, in pieces or several messages at once, and hold what they need of the last piece.
 
 use super::{
     LoadError,
